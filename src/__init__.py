@@ -1,0 +1,1 @@
+"""unstained: live or dead from bright-field images alone."""

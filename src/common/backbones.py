@@ -1,0 +1,163 @@
+"""Backbones, each with its own facts: input size, normalisation, feature width. One network shape serves them all.
+
+`Net` is a convolutional body, global average pooling and one linear layer. For SqueezeNet this equals its own head
+(1 x 1 convolution, then average) without the final ReLU, which would keep logits from going below zero; Inception-v3
+is taken without its auxiliary classifier. The body's output is the layer for Grad-CAM, its pooled output the features.
+
+This file ships inside registered models: it needs torch, and torchvision or timm only for the backbone asked for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+CLASSES = ("dead", "live")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What a backbone expects and yields: input pixels a side, mean and std per channel, width of its features."""
+
+    name: str
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    feature_dim: int
+    library: str
+
+
+REGISTRY = {
+    "resnet18": Backbone("resnet18", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision"),
+    "squeezenet1_1": Backbone("squeezenet1_1", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision"),
+    # torchvision's weights were trained on inputs scaled to -1..1; its transform_input only undoes ImageNet's scaling
+    "inception_v3": Backbone("inception_v3", 299, HALF, HALF, 2048, "torchvision"),
+    "tf_efficientnet_lite0": Backbone("tf_efficientnet_lite0", 224, HALF, HALF, 1280, "timm"),
+}
+
+
+class UnknownBackbone(ValueError):
+    """No backbone of that name, or one that this project cannot use."""
+
+
+def facts(arch: str) -> Backbone:
+    """The facts of a registered backbone, or of any convolutional model of timm as `timm:NAME`.
+
+    Raises UnknownBackbone naming the choices.
+    """
+    if arch in REGISTRY:
+        return REGISTRY[arch]
+    name = arch.removeprefix("timm:")
+    if name == arch:
+        raise UnknownBackbone(f"no backbone '{arch}': use {', '.join(REGISTRY)}, or timm:NAME for one of timm's")
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "see timm.list_models()"
+        raise UnknownBackbone(f"timm has no model '{name}': {near}")
+    config = timm.get_pretrained_cfg(name)
+    width = timm.create_model(name, num_classes=0).num_features
+    return Backbone(name, config.input_size[-1], tuple(config.mean), tuple(config.std), width, "timm")
+
+
+class Body(nn.Module):
+    """The convolutional part of a library's model: (N, 3, S, S) to a feature map (N, D, h, w)."""
+
+    def __init__(self, layers: nn.Module, call: str = "forward"):
+        super().__init__()
+        self.layers = layers
+        self._call = call
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return getattr(self.layers, self._call)(images)
+
+
+class Net(nn.Module):
+    """A backbone with a linear classifier: (N, 3, S, S) float to (N, classes) logits."""
+
+    def __init__(self, backbone: Backbone, body: Body, classes: int, dropout: float = 0.2):
+        super().__init__()
+        self.backbone = backbone
+        self.body = body
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.feature_dim, classes)
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The layer whose (N, D, h, w) output Grad-CAM weighs."""
+        return self.body
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Average-pooled output of the body, (N, D): the layer before the classifier."""
+        return self.body(images).mean((2, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.dropout(self.features(images)))
+
+
+def library_model(backbone: Backbone) -> nn.Module:
+    """The library's own model, randomly initialised, under its own parameter names, without auxiliary classifier."""
+    if backbone.library == "timm":
+        import timm
+
+        return timm.create_model(backbone.name, num_classes=0)
+    from torchvision.models import get_model
+
+    options = {"aux_logits": False, "init_weights": True} if backbone.name == "inception_v3" else {}
+    return get_model(backbone.name, weights=None, **options)
+
+
+def build(arch: str, weights: Path | None = None, classes: int = len(CLASSES)) -> Net:
+    """A network for `arch`; its body from a safetensors file of the library's names, or randomly initialised.
+
+    The head is always new. Raises UnknownBackbone for a model without a convolutional feature map, ValueError if the
+    weights do not belong to the backbone.
+    """
+    backbone = facts(arch)
+    model = library_model(backbone)
+    if weights is not None:
+        load_body(model, load_file(weights), f"{weights}")
+    return Net(backbone, _body(backbone, model), classes)
+
+
+def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
+    """Loads all but the classifier of a library's model. Raises ValueError naming tensors that lack or do not fit."""
+    own = {k: v for k, v in model.state_dict().items() if not _is_classifier(k)}
+    lacking = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
+    if lacking:
+        raise ValueError(f"{name} does not fit the backbone: {len(lacking)} of {len(own)} tensors lack, as {lacking[0]}")
+    model.load_state_dict({k: state[k] for k in own}, strict=False)
+
+
+def _is_classifier(key: str) -> bool:
+    return key.split(".")[0] in ("fc", "classifier", "head", "AuxLogits") or key.endswith("num_batches_tracked")
+
+
+def _body(backbone: Backbone, model: nn.Module) -> Body:
+    if backbone.library == "torchvision":
+        if backbone.name == "squeezenet1_1":
+            return Body(model.features)
+        drop = {"avgpool", "dropout", "fc"}
+        return Body(nn.Sequential(*[layer for name, layer in model.named_children() if name not in drop]))
+    body = Body(model, "forward_features").eval()
+    with torch.inference_mode():
+        shape = body(torch.zeros(1, 3, backbone.input_size, backbone.input_size)).shape
+    if len(shape) != 4 or shape[1] != backbone.feature_dim:
+        raise UnknownBackbone(f"timm:{backbone.name} yields {tuple(shape)}, not a convolutional feature map (N, D, h, w)")
+    return body
+
+
+def prepare(backbone: Backbone, windows: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Grey windows (N, h, w) uint8 as a normalised float32 batch (N, 3, S, S) in the backbone's input size."""
+    grey = torch.as_tensor(np.ascontiguousarray(windows) if isinstance(windows, np.ndarray) else windows)
+    images = grey.unsqueeze(1).float() / 255
+    size = (backbone.input_size, backbone.input_size)
+    if images.shape[-2:] != size:
+        images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
+    return (images - mean) / std

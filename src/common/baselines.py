@@ -1,0 +1,62 @@
+"""Baselines beside every model: linear models on intensity and texture, and on the frozen pretrained backbone.
+
+Both are scikit-learn's logistic regression on standardised features, classes weighted equally, fitted on the model's
+own training part and called at 0.5.
+"""
+
+import cv2
+import numpy as np
+import pandas as pd
+from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+LEVELS = 16  # grey levels of the co-occurrence matrix
+ANGLES = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
+GLCM = ["contrast", "dissimilarity", "homogeneity", "energy", "correlation"]
+LBP_CODES = 10  # uniform patterns of 8 neighbours
+PERCENTILES = [1, 5, 25, 50, 75, 95, 99]
+
+
+def texture_features(window: np.ndarray) -> np.ndarray:
+    """Intensity and texture statistics of a (size, size) uint8 window, (36,) float64.
+
+    Mean, sd, skewness, kurtosis, percentiles; mean and sd of the gradient, variance of the Laplacian at three scales;
+    grey-level co-occurrence properties at distances 1 and 4, mean of four directions (Haralick 1973); the histogram of
+    uniform local binary patterns at half the resolution (Ojala 2002).
+    """
+    image = window.astype(np.float32)
+    gradient = cv2.magnitude(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1))
+    scales = [image, *(cv2.GaussianBlur(image, (0, 0), sigma) for sigma in (2, 4))]
+    laplacians = [np.log1p(cv2.Laplacian(scale, cv2.CV_32F).var()) for scale in scales]
+    matrix = graycomatrix(window // (256 // LEVELS), [1, 4], ANGLES, levels=LEVELS, symmetric=True, normed=True)
+    glcm = np.concatenate([graycoprops(matrix, name).mean(1) for name in GLCM])
+    half = cv2.resize(window, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    codes = local_binary_pattern(half, 8, 1, "uniform").astype(int)
+    patterns = np.bincount(codes.ravel(), minlength=LBP_CODES) / codes.size
+    return np.concatenate([_intensity(window), [gradient.mean(), gradient.std()], laplacians, glcm, patterns])
+
+
+def textures(store, table: pd.DataFrame) -> np.ndarray:
+    """`texture_features` of the windows of a table (image_id, y, x, size), (N, 36)."""
+    rows = table[["image_id", "y", "x", "size"]].itertuples(index=False)
+    return np.stack([texture_features(store.window(*row)) for row in tqdm(rows, "textures", len(table), unit="window")])
+
+
+def linear_logit(train: np.ndarray, live: np.ndarray, test: np.ndarray, C: float) -> np.ndarray:
+    """Logits (M,) for features `test` (M, F) of a logistic regression fitted on `train` (N, F) and `live` (N,) bool."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=2000))
+    return model.fit(train, live).decision_function(test)
+
+
+def _intensity(window: np.ndarray) -> np.ndarray:
+    """Mean, sd, skewness, kurtosis and percentiles, from the histogram of the 256 values."""
+    share = np.bincount(window.ravel(), minlength=256) / window.size
+    values = np.arange(256)
+    mean = share @ values
+    second, third, fourth = (share @ (values - mean) ** power for power in (2, 3, 4))
+    shape = [third / second**1.5, fourth / second**2] if second > 0 else [0.0, 0.0]
+    percentiles = np.searchsorted(share.cumsum(), np.array(PERCENTILES) / 100 - 1e-9)
+    return np.array([mean, second**0.5, *shape, *percentiles])

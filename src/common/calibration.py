@@ -1,0 +1,136 @@
+"""From logits to a probability, a call and an abstention: temperature, operating threshold, reliability, conformal band.
+
+Everything is fitted on validation scores and applied to others. A logit is z_live - z_dead, so the uncalibrated live
+probability is its logistic function. The appliers are plain numpy: they ship inside registered models.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+from sklearn.metrics import brier_score_loss
+
+LOG_TEMPERATURE = (-2.0, 3.0)  # perfectly separated validation scores would drive the temperature to zero
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Operating:
+    """How logits become probabilities, forced calls, and calls that may abstain (see the functions that apply it)."""
+
+    temperature: float
+    threshold: float
+    live_from: float  # the conformal set holds live from this probability up
+    dead_to: float  # and dead up to this one
+
+
+def calibrate(logit: np.ndarray, temperature: float) -> np.ndarray:
+    """Live probability (n,) of logits (n,), rounded to 6 decimals as it is saved."""
+    return np.round(expit(np.asarray(logit, float) / temperature), 6)
+
+
+def called_live(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """The forced call (n,) bool: live from the threshold up."""
+    return np.asarray(probability) >= threshold
+
+
+def conformal_call(probability: np.ndarray, live_from: float, dead_to: float) -> np.ndarray:
+    """live, dead or abstain (n,): the conformal set's member if it has just one."""
+    live, dead = np.asarray(probability) >= live_from, np.asarray(probability) <= dead_to
+    return np.where(live == dead, "abstain", np.where(live, "live", "dead"))
+
+
+def fit_operating(logit: np.ndarray, live: np.ndarray, error: float) -> Operating:
+    """Temperature, threshold and conformal band from validation logits (n,) and truth (n,) bool.
+
+    Raises ValueError if validation lacks a class: neither a threshold nor a band can then be chosen.
+    """
+    if live.all() or not live.any():
+        raise ValueError("validation holds one class only")
+    temperature = fit_temperature(logit, live)
+    probability = calibrate(logit, temperature)
+    return Operating(temperature, fit_threshold(probability, live), *fit_conformal(probability, live, error))
+
+
+def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
+    """The temperature T > 0 that minimises the cross entropy of logit / T (Guo et al. 2017), rounded to 6 decimals."""
+    sign = np.where(live, 1.0, -1.0)
+
+    def loss(log_t: float) -> float:
+        return float(np.logaddexp(0, -sign * logit / np.exp(log_t)).mean())
+
+    found = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded", options={"xatol": 1e-8})
+    return round(float(np.exp(found.x)), 6)
+
+
+def fit_threshold(probability: np.ndarray, live: np.ndarray) -> float:
+    """The threshold with the highest balanced accuracy; among equals the one nearest to 0.5, rounded to 6 decimals.
+
+    Candidates lie midway between neighbouring scores.
+    """
+    values = np.unique(np.r_[0.0, probability, 1.0])
+    candidates = np.unique(np.round(np.r_[0.5, (values[1:] + values[:-1]) / 2], 6))
+    lives, deads = np.sort(probability[live]), np.sort(probability[~live])
+    sensitivity = 1 - np.searchsorted(lives, candidates, side="left") / len(lives)
+    specificity = np.searchsorted(deads, candidates, side="left") / len(deads)
+    balanced = np.round((sensitivity + specificity) / 2, 12)
+    best = np.flatnonzero(balanced == balanced.max())
+    return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
+
+
+def fit_conformal(probability: np.ndarray, live: np.ndarray, error: float) -> tuple[float, float]:
+    """(live_from, dead_to) of the class-conditional (Mondrian) split-conformal set at miscoverage `error`.
+
+    A class belongs to the set of a patch unless its probability is lower than that of all but a share `error` of the
+    class's validation patches: at least 1 - error of each class keep their own class in their set, if patches of
+    validation and test are exchangeable (Vovk 2012). Too few validation patches of a class put it into every set.
+    """
+    return float(_lowest(probability[live], error, 0.0)), float(1 - _lowest(1 - probability[~live], error, 0.0))
+
+
+def _lowest(own: np.ndarray, error: float, always: float) -> float:
+    """The lowest own-class probability still covered: the k-th lowest, k = floor((n + 1) error)."""
+    k = int(np.floor((len(own) + 1) * error + 1e-9))
+    return round(float(np.sort(own)[k - 1]), 6) if k >= 1 else always
+
+
+def conformal_summary(call: np.ndarray, probability: np.ndarray, live: np.ndarray, covered: np.ndarray) -> dict:
+    """Coverage (share of patches whose set holds the truth), abstention rate, and error among those called."""
+    called = call != "abstain"
+    wrong = called & ((call == "live") != live)
+    share = lambda part, of: float(part[of].mean()) if of.any() else np.nan  # noqa: E731
+    return {
+        "coverage": share(covered, np.ones_like(live)),
+        "coverage_live": share(covered, live),
+        "coverage_dead": share(covered, ~live),
+        "abstention": share(~called, np.ones_like(live)),
+        "n_called": int(called.sum()),
+        "error_among_called": share(wrong, called),
+    }
+
+
+def expected_error(probability: np.ndarray, live: np.ndarray, bins: int = BINS) -> float:
+    """ECE of the live probability: mean |observed - predicted live fraction| over equal bins, weighted by patches."""
+    rows = reliability(probability, live, bins)
+    return float(sum(r["n"] * abs(r["live_fraction"] - r["probability"]) for r in rows) / len(live))
+
+
+def brier(probability: np.ndarray, live: np.ndarray) -> float:
+    """Mean squared difference of live probability and truth."""
+    return float(brier_score_loss(live, probability))
+
+
+def reliability(probability: np.ndarray, live: np.ndarray, bins: int = BINS) -> list[dict]:
+    """Rows (lower, upper, n, probability, live_fraction) of the filled bins of equal width."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    return [
+        {
+            "lower": b / bins,
+            "upper": (b + 1) / bins,
+            "n": int((which == b).sum()),
+            "probability": float(probability[which == b].mean()),
+            "live_fraction": float(live[which == b].mean()),
+        }
+        for b in np.unique(which).tolist()
+    ]

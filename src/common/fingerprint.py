@@ -1,0 +1,101 @@
+"""What a field looks like, in a form that survives another exposure, another encoding or another time point.
+
+`phash` (64 bits; DCT hash after Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010) holds
+the coarse layout: a re-encoded or re-exposed copy differs in a few bits. Cells that divide, die and drift change it
+beyond recognition, so `fingerprint` keeps finer, local structure: brightness after a median filter (which drops what is
+small and moves) on a 64 x 64 grid, and the amount of texture on a 32 x 32 grid, each relative to its surroundings, so
+that illumination and exposure cancel. Two fingerprints are compared by their correlation (`correlations`).
+
+Black registration borders are left out, or they would be what two fields have in common. All sums are of integers, so
+that the bytes do not depend on the processor.
+"""
+
+import cv2
+import numpy as np
+from scipy.fft import dctn
+
+GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
+LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a fingerprint
+BRIGHTNESS_WEIGHT = 0.7  # of the correlation; the rest is texture's
+EMPTY = bytes(LENGTH)  # of a featureless field: correlates with nothing
+
+
+def describe(frame: np.ndarray) -> dict[str, str | bytes]:
+    """Both descriptions of a field as columns of frames.parquet: {"phash": 16 hex digits, "fingerprint": 5120 bytes}.
+
+    `frame`: (H, W) uint8 bright-field, any exposure, at least 64 x 64 px.
+    """
+    if frame.ndim != 2 or frame.dtype != np.uint8 or min(frame.shape) < GRID:
+        raise ValueError(f"a fingerprint wants a 2-D uint8 frame of at least {GRID} px, not {frame.shape} {frame.dtype}")
+    seen = ~_border(frame)
+    return {"phash": _phash(frame, seen), "fingerprint": _fingerprint(frame, seen)}
+
+
+def hamming(hashes: list[str]) -> np.ndarray:
+    """Bits in which each two of N hashes (16 hex digits each) differ: (N, N) int64."""
+    bits = np.array([[int(digit) for digit in f"{int(text, 16):064b}"] for text in hashes], np.int64).reshape(-1, 64)
+    return bits @ (1 - bits).T + (1 - bits) @ bits.T
+
+
+def correlations(fingerprints: list[bytes]) -> np.ndarray:
+    """Correlation of each two of N fingerprints: (N, N) float32 in -1..1; about 0 for different fields."""
+    codes = np.frombuffer(b"".join(fingerprints), np.int8).reshape(-1, LENGTH).astype(np.float32)
+    bright = _unit(codes[:, : GRID**2]) * np.float32(np.sqrt(BRIGHTNESS_WEIGHT))
+    texture = _unit(codes[:, GRID**2 :]) * np.float32(np.sqrt(1 - BRIGHTNESS_WEIGHT))
+    joined = np.hstack([bright, texture])
+    return joined @ joined.T
+
+
+def _fingerprint(frame: np.ndarray, seen: np.ndarray) -> bytes:
+    bright, known = _grid(cv2.medianBlur(frame, 9).astype(np.int64) * 256, seen, GRID)
+    fine = cv2.boxFilter(frame, cv2.CV_32S, (7, 7), normalize=False).astype(np.int64) * 31**2
+    coarse = cv2.boxFilter(frame, cv2.CV_32S, (31, 31), normalize=False).astype(np.int64) * 7**2
+    texture, known_texture = _grid(np.rint(np.sqrt(np.abs(fine - coarse))).astype(np.int64), seen, TEXTURE_GRID)
+    return _code(bright, known, 19) + _code(texture, known_texture, 13)
+
+
+def _code(grid: np.ndarray, known: np.ndarray, size: int) -> bytes:
+    """A map relative to its surroundings (mean over `size` cells), clipped at two robust sd, as signed bytes."""
+    values = np.where(known, grid, 0)
+    around = _box(values, size) // np.maximum(_box(known.astype(np.int64), size), 1)
+    relative = np.where(known, values - around, 0)
+    if not known.any():
+        return bytes(relative.size)
+    relative = np.where(known, relative - int(np.median(relative[known])), 0)
+    limit = int(2 * 1.4826 * np.median(np.abs(relative[known])))
+    return np.rint(np.clip(relative, -limit, limit) * (127 / max(limit, 1))).astype(np.int8).tobytes()
+
+
+def _phash(frame: np.ndarray, seen: np.ndarray) -> str:
+    grid, known = _grid(frame.astype(np.int64) * 256, seen, 32)
+    filled = np.where(known, grid, int(np.median(grid[known])) if known.any() else 0)
+    coefficients = np.round(dctn(filled.astype(np.float64), norm="ortho")[:8, :8].ravel(), 3)
+    bits = coefficients > np.median(coefficients[1:])
+    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
+
+
+def _border(frame: np.ndarray) -> np.ndarray:
+    """(H, W) bool: black areas left by registration and a rim around them; single dark pixels are not border."""
+    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
+    areas = cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4]
+    return cv2.dilate(np.ascontiguousarray(areas), np.ones((25, 25), np.uint8)) > 0
+
+
+def _grid(values: np.ndarray, seen: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means (integer) over a `cells` x `cells` grid, and which cells are wholly `seen`."""
+    rows, cols = (np.arange(cells) * length // cells for length in values.shape)
+    total = np.add.reduceat(np.add.reduceat(np.where(seen, values, 0), rows, 0), cols, 1)
+    count = np.add.reduceat(np.add.reduceat(seen.astype(np.int64), rows, 0), cols, 1)
+    area = np.outer(np.diff(np.append(rows, values.shape[0])), np.diff(np.append(cols, values.shape[1])))
+    return total // np.maximum(count, 1), count == area
+
+
+def _box(values: np.ndarray, size: int) -> np.ndarray:
+    """Sums over a `size` x `size` neighbourhood (odd), cut at the edges: int64."""
+    half = size // 2
+    total = np.pad(values, ((half + 1, half), (half + 1, half))).cumsum(0).cumsum(1)
+    return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

@@ -1,0 +1,98 @@
+"""Frames: the 16-to-8-bit scaling that training and scoring share, and what is measured on a frame or window.
+
+The arithmetic on pixels is integer, or elementwise + - * / on float64, so that the results are the same bytes on every
+x86-64 processor.
+"""
+
+import cv2
+import numpy as np
+
+PI_REDUCTION = 4  # the PI channel is kept for figures only, at a quarter of the resolution
+
+
+def percentile_range(frame: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """Counts at two percentiles of a (H, W) unsigned integer frame; the bounds of its 8-bit scaling.
+
+    Pixels that are exactly zero are left out: they are the black borders that registration leaves.
+    """
+    counts = np.bincount(frame.ravel(), minlength=2)
+    counts[0] = 0
+    total = int(counts.sum())
+    if total == 0:
+        return 0.0, 1.0
+    cumulated = np.cumsum(counts)
+    lower = int(np.searchsorted(cumulated, total * low / 100, side="left"))
+    upper = int(np.searchsorted(cumulated, total * high / 100, side="left"))
+    return float(max(lower, 1)), float(max(upper, lower + 1))
+
+
+def scaling_range(frame: np.ndarray, method: str, low: float, high: float) -> tuple[float, float]:
+    """The counts that become 0 and 255: the frame's own percentiles, or a fixed range."""
+    return percentile_range(frame, low, high) if method == "percentile" else (float(low), float(high))
+
+
+def to_uint8(frame: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A (H, W) unsigned integer frame scaled linearly to uint8, clipped outside low..high."""
+    top = int(frame.max(initial=0)) + 1
+    table = (np.arange(top, dtype=np.float64) - low) * (255.0 / (high - low)) + 0.5
+    return np.clip(table, 0, 255).astype(np.uint8)[frame]
+
+
+def reduce_mean(frame: np.ndarray, factor: int = PI_REDUCTION) -> np.ndarray:
+    """A (H, W) integer frame averaged over factor x factor blocks (rounded down), edge blocks padded by repetition."""
+    height, width = frame.shape
+    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge").astype(np.int64)
+    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
+    return blocks.sum(axis=(1, 3)) // factor**2
+
+
+def reduced_size(height: int, width: int, factor: int = PI_REDUCTION) -> int:
+    """Number of pixels of `reduce_mean`'s result for a (height, width) frame."""
+    return -(-height // factor) * -(-width // factor)
+
+
+def window_sums(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Sums of a (H, W) integer array over windows given as rows (y, x, size), exact, as (N,) int64."""
+    table = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int64)
+    table[1:, 1:] = values.astype(np.int64).cumsum(0).cumsum(1)
+    y, x, size = corners.T
+    return table[y + size, x + size] - table[y, x + size] - table[y + size, x] + table[y, x]
+
+
+def window_variances(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Population variances of a (H, W) integer array over windows (y, x, size), as (N,) float64."""
+    area = corners[:, 2].astype(np.float64) ** 2
+    mean = window_sums(values, corners) / area
+    return window_sums(values.astype(np.int64) ** 2, corners) / area - mean * mean
+
+
+def bright_field_measures(frame8: np.ndarray, zero: np.ndarray, corners: np.ndarray) -> dict[str, np.ndarray]:
+    """What the 8-bit bright-field (H, W) and its mask of zero counts say of each window (y, x, size).
+
+    focus: variance of the Laplacian (higher is sharper); contrast: standard deviation of the grey values; border:
+    fraction of pixels without any count, as registration leaves them.
+    """
+    laplacian = cv2.Laplacian(frame8, cv2.CV_16S)
+    area = corners[:, 2].astype(np.float64) ** 2
+    return {
+        "focus": window_variances(laplacian, corners),
+        "contrast": np.sqrt(np.maximum(window_variances(frame8, corners), 0)),
+        "border": window_sums(zero, corners) / area,
+    }
+
+
+def pi_measures(pi: np.ndarray, corners: np.ndarray, saturation: int) -> dict[str, np.ndarray]:
+    """What the PI counts (H, W) say of each window (y, x, size): the label's raw material (paper, step 3).
+
+    mean_pi: mean counts; pi_background: the field's median count outside black borders; pi_saturated: fraction of
+    pixels at `saturation` or above; pi_positive: fraction of pixels above twice the background.
+    """
+    lit = pi[pi > 0]
+    background = float(np.median(lit)) if lit.size else 0.0
+    area = corners[:, 2].astype(np.float64) ** 2
+    return {
+        "mean_pi": window_sums(pi, corners) / area,
+        "pi_background": np.full(len(corners), background),
+        "pi_saturated": window_sums(pi >= saturation, corners) / area,
+        "pi_positive": window_sums(pi > 2 * background, corners) / area,
+    }

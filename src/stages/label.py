@@ -1,0 +1,141 @@
+"""Labels patches with cells live, dead or discarded from their PI, by the paper's Gaussian mixture (step 3).
+
+Reads data/patches and data/filtered; writes data/labels, metrics/label.json and reports/label (Fig. 3a, 3b, 2a).
+"""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+
+from ..common import mixture as mixtures
+from ..common.params import Label, load
+from ..common.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
+from ..common.patches import PatchStore
+from ..common.plots_data import intensity_histograms, intensity_scatter, save_figures, stain_sheet
+from ..common.splitting import groups
+from ..common.tables import read_table
+
+VERDICTS = ("cells", "empty", "unusable")
+
+
+def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
+    """The patches whose intensities set the thresholds. Raises MixtureError naming a partition that has none."""
+    if fit_on == "all":
+        return cells
+    found = sorted(cells["partition"].unique())
+    if missing := [name for name in fit_on if name not in found]:
+        raise mixtures.MixtureError(
+            f"label.fit_on names {', '.join(missing)}, which has no patches with cells; there are some in "
+            f"{', '.join(found) or 'no partition'}. Name one of dataset.partitions, or all"
+        )
+    return cells[cells["partition"].isin(fit_on)]
+
+
+def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: Label) -> None:
+    """Raises MixtureError, with what was found and what to change, if the stain does not give two usable classes."""
+    found = mixtures.problems(mixture)
+    for partition, part in counts.items():
+        found += [
+            f"{partition} has {part[name]} {name} patches, fewer than label.min_class {label.min_class}"
+            for name in ("live", "dead")
+            if part[name] < label.min_class
+        ]
+    if found:
+        raise mixtures.MixtureError(
+            f"the mixture of {label.intensity}{' (log)' if label.log else ''} does not separate live from dead: "
+            f"{'; '.join(found)}. Components: {mixtures.describe(mixture)}. Counts: {json.dumps(counts)}. "
+            f"Look at {REPORTS.name}/label/fig3a_histograms.png. To change: label.intensity background_ratio if exposure "
+            "differs between images, label.log if the bright component has a long tail, label.fit_on if a partition "
+            "holds both classes in balance, dataset.partitions without one that holds a single class, or label.min_class"
+        )
+
+
+def thresholds(mixture: mixtures.Mixture, label: Label, interval: dict, counts: dict, verdicts: dict, used: int) -> dict:
+    """The content of thresholds.json: thresholds in the intensity's own unit, components in the fit's."""
+    unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's median PI"}[label.intensity]
+    parts = zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True)
+    components = [{"name": name, "mean": mean, "sd": sd, "weight": weight} for name, mean, sd, weight in parts]
+    if mixture.log:
+        components = [{**part, "median": float(np.exp(part["mean"]))} for part in components]
+    return {
+        "intensity": label.intensity, "unit": unit, "log": label.log,
+        "components_unit": f"natural logarithm of {unit}" if label.log else unit,
+        "fit_on": label.fit_on, "fitted_patches": used, "components": components,
+        "live_below": mixture.live_below, "dead_above": mixture.dead_above, "interval_95": interval,
+        "separation": mixture.separation, "counts": counts, "verdicts": verdicts,
+    }  # fmt: skip
+
+
+def rounded(value):
+    """A JSON value with all its floats at 6 decimals, so that two runs write the same bytes."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part) for part in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Rows per partition and value of a column."""
+    return {p: {n: int((part[column] == n).sum()) for n in names} for p, part in table.groupby("partition", sort=False)}
+
+
+def run() -> dict[str, float]:
+    """Does the stage's work; raises ValueError for what a user can mend."""
+    dataset, label = load("dataset", "label")
+    store = PatchStore(PATCHES)
+    verdicts = read_table(FILTERED / "verdicts.parquet", dataset.partitions)
+    patches = store.patches(dataset.partitions).merge(verdicts[["patch_id", "verdict"]], on="patch_id", validate="1:1")
+    cells = patches[patches["verdict"] == "cells"].reset_index(drop=True)
+    cells["intensity"] = mixtures.intensities(cells, label.intensity)
+    used = fit_rows(cells, label.fit_on)
+    values = used["intensity"].to_numpy()
+    mixture = mixtures.fit(values, label.log, label.seed)
+    live_below, dead_above = round(mixture.live_below, 6), round(mixture.dead_above, 6)
+    cells["label"] = mixtures.classify(cells["intensity"].to_numpy(), live_below, dead_above)
+    counts = tally(cells, "label", mixtures.LABELS)
+    shutil.rmtree(REPORTS / "label", ignore_errors=True)
+    figures = save_figures(REPORTS / "label", {"fig3a_histograms": intensity_histograms(cells, mixture, label.intensity)})
+    check(mixture, counts, label)
+    interval = mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed)
+    record = rounded(thresholds(mixture, label, interval, counts, tally(patches, "verdict", VERDICTS), len(used)))
+    LABELS.mkdir(parents=True, exist_ok=True)
+    cells[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(LABELS / "labels.parquet")
+    (LABELS / "thresholds.json").write_text(json.dumps(record, indent=2) + "\n")
+    figures += save_figures(
+        REPORTS / "label",
+        {
+            "fig3b_scatter": intensity_scatter(cells, mixture, label.intensity),
+            "fig2a_samples": stain_sheet(store, cells, label.seed),
+        },
+    )
+    metrics = {key: record[key] for key in ("live_below", "dead_above", "interval_95", "separation", "counts")}
+    METRICS.mkdir(exist_ok=True)
+    (METRICS / "label.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    _report(record, cells)
+    return metrics
+
+
+def main() -> dict[str, float]:
+    """Runs the stage; returns the content of metrics/label.json."""
+    try:
+        return run()
+    except ValueError as error:
+        sys.exit(f"error: label: {error}")
+
+
+def _report(record: dict, cells: pd.DataFrame) -> None:
+    for name in ("live_below", "dead_above"):
+        low, high = record["interval_95"][name]
+        print(f"label: {name} {record[name]:.6g} (95% interval {low:.6g} to {high:.6g}, over fields)")
+    for partition, part in record["counts"].items():
+        print(f"label: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items()))
+    if (saturated := int((cells["pi_saturated"] > 0).sum())):
+        print(f"label: {saturated} of {len(cells)} patches hold saturated PI pixels; their mean PI is a lower bound")
+
+
+if __name__ == "__main__":
+    main()

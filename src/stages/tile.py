@@ -1,0 +1,102 @@
+"""Cuts raw fields into overlapping windows: 8-bit frames in shards, windows and their measures in a table.
+
+Reads data/raw; writes data/patches. Paper, step 1 (windows) and the mean PI of step 3, from the 16-bit counts.
+"""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import tifffile
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from ..common import imaging
+from ..common.fingerprint import fingerprint
+from ..common.params import Tile, load
+from ..common.patches import ShardWriter, plan_shards
+from ..common.paths import PATCHES, RAW
+from ..common.tables import GROUP_COLUMNS, read_images
+from ..common.windows import in_pixels, remainder, windows
+
+
+def cut(field: pd.Series, tile: Tile) -> tuple[np.ndarray, np.ndarray, dict, pd.DataFrame]:
+    """One field of view: its 8-bit bright-field (H, W), its reduced 8-bit PI, its frame record and its windows."""
+    raw = tifffile.imread(RAW / field["brightfield"])
+    pi = tifffile.imread(RAW / field["pi"])
+    low, high = imaging.scaling_range(raw, **tile.scaling.model_dump())
+    frame8 = imaging.to_uint8(raw, low, high)
+    reduced = imaging.reduce_mean(pi)
+    pi_low, pi_high = imaging.percentile_range(reduced, 0.5, 99.8)
+    size, stride = (in_pixels(e, tile.unit, field["pixel_size_um"]) for e in (tile.window, tile.stride))
+    table = pd.DataFrame(windows(*raw.shape, size, stride, tile.edge))
+    corners = table[["y", "x", "size"]].to_numpy(np.int64)
+    measures = imaging.bright_field_measures(frame8, raw == 0, corners)
+    measures |= imaging.pi_measures(pi, corners, 2 ** int(field["bits"]) - 1)
+    record = {
+        "scale_low": low, "scale_high": high, "pi_low": pi_low, "pi_high": pi_high,
+        "pi_background": float(measures["pi_background"][0]),
+        "remainder_right": remainder(raw.shape[1], size, stride, tile.edge),
+        "remainder_bottom": remainder(raw.shape[0], size, stride, tile.edge),
+        **fingerprint(frame8),
+    }  # fmt: skip
+    return frame8, imaging.to_uint8(reduced, pi_low, pi_high), record, _rows(field, table, measures)
+
+
+def _rows(field: pd.Series, table: pd.DataFrame, measures: dict[str, np.ndarray]) -> pd.DataFrame:
+    image_id = field["image_id"]
+    names = [f"{image_id}:{w.y}:{w.x}:{w.size}" for w in table.itertuples()]
+    owners = pd.DataFrame({"patch_id": names, "image_id": image_id, **{c: field[c] for c in GROUP_COLUMNS}})
+    measured = pd.DataFrame(measures).round(6)
+    return pd.concat([owners, table.astype("int32"), measured], axis=1)
+
+
+def main() -> dict[str, int]:
+    """Runs the stage; returns the numbers of frames and windows."""
+    dataset, tile = load("dataset", "tile")
+    images = read_images(RAW, dataset.partitions)
+    areas = images["height"] * images["width"]
+    reduced = [imaging.reduced_size(h, w) for h, w in zip(images["height"], images["width"])]
+    shard, offset, sizes = plan_shards(areas)
+    pi_offset, pi_sizes = _offsets(shard, reduced)
+    shutil.rmtree(PATCHES, ignore_errors=True)
+    PATCHES.mkdir(parents=True)
+    writers = ShardWriter(PATCHES, "brightfield", sizes), ShardWriter(PATCHES, "pi", pi_sizes)
+    jobs = Parallel(n_jobs=tile.workers, return_as="generator", pre_dispatch="2*n_jobs")(
+        delayed(cut)(field, tile) for _, field in images.iterrows()
+    )
+    records, tables = [], []
+    for i, (frame8, pi8, record, table) in enumerate(tqdm(jobs, total=len(images), desc="tile", unit="field")):
+        writers[0].put(shard[i], offset[i], frame8)
+        writers[1].put(shard[i], pi_offset[i], pi8)
+        records.append({"shard": shard[i], "offset": offset[i], "pi_offset": pi_offset[i]} | record)
+        tables.append(table)
+    for writer in writers:
+        writer.close()
+    frames = pd.concat([images.drop(columns=["brightfield", "pi"]), pd.DataFrame(records)], axis=1)
+    patches = pd.concat(tables, ignore_index=True)
+    frames.to_parquet(PATCHES / "frames.parquet")
+    patches.to_parquet(PATCHES / "patches.parquet")
+    print(f"tile: {len(patches)} windows of {len(frames)} fields, {len(sizes)} shard(s), {_uncovered(frames)}")
+    return {"frames": len(frames), "patches": len(patches)}
+
+
+def _offsets(shard: list[int], areas: list[int]) -> tuple[list[int], list[int]]:
+    """Where each reduced PI frame lies in the shard of the same number, and how large those shards are."""
+    sizes = [0] * (max(shard) + 1)
+    offsets = []
+    for number, area in zip(shard, areas):
+        offsets.append(sizes[number])
+        sizes[number] += area
+    return offsets, sizes
+
+
+def _uncovered(frames: pd.DataFrame) -> str:
+    right, bottom = frames["remainder_right"].max(), frames["remainder_bottom"].max()
+    if not right and not bottom:
+        return "every pixel covered"
+    return f"at most {right} px at the right and {bottom} px at the bottom edge in no window (tile.edge: drop)"
+
+
+if __name__ == "__main__":
+    main()
