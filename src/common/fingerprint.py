@@ -2,9 +2,9 @@
 
 `phash` (64 bits; DCT hash after Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010) holds
 the coarse layout: a re-encoded or re-exposed copy differs in a few bits. Cells that divide, die and drift change it
-beyond recognition, so `fingerprint` keeps finer, local structure: brightness after a median filter (which drops what is
+beyond recognition, so `phash_fine` keeps finer, local structure: brightness after a median filter (which drops what is
 small and moves) on a 64 x 64 grid, and the amount of texture on a 32 x 32 grid, each relative to its surroundings, so
-that illumination and exposure cancel. Two fingerprints are compared by their correlation (`correlations`).
+that illumination and exposure cancel. Two of them are compared by their correlation (`correlations`).
 
 Black registration borders are left out, or they would be what two fields have in common. All sums are of integers, so
 that the bytes do not depend on the processor.
@@ -15,20 +15,20 @@ import numpy as np
 from scipy.fft import dctn
 
 GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
-LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a fingerprint
+LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a fine hash
 BRIGHTNESS_WEIGHT = 0.7  # of the correlation; the rest is texture's
 EMPTY = bytes(LENGTH)  # of a featureless field: correlates with nothing
 
 
-def describe(frame: np.ndarray) -> dict[str, str | bytes]:
-    """Both descriptions of a field as columns of frames.parquet: {"phash": 16 hex digits, "fingerprint": 5120 bytes}.
+def fingerprint(frame: np.ndarray) -> dict[str, str | bytes]:
+    """Both hashes of a field as columns of frames.parquet: {"phash": 16 hex digits, "phash_fine": 5120 bytes}.
 
     `frame`: (H, W) uint8 bright-field, any exposure, at least 64 x 64 px.
     """
     if frame.ndim != 2 or frame.dtype != np.uint8 or min(frame.shape) < GRID:
         raise ValueError(f"a fingerprint wants a 2-D uint8 frame of at least {GRID} px, not {frame.shape} {frame.dtype}")
     seen = ~_border(frame)
-    return {"phash": _phash(frame, seen), "fingerprint": _fingerprint(frame, seen)}
+    return {"phash": _phash(frame, seen), "phash_fine": _fine(frame, seen)}
 
 
 def hamming(hashes: list[str]) -> np.ndarray:
@@ -37,16 +37,16 @@ def hamming(hashes: list[str]) -> np.ndarray:
     return bits @ (1 - bits).T + (1 - bits) @ bits.T
 
 
-def correlations(fingerprints: list[bytes]) -> np.ndarray:
-    """Correlation of each two of N fingerprints: (N, N) float32 in -1..1; about 0 for different fields."""
-    codes = np.frombuffer(b"".join(fingerprints), np.int8).reshape(-1, LENGTH).astype(np.float32)
+def correlations(fine: list[bytes]) -> np.ndarray:
+    """Correlation of each two of N fine hashes: (N, N) float32 in -1..1; about 0 for different fields."""
+    codes = np.frombuffer(b"".join(fine), np.int8).reshape(-1, LENGTH).astype(np.float32)
     bright = _unit(codes[:, : GRID**2]) * np.float32(np.sqrt(BRIGHTNESS_WEIGHT))
     texture = _unit(codes[:, GRID**2 :]) * np.float32(np.sqrt(1 - BRIGHTNESS_WEIGHT))
     joined = np.hstack([bright, texture])
     return joined @ joined.T
 
 
-def _fingerprint(frame: np.ndarray, seen: np.ndarray) -> bytes:
+def _fine(frame: np.ndarray, seen: np.ndarray) -> bytes:
     bright, known = _grid(cv2.medianBlur(frame, 9).astype(np.int64) * 256, seen, GRID)
     fine = cv2.boxFilter(frame, cv2.CV_32S, (7, 7), normalize=False).astype(np.int64) * 31**2
     coarse = cv2.boxFilter(frame, cv2.CV_32S, (31, 31), normalize=False).astype(np.int64) * 7**2
