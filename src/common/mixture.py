@@ -77,7 +77,9 @@ def fit(values: np.ndarray, log: bool, seed: int) -> Mixture:
     if not np.isfinite(values).all():
         raise MixtureError(f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} intensities are not finite")
     if log and values.min() <= 0:
-        raise MixtureError(f"label.log: {np.count_nonzero(values <= 0)} of {len(values)} intensities are not above zero; set label.log to false")
+        raise MixtureError(
+            f"label.log: {np.count_nonzero(values <= 0)} of {len(values)} intensities are not above zero; set label.log to false"
+        )
     column = (np.log(values) if log else values).reshape(-1, 1)
     if np.ptp(column) == 0:
         raise MixtureError(f"all {len(values)} intensities are {values[0]:g}: the PI channel holds no signal")
@@ -132,7 +134,9 @@ def describe(mixture: Mixture) -> str:
 
 def _refit(centres: np.ndarray, counts: np.ndarray, start: Mixture) -> tuple[np.ndarray, np.ndarray]:
     """Expectation-maximisation of R weighted samples at once: counts (R, B) at centres (B,); means and sds (2, R)."""
-    mean, sd, weight = (np.repeat(np.reshape(v, (2, 1)), len(counts), axis=1) for v in (start.mean, start.sd, start.weight))
+    mean, sd, weight = (
+        np.repeat(np.reshape(v, (2, 1)), len(counts), axis=1) for v in (start.mean, start.sd, start.weight)
+    )
     least = 1e-9 * centres.var()
     for _ in range(EM_STEPS):
         density = (weight / sd)[..., None] * np.exp(-0.5 * ((centres - mean[..., None]) / sd[..., None]) ** 2)
@@ -146,7 +150,9 @@ def _refit(centres: np.ndarray, counts: np.ndarray, start: Mixture) -> tuple[np.
 
 def _gaussian(column: np.ndarray, **options) -> GaussianMixture:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # at max_iter it is near enough; `problems` judges the result
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # at max_iter it is near enough; `problems` judges the result
         return GaussianMixture(reg_covar=1e-9 * float(column.var()), tol=1e-6, max_iter=1000, **options).fit(column)
 
 

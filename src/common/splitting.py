@@ -95,7 +95,9 @@ def _filled(table: pd.DataFrame, column: str) -> pd.Series:
     empty = sorted(table.loc[text == "", "image_id"].unique())
     if empty:
         listed = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
-        raise SplitError(f"split.group_by: '{column}' is empty for {len(empty)} images ({listed}); fill it, or use {available}")
+        raise SplitError(
+            f"split.group_by: '{column}' is empty for {len(empty)} images ({listed}); fill it, or use {available}"
+        )
     return text
 
 
@@ -103,7 +105,9 @@ def _text(column: pd.Series) -> pd.Series:
     """A column as text: numbers in their shortest form, unknown values as ''."""
     known = column.notna()
     if pd.api.types.is_numeric_dtype(column):
-        return column.map(lambda value: f"{value:g}", na_action="ignore").astype("object").where(known, "").astype("str")
+        return (
+            column.map(lambda value: f"{value:g}", na_action="ignore").astype("object").where(known, "").astype("str")
+        )
     return column.astype("object").where(known, "").astype("str").str.strip()
 
 
@@ -145,7 +149,9 @@ def _descend(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray) -> np
     return parts
 
 
-def _candidates(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray, keep: int = 20) -> list[tuple[int, int, int]]:
+def _candidates(
+    shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray, keep: int = 20
+) -> list[tuple[int, int, int]]:
     """The most promising exchanges (group, other group or -1, the group's new part), by their exact change in distance."""
     weights = 1 / fractions
     pull = weights[:, None] * (_totals(shares, parts, len(fractions)) - fractions[:, None])  # (K, C)
@@ -156,7 +162,9 @@ def _candidates(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray, ke
         partner = np.where(others[:, None] >= 0, shares[others], 0.0)
         delta = partner[None] - shares[here][:, None]  # what the group's old part gains, (here, others, C)
         old = parts[here]
-        change = (delta**2).sum(-1) * (weights[old] + weights[part])[:, None] + 2 * (delta * (pull[old] - pull[part])[:, None]).sum(-1)
+        change = (delta**2).sum(-1) * (weights[old] + weights[part])[:, None] + 2 * (
+            delta * (pull[old] - pull[part])[:, None]
+        ).sum(-1)
         for index in np.argsort(np.round(change, 9), axis=None, kind="stable")[:keep]:
             row, column = np.unravel_index(index, change.shape)
             found.append((round(float(change[row, column]), 9), int(here[row]), int(others[column]), part))

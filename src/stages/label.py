@@ -12,8 +12,8 @@ import pandas as pd
 
 from ..common import mixture as mixtures
 from ..common.params import Label, load
-from ..common.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
 from ..common.patches import PatchStore
+from ..common.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
 from ..common.plots_data import intensity_histograms, intensity_scatter, save_figures, stain_sheet
 from ..common.splitting import groups
 from ..common.tables import read_table
@@ -53,7 +53,9 @@ def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: L
         )
 
 
-def thresholds(mixture: mixtures.Mixture, label: Label, interval: dict, counts: dict, verdicts: dict, used: int) -> dict:
+def thresholds(
+    mixture: mixtures.Mixture, label: Label, interval: dict, counts: dict, verdicts: dict, used: int
+) -> dict:
     """The content of thresholds.json: thresholds in the intensity's own unit, components in the fit's."""
     unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's median PI"}[label.intensity]
     parts = zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True)
@@ -86,6 +88,7 @@ def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str,
 def run() -> dict[str, float]:
     """Does the stage's work; raises ValueError for what a user can mend."""
     dataset, label = load("dataset", "label")
+    synthetic = dataset.source == "synthetic"
     store = PatchStore(PATCHES)
     verdicts = read_table(FILTERED / "verdicts.parquet", dataset.partitions)
     patches = store.patches(dataset.partitions).merge(verdicts[["patch_id", "verdict"]], on="patch_id", validate="1:1")
@@ -98,7 +101,8 @@ def run() -> dict[str, float]:
     cells["label"] = mixtures.classify(cells["intensity"].to_numpy(), live_below, dead_above)
     counts = tally(cells, "label", mixtures.LABELS)
     shutil.rmtree(REPORTS / "label", ignore_errors=True)
-    figures = save_figures(REPORTS / "label", {"fig3a_histograms": intensity_histograms(cells, mixture, label.intensity)})
+    histograms = intensity_histograms(cells, mixture, label.intensity, label.fit_on)
+    figures = save_figures(REPORTS / "label", {"fig3a_histograms": histograms}, synthetic)
     check(mixture, counts, label)
     interval = mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed)
     record = rounded(thresholds(mixture, label, interval, counts, tally(patches, "verdict", VERDICTS), len(used)))
@@ -111,6 +115,7 @@ def run() -> dict[str, float]:
             "fig3b_scatter": intensity_scatter(cells, mixture, label.intensity),
             "fig2a_samples": stain_sheet(store, cells, label.seed),
         },
+        synthetic,
     )
     metrics = {key: record[key] for key in ("live_below", "dead_above", "interval_95", "separation", "counts")}
     METRICS.mkdir(exist_ok=True)
@@ -133,7 +138,7 @@ def _report(record: dict, cells: pd.DataFrame) -> None:
         print(f"label: {name} {record[name]:.6g} (95% interval {low:.6g} to {high:.6g}, over fields)")
     for partition, part in record["counts"].items():
         print(f"label: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items()))
-    if (saturated := int((cells["pi_saturated"] > 0).sum())):
+    if saturated := int((cells["pi_saturated"] > 0).sum()):
         print(f"label: {saturated} of {len(cells)} patches hold saturated PI pixels; their mean PI is a lower bound")
 
 

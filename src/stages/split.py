@@ -35,7 +35,9 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
     kfold = split.scheme == "kfold"
     parts = split.folds if kfold else len(NAMES)
     if len(counts) < parts:
-        raise SplitError(f"{partition} has {len(counts)} groups for {parts} {'folds' if kfold else 'splits'}{_help(counts, kfold)}")
+        raise SplitError(
+            f"{partition} has {len(counts)} groups for {parts} {'folds' if kfold else 'splits'}{_help(counts, kfold)}"
+        )
     fractions = np.full(parts, 1 / parts) if kfold else np.array(split.fractions)
     part = table["group"].map(dict(zip(counts.index, assign(counts.to_numpy(), fractions, split.seed), strict=True)))
     names = "" if kfold else part.map(dict(enumerate(NAMES)))
@@ -54,7 +56,9 @@ def check(table: pd.DataFrame, partition: str, record: dict) -> None:
                     f"{json.dumps(record['counts'][partition])}{_help(class_counts(table), kfold)}"
                 )
     if kfold and (bare := [k for k, c in record["counts"][partition].items() if not c["live"] or not c["dead"]]):
-        print(f"split: {partition}: {', '.join(bare)} hold one class only, so their own AUC is undefined; pooled scores are not affected")
+        print(
+            f"split: {partition}: {', '.join(bare)} hold one class only, so their own AUC is undefined; pooled scores are not affected"
+        )
 
 
 def tally(table: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -94,14 +98,28 @@ def run() -> dict[str, dict]:
     for name, part in parts.items():
         check(part, name, record)
     whole = pd.concat(parts.values(), ignore_index=True)
-    columns = ["patch_id", "image_id", "partition", "experiment", "group", "y", "x", "size", "label", "mean_pi", "intensity"]
+    columns = [
+        "patch_id",
+        "image_id",
+        "partition",
+        "experiment",
+        "group",
+        "y",
+        "x",
+        "size",
+        "label",
+        "mean_pi",
+        "intensity",
+    ]
     SPLITS.mkdir(parents=True, exist_ok=True)
     whole[[*columns, "split", "fold"]].to_parquet(SPLITS / "splits.parquet")
     frames(whole).to_parquet(SPLITS / "frames.parquet")
     (SPLITS / "split.json").write_text(json.dumps(record, indent=2) + "\n")
     for name, counts in record["counts"].items():
         for part, c in counts.items():
-            print(f"split: {name} {part}: {c['groups']} groups, {c['images']} images, {c['live']} live, {c['dead']} dead")
+            print(
+                f"split: {name} {part}: {c['groups']} groups, {c['images']} images, {c['live']} live, {c['dead']} dead"
+            )
     return record["counts"]
 
 

@@ -1,0 +1,145 @@
+"""Fits the empty-patch filter: annotations matched to windows, support vector machines, and how well they do.
+
+The paper (step 2) leaves open whether its SVM saw one class or two, the kernel, and which class its F1 = 0.833 is for.
+Here: two classes (cells against empty and unusable together) and a radial kernel by default, weighted so that both
+classes count alike, both as parameters; F1 is given for both classes, cross-validated by image.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, OneClassSVM
+
+from .emptiness import BORDER_LIMIT, VERDICTS, Svm, sharpness
+
+COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
+KEY = ["image_id", "y", "x", "size"]
+LEAST_ROWS = 20  # annotated windows of each class below which rules replace the SVM
+OUTLIER_SDS = 3.0  # robust standard deviations below the usual from which a rule rejects
+ONE_CLASS_NU = 0.1  # share of annotated cells windows that a one-class SVM may leave outside
+RESAMPLES = 1000
+
+
+class AnnotationError(ValueError):
+    """The annotation file cannot be used as it stands; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Usable rows (image_id, y, x, size, verdict), and how many were left out, by reason."""
+
+    rows: pd.DataFrame
+    left_out: dict[str, int]
+
+
+def read_annotations(path: Path) -> pd.DataFrame:
+    """The rows of an annotation file. Raises AnnotationError for a missing file, column, or an unreadable line."""
+    if not path.exists():
+        raise AnnotationError(
+            f"filter.annotations: {path} does not exist; a file with the header {','.join(COLUMNS)} alone will do"
+        )
+    table = pd.read_csv(path, dtype="str", keep_default_na=False, comment="#")
+    if missing := [column for column in COLUMNS[:5] if column not in table]:
+        raise AnnotationError(f"{path.name} lacks the column {', '.join(missing)}; it needs {','.join(COLUMNS)}")
+    for column in ("y", "x", "size"):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        _refuse(path, table, numbers.isna() | (numbers % 1 != 0) | (numbers < 0), column, "a whole number of pixels")
+        table[column] = numbers.fillna(0).astype("int64")
+    _refuse(path, table, ~table["verdict"].isin(VERDICTS), "verdict", f"one of {', '.join(VERDICTS)}")
+    return table
+
+
+def match(table: pd.DataFrame, frames: pd.DataFrame) -> Annotations:
+    """Annotated windows that lie within the frames (image_id, height, width), each once.
+
+    A window need not be in the current grid. Left out and counted: rows of unknown images, windows beyond their
+    frame, windows annotated twice with different verdicts.
+    """
+    sizes = frames.set_index("image_id")[["height", "width"]]
+    known = table["image_id"].isin(sizes.index)
+    inside = table[known].join(sizes, on="image_id")
+    fits = (
+        (inside["y"] + inside["size"] <= inside["height"])
+        & (inside["x"] + inside["size"] <= inside["width"])
+        & (inside["size"] > 0)
+    )
+    rows = inside.loc[fits, [*KEY, "verdict"]].drop_duplicates()
+    disputed = rows.duplicated(KEY, keep=False)
+    left_out = {"of_no_image": int((~known).sum()), "beyond_frame": int((~fits).sum()), "disputed": int(disputed.sum())}
+    return Annotations(rows[~disputed].reset_index(drop=True), left_out)
+
+
+def fit_svm(features: np.ndarray, positive: np.ndarray, kernel: str, C: float, one_class: bool = False) -> Svm:
+    """SVM on standardised features (N, D): above zero is `positive` (N,) bool. One-class: fitted on these alone."""
+    kept = features[positive] if one_class else features
+    scaler = StandardScaler().fit(kept.astype(np.float64))
+    x = scaler.transform(kept.astype(np.float64))
+    model = (
+        OneClassSVM(kernel=kernel, nu=ONE_CLASS_NU) if one_class else SVC(kernel=kernel, C=C, class_weight="balanced")
+    )
+    model.fit(x) if one_class else model.fit(x, positive)
+    gamma = np.asarray([model._gamma if kernel == "rbf" else 0.0])
+    return Svm(
+        kernel, scaler.mean_, scaler.scale_, model.support_vectors_, model.dual_coef_[0], model.intercept_, gamma
+    )
+
+
+def cross_validate(
+    features: np.ndarray, positive: np.ndarray, images: np.ndarray, folds: int, seed: int, **options
+) -> np.ndarray:
+    """Out-of-fold decision values (N,); all windows of an image are in one fold. NaN where a fold had nothing to learn.
+
+    Fewer folds than asked if fewer images hold a class.
+    """
+    scores = np.full(len(features), np.nan)
+    folds = min(folds, *(len(set(images[positive == side])) for side in (True, False)))
+    if folds < 2:
+        return scores
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for train, test in splitter.split(features, positive, images):
+        if len(set(positive[train])) == 2:
+            scores[test] = fit_svm(features[train], positive[train], **options).decision(features[test])
+    return np.round(scores, 6)
+
+
+def f1_scores(truth: np.ndarray, found: np.ndarray, images: np.ndarray, seed: int) -> dict[str, float | list[float]]:
+    """F1 of cells and of not cells from (N,) bool, each with a 95% interval by bootstrap over images."""
+    outcomes = [truth & found, truth & ~found, ~truth & found, ~truth & ~found]
+    _, codes = np.unique(images, return_inverse=True)
+    counts = np.stack([np.bincount(codes, weights=outcome) for outcome in outcomes], axis=1)  # (images, 4)
+    random = np.random.default_rng(seed)
+    draws = random.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
+    result = {}
+    for name, hit in (("cells", 0), ("not_cells", 3)):
+        both = np.vstack([counts.sum(axis=0), draws @ counts])
+        values = 2 * both[:, hit] / np.maximum(2 * both[:, hit] + both[:, 1] + both[:, 2], 1)
+        result[f"f1_{name}"] = round(float(values[0]), 6)
+        result[f"f1_{name}_interval_95"] = [round(float(v), 6) for v in np.percentile(values[1:], [2.5, 97.5])]
+    return result
+
+
+def limits(reference: pd.DataFrame) -> dict[str, float]:
+    """Least contrast and sharpness of windows like those of the reference (focus, contrast), and the border limit.
+
+    Three robust standard deviations below the median logarithm: nothing is rejected where all windows are alike.
+    """
+    found = {"border": BORDER_LIMIT}
+    for name, values in (("contrast", reference["contrast"].to_numpy()), ("sharpness", sharpness(reference))):
+        logs = np.log(np.maximum(values, 1e-9))
+        middle = np.median(logs)
+        spread = 1.4826 * np.median(np.abs(logs - middle))
+        found[name] = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
+    return found
+
+
+def _refuse(path: Path, table: pd.DataFrame, wrong: pd.Series, column: str, wanted: str) -> None:
+    if wrong.any():
+        line = int(np.flatnonzero(wrong)[0])
+        raise AnnotationError(
+            f"{path.name}, row {line + 1} below the header: {column} is '{table[column].iloc[line]}', not {wanted}"
+            + (f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else "")
+        )

@@ -1,0 +1,179 @@
+"""Sorts patches into cells, empty and unusable with the paper's frozen-feature SVM (step 2), or rules without it.
+
+Reads data/patches, the annotations and models/weights/filter; writes models/filter, data/filtered,
+metrics/filter.json and reports/filter.
+"""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+
+from ..common import emptiness_fit as fitting
+from ..common.backbones import build
+from ..common.emptiness import BORDER_LIMIT, VERDICTS, EmptyFilter, decide
+from ..common.imaging import bright_field_measures
+from ..common.inference import embed
+from ..common.params import Filter, load
+from ..common.patches import PatchStore
+from ..common.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
+from ..common.plots_data import barcodes, contact_sheet, feature_map, save_figures
+
+PAPER_F1 = 0.833
+MEASURES = ["focus", "contrast", "border"]
+
+
+def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The annotated rows with focus, contrast and border, and `place`: the row of `patches`, or -1 outside the grid."""
+    place = patches[fitting.KEY].assign(place=np.arange(len(patches)))
+    merged = rows.merge(place, on=fitting.KEY, how="left")
+    merged["place"] = merged["place"].fillna(-1).astype("int64")
+    measured = patches[MEASURES].reindex(merged["place"]).set_axis(merged.index)
+    for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
+        frame = np.asarray(store.brightfield(image_id))
+        found = bright_field_measures(frame, frame == 0, part[["y", "x", "size"]].to_numpy(np.int64))
+        measured.loc[part.index, MEASURES] = np.column_stack([found[name] for name in MEASURES])
+    return merged.join(measured)
+
+
+def fit(
+    table: pd.DataFrame, features: np.ndarray, reference: pd.DataFrame, params: Filter, source: dict
+) -> EmptyFilter:
+    """The filter of annotated windows (verdict and measures) and their features (N, D): an SVM, or rules with too few."""
+    cells = (table["verdict"] == "cells").to_numpy()
+    facts = {"arch": params.arch, "classes": list(VERDICTS), "weights": source, "annotations": tally(table["verdict"])}
+    if min(cells.sum(), (~cells).sum()) < fitting.LEAST_ROWS:
+        return EmptyFilter({"method": "rules", **facts, "limits": fitting.limits(reference)})
+    facts |= {"kernel": params.kernel, "svm": params.svm, "C": params.C, "limits": fitting.limits(table[cells])}
+    options = {"kernel": params.kernel, "C": params.C}
+    machine = fitting.fit_svm(features, cells, one_class=params.svm == "one_class", **options)
+    empty = (table["verdict"] == "empty").to_numpy()
+    second = min(empty.sum(), (~cells & ~empty).sum()) >= fitting.LEAST_ROWS
+    rejects = fitting.fit_svm(features[~cells], empty[~cells], **options) if second else None
+    facts["rejects"] = "svm" if second else "sharpness"
+    return EmptyFilter({"method": "svm", **facts}, machine, rejects)
+
+
+def quality(table: pd.DataFrame, features: np.ndarray, chosen: EmptyFilter, params: Filter) -> dict:
+    """F1 of both classes with intervals over images: cross-validated for an SVM; of the rules as they stand otherwise."""
+    cells = (table["verdict"] == "cells").to_numpy()
+    images = table["image_id"].to_numpy()
+    if chosen.cells is None:
+        scores = decide(None, table, chosen)[1]
+    else:
+        options = {"kernel": params.kernel, "C": params.C, "one_class": params.svm == "one_class"}
+        scores = fitting.cross_validate(features, cells, images, params.folds, params.seed, **options)
+    scored = np.isfinite(scores)
+    found = {"scored_windows": int(scored.sum()), "scored_images": len(set(images[scored])), "paper_f1": PAPER_F1}
+    if cells[scored].all() or not cells[scored].any():
+        return found | {"f1_cells": None, "f1_not_cells": None}
+    return fitting.f1_scores(cells[scored], scores[scored] > 0, images[scored], params.seed) | found
+
+
+def tally(verdicts: pd.Series) -> dict[str, int]:
+    """How often each verdict occurs."""
+    return {name: int((verdicts == name).sum()) for name in VERDICTS}
+
+
+def run() -> dict:
+    """Does the stage's work; raises ValueError for what a user can mend."""
+    dataset, params = load("dataset", "filter")
+    synthetic = dataset.source == "synthetic"
+    store = PatchStore(PATCHES)
+    patches = store.patches(dataset.partitions)
+    frames = store.frames[store.frames["partition"].isin(dataset.partitions)].reset_index(drop=True)
+    matched = fitting.match(fitting.read_annotations(WORKSPACE / params.annotations), frames)
+    annotated = annotated_windows(store, patches, matched.rows)
+    outside = annotated[annotated["place"] < 0]
+    weights = MODELS / "weights" / "filter"
+    source = json.loads((weights / "source.json").read_text())
+    windows = pd.concat([patches[fitting.KEY], outside[fitting.KEY]], ignore_index=True)
+    features = embed(build(params.arch, weights / "model.safetensors"), store, windows)
+    annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
+
+    bordered = annotated["border"] > BORDER_LIMIT  # the border rule decides these: an SVM would get credit for nothing
+    table = annotated[~bordered].reset_index(drop=True)
+    chosen = fit(table, features[table["place"]], patches[patches["border"] <= BORDER_LIMIT], params, source)
+    left_out = matched.left_out | {"border": int(bordered.sum())}
+    chosen.facts["annotations_left_out"] = left_out
+    directory = MODELS / "filter"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    chosen.save(directory)
+
+    features_here = features[: len(patches)]
+    patches["verdict"], patches["score"] = decide(features_here, patches, chosen)
+    FILTERED.mkdir(parents=True, exist_ok=True)
+    patches[["patch_id", "image_id", "partition", "verdict", "score"]].to_parquet(FILTERED / "verdicts.parquet")
+    verdicts = {name: tally(part["verdict"]) for name, part in patches.groupby("partition", sort=False)}
+    metrics = {
+        "method": chosen.facts["method"],
+        "weights": source["weights"],
+        **quality(table, features[table["place"]], chosen, params),
+        "annotations": chosen.facts["annotations"],
+        "annotations_left_out": left_out,
+        "annotations_outside_grid": len(outside),
+        "verdicts": verdicts,
+    }
+    METRICS.mkdir(exist_ok=True)
+    (METRICS / "filter.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    shutil.rmtree(REPORTS / "filter", ignore_errors=True)
+    figures = save_figures(REPORTS / "filter", draw(store, patches, features_here, annotated, params), synthetic)
+    _report(metrics, figures)
+    return metrics
+
+
+def draw(
+    store: PatchStore, patches: pd.DataFrame, features: np.ndarray, annotated: pd.DataFrame, params: Filter
+) -> dict:
+    """The stage's figures by name: the paper's Fig. 2b in parts, and what the filter did."""
+    inside = annotated[annotated["place"] < len(patches)]
+    marked = patches.assign(annotation="")
+    marked.loc[inside["place"], "annotation"] = inside["verdict"].to_numpy()
+    sample = {"seed": params.seed}
+    return {
+        "fig2b_map": feature_map(marked, features, **sample),
+        "fig2b_barcodes": barcodes(store, patches, features, **sample),
+        "dropped": contact_sheet(store, patches[patches["verdict"] != "cells"], "dropped", **sample),
+        "kept": contact_sheet(store, patches[patches["verdict"] == "cells"], "kept", **sample),
+        "boundary": contact_sheet(
+            store, patches[patches["border"] <= BORDER_LIMIT], "nearest the boundary", nearest=True, **sample
+        ),
+    }
+
+
+def main() -> dict:
+    """Runs the stage; returns the content of metrics/filter.json."""
+    try:
+        return run()
+    except ValueError as error:
+        sys.exit(f"error: filter: {error}")
+
+
+def _report(metrics: dict, figures: list) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in metrics["annotations"].items())
+    print(f"filter: annotated windows used: {counts}")
+    for reason, count in metrics["annotations_left_out"].items():
+        if count:
+            print(f"filter: annotated windows left out: {count} {reason.replace('_', ' ')}")
+    if metrics["method"] == "rules":
+        print(
+            f"filter: fewer than {fitting.LEAST_ROWS} windows of cells or of not cells are annotated, so focus, contrast and "
+            "border rules decide instead of the SVM; annotate more windows for the paper's filter"
+        )
+    how = "cross-validated by image" if metrics["method"] == "svm" else "of the rules on the annotated windows"
+    for name in ("cells", "not_cells"):
+        if metrics[f"f1_{name}"] is not None:
+            low, high = metrics[f"f1_{name}_interval_95"]
+            print(
+                f"filter: F1 of {name} {metrics[f'f1_{name}']:.3f} ({low:.3f} to {high:.3f}), {how}; the paper: {PAPER_F1}"
+            )
+    for partition, part in metrics["verdicts"].items():
+        print(f"filter: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items()))
+    print(f"filter: {len(figures)} figures in {REPORTS / 'filter'}")
+
+
+if __name__ == "__main__":
+    main()
