@@ -25,10 +25,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Channels(Section):
+    brightfield: int | str = ""
+    pi: int | str = ""
+
+
 class Dataset(Section):
     source: Literal["synthetic", "folder", "mcf7", "jimt1"]
     path: str
     partitions: Annotated[list[Name], Field(min_length=1)]
+    pattern: str = ""
+    channels: Channels = Channels()
+    axes: Annotated[str, Field(pattern="^([TZCYX]{3,5})?$")] = ""
+    z: Annotated[int, Field(ge=0)] | None = None
+    pixel_size_um: Positive | None = None
+    repository: str = ""
 
     @model_validator(mode="after")
     def _unique(self):
@@ -76,6 +87,8 @@ class Filter(Section):
     arch: str
     weights: str
     annotations: str
+    svm: Literal["two_class", "one_class"]
+    kernel: Literal["rbf", "linear"]
     folds: Annotated[int, Field(ge=2)]
     C: Positive
     seed: int
@@ -93,7 +106,7 @@ class Split(Section):
     scheme: Literal["holdout", "kfold"]
     group_by: list[str]
     fractions: Annotated[list[Positive], Field(min_length=3, max_length=3)]
-    folds: Annotated[int, Field(ge=2)]
+    folds: Annotated[int, Field(ge=3)]
     seed: int
 
     @model_validator(mode="after")
@@ -115,6 +128,7 @@ class Model(Section):
 
 
 class Train(Section):
+    optimizer: Literal["adam", "adamw"]
     epochs: Count
     samples_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
