@@ -1,0 +1,45 @@
+"""Where fields come from: dataset.source names a module here, which finds fields; `intake` reads and checks them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..params import Dataset, Synthetic
+from ..paths import RAW, from_repo
+from . import folder, synthetic
+from .field import Field, Found, SourceError
+
+
+def find(dataset: Dataset, plate: Synthetic) -> Found:
+    """Every field of the source that params name. Raises SourceError."""
+    if dataset.source == "synthetic":
+        return synthetic.find(dataset.partitions, **plate.model_dump())
+    if dataset.source == "folder":
+        return folder.find(folder_of(dataset), layout_of(dataset))
+    raise SourceError(f"dataset.source {dataset.source} is not built yet")
+
+
+def folder_of(dataset: Dataset) -> Path:
+    """The source folder, refused where this stage's own outputs lie. Raises SourceError."""
+    if not dataset.path:
+        raise SourceError("dataset.path is empty: set it to the folder of images")
+    path = from_repo(dataset.path).resolve()
+    if path == RAW or RAW in path.parents or path in RAW.parents:
+        raise SourceError(f"dataset.path {path} overlaps with data/raw, which this stage writes: keep images elsewhere")
+    return path
+
+
+def layout_of(dataset: Dataset) -> folder.Layout:
+    """The settings of `dataset` that say how to read files."""
+    channels = dataset.channels.model_dump()
+    return folder.Layout(dataset.partitions, dataset.pattern, axes=dataset.axes, z=dataset.z, **channels)
+
+
+def of_partitions(found: Found, partitions: Sequence[str]) -> tuple[list[Field], list[str]]:
+    """The fields of the named partitions, and the source's other partitions. Raises SourceError if one has no field."""
+    present = {entry.partition for entry in found.fields}
+    if missing := [name for name in partitions if name not in present]:
+        raise SourceError(
+            f"the source has no partition {', '.join(missing)}; it has {', '.join(sorted(present)) or 'no fields'}. "
+            "Set dataset.partitions to what it holds."
+        )
+    return [entry for entry in found.fields if entry.partition in partitions], sorted(present - set(partitions))

@@ -21,11 +21,11 @@ class SourceError(ValueError):
 
 
 class Refused(ValueError):
-    """One field cannot be used. `reason` starts with its kind and a colon; `file` is named as the source names it."""
+    """One field cannot be used: the kind of reason, what is wrong and what to do, and the file in the source."""
 
     def __init__(self, kind: str, detail: str, file: str = "") -> None:
         super().__init__(f"{kind}: {detail}")
-        self.kind, self.reason, self.file = kind, f"{kind}: {detail}", file
+        self.kind, self.detail, self.file = kind, detail, file
 
 
 @dataclass(frozen=True)

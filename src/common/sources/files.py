@@ -75,7 +75,7 @@ def _names(field: Field) -> dict[str, str]:
 
 def _check_channel(image: np.ndarray, channel: str, name: str) -> None:
     if image.dtype not in (np.uint8, np.uint16):
-        advice = "save raw counts as 8 or 16 bit unsigned (Fiji: Image > Type > 16-bit, with 'scale when converting' off)"
+        advice = "save the raw counts as unsigned 8 or 16 bit (Fiji: Image > Type > 16-bit, unscaled)"
         raise Refused("pixel type", f"{channel} is {image.dtype}: {advice}", name)
     top = int(image.max())
     if top == int(image.min()):

@@ -17,7 +17,7 @@ from .files import FileField
 from .planes import CONVERT, READABLE, Plane
 
 MANIFEST = "images.csv"
-IGNORED = ("height", "width", "bits", "brightfield_sha256", "pi_sha256")  # columns of data/raw/images.csv, measured anew
+IGNORED = ("height", "width", "bits", "brightfield_sha256", "pi_sha256")  # measured anew
 COLUMNS = ("image_id", "brightfield", "pi", "brightfield_channel", "pi_channel", *TEXT, *NUMBERS)
 GROUPS = ("image_id", "channel", *TEXT, *NUMBERS)
 NAMING = ("partition", "experiment", "well", "position", "time", "day", "compound", "concentration")
@@ -48,9 +48,9 @@ def find(folder: Path, layout: Layout) -> Found:
     if (folder / MANIFEST).is_file():
         return _by_manifest(folder, layout)
     raise SourceError(
-        f"{folder} has no {MANIFEST} and dataset.pattern is empty. Write a manifest with columns brightfield and pi (and "
-        "image_id, partition, experiment, ... where known), or set dataset.pattern to a regular expression of the file "
-        rf"names, for example (?P<well>[A-H]\d+)_(?P<position>\d+)_(?P<channel>BF|PI)\.tif. {describe(folder)}"
+        f"{folder} has no {MANIFEST} and dataset.pattern is empty. Write a manifest with columns brightfield and pi "
+        "(and image_id, partition, experiment, ... where known), or set dataset.pattern to a regular expression of "
+        rf"the file names, for example (?P<well>[A-H]\d+)_(?P<position>\d+)_(?P<channel>BF|PI)\.tif. {describe(folder)}"
     )
 
 
@@ -124,7 +124,8 @@ def _partition(stated: str, layout: Layout, where: str) -> str:
         return stated
     if len(layout.partitions) == 1:
         return layout.partitions[0]
-    raise SourceError(f"{where}: no partition is given, and dataset.partitions names several: {', '.join(layout.partitions)}")
+    several = ", ".join(layout.partitions)
+    raise SourceError(f"{where}: no partition is given, and dataset.partitions names several: {several}")
 
 
 def _problem(image_id: str, planes: dict[str, Plane | None]) -> tuple[str, str] | None:
@@ -154,13 +155,14 @@ def _by_pattern(folder: Path, layout: Layout) -> Found:
     matched = sum(map(len, found.values()))
     if not matched:
         raise SourceError(f"dataset.pattern {layout.pattern} matches no file of {folder}. {describe(folder)}")
-    notes = [f"{len(names) - matched} of {len(names)} files do not match dataset.pattern"] if matched < len(names) else []
+    left = len(names) - matched
+    notes = [f"{left} of {len(names)} files do not match dataset.pattern"] if left else []
     tokens = sorted({channel for files in found.values() for _, channel in files if channel is not None})
     chosen = {_role(token, layout) for token in tokens}
     if tokens and not {"brightfield", "pi"} <= chosen:
         raise SourceError(
-            f"dataset.channels must say which text of the group `channel` is brightfield and which is pi; the files have "
-            f"{', '.join(tokens)}; now brightfield is {layout.brightfield!r} and pi {layout.pi!r}"
+            "dataset.channels must say which text of the group `channel` is brightfield and which is pi; "
+            f"the files have {', '.join(tokens)}; now brightfield is {layout.brightfield!r} and pi {layout.pi!r}"
         )
     if others := [token for token in tokens if _role(token, layout) is None]:
         notes.append(f"channels that are not used: {', '.join(others)}")
@@ -202,4 +204,6 @@ def _from_files(folder: Path, groups: dict[str, str], files: list, layout: Layou
         image_id = groups.get("image_id") or "_".join(groups[key] for key in NAMING if groups.get(key))
         image_id = clean_id(image_id) or clean_id(PurePosixPath(names[0]).name.partition(".")[0])
         values = {**metadata(groups, where), "partition": _partition(groups.get("partition", ""), layout, where)}
-        yield FileField(image_id=image_id, name=" + ".join(names), problem=_problem(image_id, planes), **values, **planes)
+        again = ("same id twice", f"dataset.pattern does not tell it from {files[0][0]}") if place else None
+        problem = again or _problem(image_id, planes)
+        yield FileField(image_id=image_id, name=" + ".join(names), problem=problem, **values, **planes)

@@ -136,8 +136,9 @@ def _axes(plane: Plane, stated: str, shape: tuple[int, ...]) -> str:
         return plane.axes
     if set(stated) <= set("TZCYX"):
         return stated
-    raise Refused("axes", f"shape {shape} without a stated axis order: set dataset.axes, for example "
-                  f"{'YXC' if stated.endswith('S') else 'TCZYX'[-len(shape):] if len(shape) > 3 else 'CYX'}", plane.name)  # fmt: skip
+    example = "YXC" if stated.endswith("S") else "CYX" if len(shape) == 3 else "TCZYX"[-len(shape) :]
+    detail = f"shape {shape} without a stated axis order: set dataset.axes, for example {example}"
+    raise Refused("axes", detail, plane.name)
 
 
 def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...], plane: Plane) -> np.ndarray:
