@@ -1,8 +1,8 @@
 """What a field looks like, in a form that survives another exposure, another encoding or another time point.
 
-`phash` (64 bits; DCT hash after Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010) holds
-the coarse layout: a re-encoded or re-exposed copy differs in a few bits. Cells that divide, die and drift change it
-beyond recognition, so `phash_fine` keeps finer, local structure: brightness after a median filter (which drops what is
+`phash` (64 bits; DCT hash after Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010)
+holds the coarse layout: a re-encoded copy differs in a few bits. Cells that divide, die and drift change it beyond
+recognition, so `phash_fine` keeps finer, local structure: brightness after a median filter (which drops what is
 small and moves) on a 64 x 64 grid, and the amount of texture on a 32 x 32 grid, each relative to its surroundings, so
 that illumination and exposure cancel. Two of them are compared by their correlation (`correlations`).
 
@@ -16,8 +16,7 @@ from scipy.fft import dctn
 
 GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
 LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a fine hash
-BRIGHTNESS_WEIGHT = 0.7  # of the correlation; the rest is texture's
-EMPTY = bytes(LENGTH)  # of a featureless field: correlates with nothing
+BRIGHTNESS_WEIGHT = 0.85  # of the correlation; the rest is texture's
 
 
 def fingerprint(frame: np.ndarray) -> dict[str, str | bytes]:
@@ -26,7 +25,7 @@ def fingerprint(frame: np.ndarray) -> dict[str, str | bytes]:
     `frame`: (H, W) uint8 bright-field, any exposure, at least 64 x 64 px.
     """
     if frame.ndim != 2 or frame.dtype != np.uint8 or min(frame.shape) < GRID:
-        raise ValueError(f"a fingerprint wants a 2-D uint8 frame of at least {GRID} px, not {frame.shape} {frame.dtype}")
+        raise ValueError(f"a fingerprint wants a 2-D uint8 frame of {GRID} px or more, not {frame.shape} {frame.dtype}")
     seen = ~_border(frame)
     return {"phash": _phash(frame, seen), "phash_fine": _fine(frame, seen)}
 
@@ -47,11 +46,11 @@ def correlations(fine: list[bytes]) -> np.ndarray:
 
 
 def _fine(frame: np.ndarray, seen: np.ndarray) -> bytes:
-    bright, known = _grid(cv2.medianBlur(frame, 9).astype(np.int64) * 256, seen, GRID)
-    fine = cv2.boxFilter(frame, cv2.CV_32S, (7, 7), normalize=False).astype(np.int64) * 31**2
-    coarse = cv2.boxFilter(frame, cv2.CV_32S, (31, 31), normalize=False).astype(np.int64) * 7**2
+    bright, known = _grid(cv2.medianBlur(frame, 7).astype(np.int64) * 256, seen, GRID)
+    fine = cv2.boxFilter(frame, cv2.CV_32S, (9, 9), normalize=False).astype(np.int64) * 41**2
+    coarse = cv2.boxFilter(frame, cv2.CV_32S, (41, 41), normalize=False).astype(np.int64) * 9**2
     texture, known_texture = _grid(np.rint(np.sqrt(np.abs(fine - coarse))).astype(np.int64), seen, TEXTURE_GRID)
-    return _code(bright, known, 19) + _code(texture, known_texture, 13)
+    return _code(bright, known, 13) + _code(texture, known_texture, 13)
 
 
 def _code(grid: np.ndarray, known: np.ndarray, size: int) -> bytes:
