@@ -1,0 +1,82 @@
+"""The `unstained` command: what is done by hand, beside `dvc repro`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+
+@app.command()
+def digest(
+    path: Annotated[str, typer.Argument(help="folder of images; default: dataset.path of params.yaml")] = "",
+) -> None:
+    """Refresh the git-tracked digest list of a source's files, by which `dvc repro` notices changed images."""
+    from .common import digests
+    from .common.params import load
+
+    dataset = load("dataset")
+    if path:
+        dataset = dataset.model_copy(update={"source": "folder", "path": path})
+    written = digests.refresh(dataset)
+    typer.echo(f"wrote {written}; commit it, then run `dvc repro`")
+
+
+@app.command()
+def sync() -> None:
+    """Rebuild in MLflow whatever it lacks of the outputs at hand: runs, model versions, aliases; never twice."""
+    from .common.sync import sync_all
+
+    sync_all()
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="a registered model, such as unstained-no_treatment")],
+    version: Annotated[int, typer.Argument(help="the version that becomes champion")],
+    reason: Annotated[str, typer.Option(help="why; kept on the version")],
+) -> None:
+    """Make a version the champion by hand."""
+    from .common.registry import promote as move
+
+    typer.echo(move(model, version, reason))
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="a registered model, such as unstained-no_treatment")],
+    reason: Annotated[str, typer.Option(help="why; kept on the version")],
+) -> None:
+    """Give the champion's alias back to the version that had it before."""
+    from .common.registry import rollback as back
+
+    typer.echo(back(model, reason))
+
+
+@app.command()
+def summary() -> None:
+    """Say what the last `dvc repro` made, and where to look."""
+    from .common.paths import METRICS, WORKSPACE
+
+    for path in sorted((METRICS / "evaluate").glob("*.json")):
+        record = json.loads(path.read_text())
+        auc, accuracy = (record["overall"][name] for name in ("auc", "balanced_accuracy"))
+        kind = "SYNTHETIC images" if record["synthetic"] else "real images"
+        typer.echo(
+            f"{path.stem} ({kind}): balanced accuracy {accuracy['value']:.3f} {accuracy['group_interval']}, "
+            f"AUC {auc['value']:.3f} {auc['group_interval']}, {record['model']['arch']}"
+        )
+    for what, where in (
+        ("models beside each other and the paper", "reports/compare.md"),
+        ("figures", "reports/evaluate, reports/explain, reports/filter, reports/label"),
+        ("gates", "reports/checks"),
+        ("runs and registered models", "make ui"),
+    ):
+        typer.echo(f"  {what}: {where}")
+    typer.echo(f"in {Path(WORKSPACE)}")
+
+
+if __name__ == "__main__":
+    app()

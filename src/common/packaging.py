@@ -1,0 +1,114 @@
+"""A trained model as an MLflow model that stands alone: weights, filter, contract and the code that scores.
+
+Models-from-code with safetensors: nothing is pickled. The code ships as a package named by its own digest, so that two
+versions with different code can be loaded in one process, and a project with its own `src` is not disturbed.
+"""
+
+import hashlib
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types.schema import AnyType, ColSpec, Schema
+
+from .backbones import CLASSES, facts
+from .operating import Operating
+from .params import Tile
+from .paths import LABELS, METRICS, MODELS, PATCHES
+
+CODE = ["backbones", "emptiness", "imaging", "inference", "operating", "pyfunc", "scorer", "windows"]
+REQUIREMENTS = ["mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "torch", "torchvision", "tqdm"]
+SIGNATURE = ModelSignature(
+    inputs=Schema([
+        ColSpec(AnyType(), "image"),
+        ColSpec("double", "pixel_size_um", required=False),
+        ColSpec("string", "image_id", required=False),
+    ]),
+    outputs=Schema([
+        ColSpec("string", "image_id"), ColSpec("long", "y"), ColSpec("long", "x"), ColSpec("long", "size"),
+        ColSpec("string", "verdict"), ColSpec("double", "live_probability"), ColSpec("string", "call"),
+    ]),
+)  # fmt: skip
+
+
+def contract(partition: str, tile: Tile) -> dict:
+    """What a frame must be for this model, how it is cut, scaled and called, and what the model was trained on."""
+    model = json.loads((MODELS / partition / "model.json").read_text())
+    record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
+    frames = pd.read_parquet(PATCHES / "frames.parquet").query("partition == @partition")
+    known = frames["pixel_size_um"].dropna()
+    return {
+        "partition": partition,
+        "arch": model["arch"],
+        "classes": list(CLASSES),
+        "synthetic": model["synthetic"],
+        "source": model["source"],
+        "pixel_size_um": float(known.median()) if len(known) else None,
+        "bits": sorted(frames["bits"].unique().tolist()),
+        "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit, "edge": "anchor"},
+        "scaling": tile.scaling.model_dump(),
+        "operating": {name: value for name, value in operating(record).items()},
+        "label": json.loads((LABELS / "thresholds.json").read_text()),
+        "weights": model["weights"],
+        "patches": model["patches"],
+        "scheme": model["scheme"],
+        "digest": model["digest"],
+        "versions": {name: version(name) for name in requirements(model["arch"])},
+    }
+
+
+def operating(record: dict) -> dict[str, float]:
+    """Temperature, threshold and abstain band of an evaluation record."""
+    at = Operating(
+        record["calibration"]["temperature"], record["threshold"]["value"],
+        record["conformal"]["live_from"], record["conformal"]["dead_to"],
+    )  # fmt: skip
+    return vars(at)
+
+
+def requirements(arch: str) -> list[str]:
+    """Names of the packages that scoring needs."""
+    filter_arch = json.loads((MODELS / "filter" / "filter.json").read_text())["arch"]
+    timm = any(facts(name).library == "timm" for name in (arch, filter_arch))
+    return [*REQUIREMENTS, "timm"] if timm else REQUIREMENTS
+
+
+def assemble(partition: str, tile: Tile, directory: Path) -> str:
+    """Writes scorer/ (contract, net, filter) and the code package to DIRECTORY; returns the package's digest."""
+    scorer = directory / "scorer"
+    shutil.copytree(MODELS / "filter", scorer / "filter")
+    (scorer / "net").mkdir()
+    shutil.copy(MODELS / partition / "model.safetensors", scorer / "net")
+    if json.loads((MODELS / "filter" / "filter.json").read_text())["method"] == "svm":
+        shutil.copy(MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter")
+    (scorer / "contract.json").write_text(json.dumps(contract(partition, tile), indent=2) + "\n")
+    sources = {f"{name}.py": (Path(__file__).parent / f"{name}.py").read_text() for name in CODE}
+    package = f"unstained_{_digest(json.dumps(sources).encode())[:12]}"
+    (directory / package).mkdir()
+    (directory / package / "__init__.py").write_text('"""Scoring code of a registered unstained model."""\n')
+    for name, text in sources.items():
+        (directory / package / name).write_text(text)
+    (directory / "model.py").write_text(
+        f"from mlflow.models import set_model\n\nfrom {package}.pyfunc import LiveDeadModel\n\nset_model(LiveDeadModel())\n"
+    )
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return _digest(b"".join(_digest(p.read_bytes()).encode() + p.name.encode() for p in files))
+
+
+def log_model(directory: Path, arch: str, metadata: dict) -> str:
+    """Logs an assembled model into the active run; returns its URI."""
+    code = next(path for path in directory.iterdir() if path.name.startswith("unstained_"))
+    info = mlflow.pyfunc.log_model(
+        name="model", python_model=str(directory / "model.py"), code_paths=[str(code)],
+        artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE, metadata=metadata,
+        pip_requirements=[f"{name}=={version(name)}" for name in requirements(arch)],
+    )  # fmt: skip
+    return info.model_uri
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,54 @@
+"""The registered model's face to MLflow: a table of frames in, a table of windows out. Ships inside the model."""
+
+import base64
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc import PythonModel
+
+from .scorer import COLUMNS, RefusedFrame, Scorer
+
+
+class LiveDeadModel(PythonModel):
+    """Scores bright-field frames; see `predict`."""
+
+    def load_context(self, context) -> None:
+        """Loads weights, filter and contract from the model's artifacts; nothing is unpickled."""
+        self.scorer = Scorer.load(Path(context.artifacts["scorer"]))
+
+    def predict(self, context, model_input, params=None) -> pd.DataFrame:
+        """One row per window: image_id, y, x, size, verdict, live_probability, call.
+
+        `model_input`: a DataFrame with a row per frame. image: the raw bright-field counts, as a (H, W) uint8 or
+        uint16 array, as nested lists, or as the bytes of a PNG or TIFF file (over HTTP: those bytes in base64).
+        pixel_size_um: micrometres per pixel. image_id (optional): a name; else the row number.
+        """
+        tables = []
+        for number, row in enumerate(model_input.to_dict("records")):
+            name = row.get("image_id") or str(number)
+            try:
+                table = self.scorer.score(decode(row["image"]), _number(row.get("pixel_size_um")))
+            except RefusedFrame as error:
+                raise RefusedFrame(f"image {name}: {error}") from None
+            tables.append(table.assign(image_id=str(name)))
+        if not tables:
+            return pd.DataFrame(columns=["image_id", *COLUMNS])
+        return pd.concat(tables, ignore_index=True)[["image_id", *COLUMNS]]
+
+
+def decode(image) -> np.ndarray:
+    """A frame from an array, nested lists, the bytes of an image file, or those bytes in base64."""
+    if isinstance(image, str):
+        image = base64.b64decode(image)
+    if not isinstance(image, bytes | bytearray):
+        return np.asarray(image)
+    frame = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+    if frame is None:
+        raise RefusedFrame("the bytes are no image that OpenCV reads: give the bytes of a PNG or TIFF file")
+    return frame
+
+
+def _number(value) -> float | None:
+    return None if value is None or value != value else float(value)

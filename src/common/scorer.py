@@ -1,0 +1,111 @@
+"""Scoring bright-field frames of any size: tile, filter, call, under the contract that travels with the model.
+
+This file ships inside registered models: it knows nothing of DVC, MLflow or the graph.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .backbones import Net
+from .emptiness import EmptyFilter, decide, load_filter
+from .imaging import bright_field_measures, scaling_range, to_uint8
+from .inference import apply_to_windows, load_model
+from .operating import calibrate, conformal_call
+from .windows import in_pixels, windows
+
+COLUMNS = ["y", "x", "size", "verdict", "live_probability", "call"]
+PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than in training
+
+
+class RefusedFrame(ValueError):
+    """A frame that the model's contract does not allow; the message says what was found and what is wanted."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A trained network with its filter and contract (see README: the registered model)."""
+
+    contract: dict
+    net: Net
+    chosen: EmptyFilter
+    filter_net: Net | None
+
+    @classmethod
+    def load(cls, directory: Path) -> "Scorer":
+        """From the folder that a registered model carries: contract.json, net/ and filter/."""
+        directory = Path(directory)
+        contract = json.loads((directory / "contract.json").read_text())
+        chosen = load_filter(directory / "filter")
+        arch = chosen.facts["arch"]
+        filter_net = load_model(directory / "filter", arch) if chosen.facts["method"] == "svm" else None
+        return cls(contract, load_model(directory / "net", contract["arch"]), chosen, filter_net)
+
+    def score(self, frame: np.ndarray, pixel_size_um: float | None = None) -> pd.DataFrame:
+        """Every window of one bright-field frame (H, W), uint8 or uint16, as a row.
+
+        Columns: y, x, size (px); verdict (cells, empty, unusable); live_probability (calibrated; NaN unless the
+        verdict is cells) and call: live, dead, abstain where the evidence is too weak for the stated error, or none
+        where there is nothing to call. Raises RefusedFrame if the frame or its pixel size is not what the model knows.
+        """
+        counts = _grey(frame)
+        self._check_pixel_size(pixel_size_um)
+        low, high = scaling_range(counts, **self.contract["scaling"])
+        frame8 = to_uint8(counts, low, high)
+        table = self._windows(counts.shape, pixel_size_um)
+        measures = bright_field_measures(frame8, counts == 0, table[["y", "x", "size"]].to_numpy(np.int64))
+        crops = np.stack([frame8[w.y : w.y + w.size, w.x : w.x + w.size] for w in table.itertuples()])
+        features = None if self.filter_net is None else self._features(crops)
+        table["verdict"], _ = decide(features, measures, self.chosen)
+        table["live_probability"], table["call"] = np.nan, "none"
+        seen = (table["verdict"] == "cells").to_numpy()
+        if seen.any():
+            table.loc[seen, "live_probability"] = self._probability(crops[seen])
+            table.loc[seen, "call"] = self._call(table.loc[seen, "live_probability"].to_numpy())
+        return table[COLUMNS]
+
+    def _features(self, crops: np.ndarray) -> np.ndarray:
+        return apply_to_windows(self.filter_net, self.filter_net.features, crops)
+
+    def _probability(self, crops: np.ndarray) -> np.ndarray:
+        logits = apply_to_windows(self.net, self.net.forward, crops).astype(np.float64)
+        return calibrate(logits[:, 1] - logits[:, 0], self.contract["operating"]["temperature"])
+
+    def _call(self, probability: np.ndarray) -> np.ndarray:
+        at = self.contract["operating"]
+        return conformal_call(probability, at["live_from"], at["dead_to"])
+
+    def _windows(self, shape: tuple[int, int], pixel_size_um: float | None) -> pd.DataFrame:
+        tile = self.contract["tile"]
+        size, stride = (in_pixels(tile[name], tile["unit"], pixel_size_um) for name in ("window", "stride"))
+        if min(shape) < size:
+            raise RefusedFrame(f"the frame has {shape[0]} x {shape[1]} pixels, less than one window of {size} x {size}")
+        table = pd.DataFrame(windows(*shape, size, stride, tile["edge"]))
+        return table[["y", "x", "size"]].astype("int64")
+
+    def _check_pixel_size(self, found: float | None) -> None:
+        wanted = self.contract["pixel_size_um"]
+        if wanted is None:
+            return
+        if found is None or not found > 0:
+            raise RefusedFrame(f"pixel_size_um is not given: the model was trained at {wanted} um per pixel")
+        if self.contract["tile"]["unit"] == "px" and abs(found / wanted - 1) > PIXEL_SIZE_TOLERANCE:
+            raise RefusedFrame(
+                f"the frame has {found} um per pixel, the model was trained at {wanted} (within "
+                f"{PIXEL_SIZE_TOLERANCE:.0%}): rescale the frame, or train with tile.unit um"
+            )
+
+
+def _grey(frame: np.ndarray) -> np.ndarray:
+    """The frame as unsigned integer counts (H, W). Integers of another type are taken if they fit 16 bit."""
+    counts = np.asarray(frame)
+    if counts.ndim != 2:
+        raise RefusedFrame(f"a frame is one bright-field channel (H, W), not an array of shape {counts.shape}")
+    if counts.dtype in (np.uint8, np.uint16):
+        return counts
+    if counts.dtype.kind not in "iu" or (counts.size and (counts.min() < 0 or counts.max() > 65535)):
+        raise RefusedFrame(f"a frame holds raw 8 or 16 bit counts, not {counts.dtype} values outside 0..65535")
+    return counts.astype(np.uint16)

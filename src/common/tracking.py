@@ -1,0 +1,190 @@
+"""MLflow, anchored at the repository root, also from DVC's temporary copies; MLFLOW_TRACKING_URI wins.
+
+A training run is found again by the digest of its model, never by an id kept in a file: a cached stage does not run,
+so `training_run` makes from the stage's outputs whatever MLflow lacks, and `unstained sync` calls it for all.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow import MlflowClient
+
+from .paths import MLRUNS, MODELS, REPORTS, WORKSPACE
+
+EXPERIMENT = "unstained"
+DIGEST = "model_digest"  # the tag by which a run and a model version are found again
+
+
+def connect() -> MlflowClient:
+    """Points MLflow at the store, makes the experiment if it lacks, and returns a client."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        MLRUNS.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
+    client = MlflowClient()
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        local = mlflow.get_tracking_uri().startswith("sqlite:")
+        client.create_experiment(EXPERIMENT, artifact_location=(MLRUNS / "artifacts").as_uri() if local else None)
+    mlflow.set_experiment(EXPERIMENT)
+    return client
+
+
+@contextmanager
+def run(stage: str, name: str, tags: dict[str, str] | None = None, run_id: str | None = None) -> Iterator[str]:
+    """A run of a stage with the tags of its origin; goes on with `run_id` if given. Yields the run's id.
+
+    A run whose body raises ends as FAILED, with the reason in the tag `failure`.
+    """
+    connect()
+    experiment = os.environ.get("DVC_EXP_NAME")
+    title = f"{name} ({experiment})" if experiment else name
+    with mlflow.start_run(run_id=run_id, run_name=None if run_id else title) as active:
+        mlflow.set_tags(origin(stage) | (tags or {}))
+        try:
+            yield active.info.run_id
+        except BaseException as error:
+            mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:2000])
+            raise
+
+
+def origin(stage: str) -> dict[str, str]:
+    """Where a run comes from: stage, DVC experiment, git revision and the digests of its data, as tags."""
+    tags = {"stage": stage, "git_revision": _git("rev-parse", "HEAD") or "none"}
+    tags |= {"git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()}
+    for tag, variable in (("dvc_exp", "DVC_EXP_NAME"), ("dvc_baseline", "DVC_EXP_BASELINE_REV"), ("dvc_stage", "DVC_STAGE")):
+        if value := os.environ.get(variable):
+            tags[tag] = value
+    return tags | {f"data.{name}": digest for name, digest in data_digests().items()}
+
+
+def data_digests() -> dict[str, str]:
+    """DVC's digests of the folders of data/, as dvc.lock has them: {"raw": "md5...", ...}."""
+    lock = WORKSPACE / "dvc.lock"
+    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return {o["path"].removeprefix("data/"): o["md5"] for o in outs if o["path"].startswith("data/") and "md5" in o}
+
+
+def flat(record: dict, prefix: str = "") -> dict:
+    """Nested dictionaries as one level with dotted keys."""
+    items: dict = {}
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        items |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return items
+
+
+def numbers(record: dict) -> dict[str, float]:
+    """The numeric leaves of a nested record, as MLflow metrics."""
+    allowed = str.maketrans(dict.fromkeys("[]()%,:<>=", "_"))
+    found = {k.translate(allowed): v for k, v in flat(record).items()}
+    return {k: float(v) for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def find_run(digest: str, stage: str = "train") -> str | None:
+    """Id of the newest finished or running run of a stage with that digest, or None."""
+    client = connect()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    condition = f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}'"
+    runs = client.search_runs([experiment.experiment_id], condition, max_results=1)
+    return runs[0].info.run_id if runs else None
+
+
+def training_run(partition: str, models: Path = MODELS) -> str:
+    """Id of the run that trained models/PARTITION; made from the stage's outputs if MLflow has none."""
+    model = json.loads((models / partition / "model.json").read_text())
+    if found := find_run(model["digest"]):
+        return found
+    with run("train", run_name(model), tags={"restored": "true"}) as run_id:
+        log_training(model, models / partition)
+        log_history(pd.read_csv(REPORTS / "train" / partition / "history.csv"))
+    return run_id
+
+
+def run_name(model: dict) -> str:
+    """Name of a training run, from its model.json."""
+    return f"{model['partition']} {model['arch']}"
+
+
+def log_history(history: pd.DataFrame) -> None:
+    """Per-epoch metrics of the active run; a round other than `holdout` and `final` prefixes its metrics' names."""
+    for row in history.to_dict("records"):
+        log_epoch(row.pop("round"), row, int(row.pop("epoch")))
+
+
+def log_epoch(round_name: str, row: dict[str, float], epoch: int) -> None:
+    """One epoch's metrics of one round of the active run."""
+    prefix = "" if round_name in ("holdout", "final") else f"{round_name}/"
+    mlflow.log_metrics({f"{prefix}{k}": v for k, v in row.items() if v == v}, step=epoch)
+
+
+def log_training(model: dict, directory: Path) -> None:
+    """What a finished training leaves in the active run: its tags, parameters, weights and record."""
+    mlflow.set_tags({DIGEST: model["digest"], "partition": model["partition"], "arch": model["arch"]})
+    mlflow.set_tags({"synthetic": str(model["synthetic"]).lower(), "weights": model["weights"]["weights"]})
+    mlflow.log_params(flat(model["params"]))
+    mlflow.log_artifacts(str(directory), "model")
+
+
+def filter_run() -> str:
+    """Id of the run that fitted models/filter; made from the stage's outputs if MLflow has none."""
+    directory = MODELS / "filter"
+    digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(directory.iterdir()))).hexdigest()
+    if found := find_run(digest, "filter"):
+        return found
+    metrics = json.loads((METRICS / "filter.json").read_text())
+    facts = json.loads((directory / "filter.json").read_text())
+    with run("filter", f"filter {facts['arch']}", {DIGEST: digest, "arch": facts["arch"]}) as run_id:
+        mlflow.log_params({k: str(v) for k, v in flat(facts).items()})
+        mlflow.log_metrics(numbers(metrics))
+        mlflow.log_artifacts(str(directory), "model")
+        mlflow.log_artifacts(str(REPORTS / "filter"), "figures")
+    return run_id
+
+
+def log_evaluation(partition: str, record: dict, reports: Path) -> None:
+    """Adds the test metrics, figures and predictions to the run that trained the model."""
+    _add(partition, "evaluate", "test", record["overall"], record, reports)
+
+
+def log_explanation(partition: str, record: dict, reports: Path) -> None:
+    """Adds the embedding maps and Grad-CAM figures and their numbers to the run that trained the model."""
+    _add(partition, "explain", "explain", record, record, reports)
+
+
+def _add(partition: str, name: str, prefix: str, metrics: dict, record: dict, reports: Path) -> None:
+    """Adds a later stage's outcome to a training run, unless that very outcome is there already."""
+    run_id = training_run(partition)
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    if MlflowClient().get_run(run_id).data.tags.get(f"{name}_digest") == digest:
+        return
+    with run_again(run_id):
+        mlflow.log_metrics({f"{prefix}.{k}": v for k, v in numbers(metrics).items()})
+        mlflow.log_dict(record, f"{name}/record.json")
+        mlflow.log_artifacts(str(reports), name)
+        mlflow.set_tag(f"{name}_digest", digest)
+
+
+@contextmanager
+def run_again(run_id: str) -> Iterator[None]:
+    """Adds to a finished run without changing its status or times."""
+    connect()
+    status = MlflowClient().get_run(run_id).info.status
+    with mlflow.start_run(run_id=run_id):
+        yield
+    if status not in ("FINISHED", "RUNNING"):
+        MlflowClient().set_terminated(run_id, status)
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
