@@ -1,62 +1,80 @@
-"""Digests of pixels and of files, and the git-tracked list of a source's files.
+"""The git-tracked list of a source folder's files, with their digests: `sources/folder.csv`.
 
-A list `sources/SOURCE.csv` (file, bytes, sha256) stands for a folder that git and DVC do not hold: it is acquire's
-dependency, so `dvc repro` notices added, changed and removed images once `unstained digest` has refreshed it.
+It stands for images that neither git nor DVC holds: it is acquire's dependency, so `dvc repro` notices added, changed
+and removed images once `unstained digest` has refreshed it. acquire never goes on with a list that does not match.
 """
 
 import csv
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from . import sources
+from .params import Dataset
+from .paths import WORKSPACE
+from .sources.field import SourceError
+from .sources.folder import MANIFEST, image_files
+
 COLUMNS = ("file", "bytes", "sha256")
+SHOWN = 20
+REFRESH = "`unstained digest` writes sources/folder.csv anew; commit it with git"
 Digests = dict[str, tuple[int, str]]  # file, relative to its folder -> size in bytes, sha256
 
 
-def pixel_digest(image: np.ndarray) -> str:
-    """SHA-256 of an image's dtype, shape and little-endian pixels: the same whatever file format held them."""
-    pixels = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
-    head = f"{pixels.dtype.name} {'x'.join(map(str, pixels.shape))} ".encode()
-    return hashlib.sha256(head + pixels.tobytes()).hexdigest()
+def refresh(dataset: Dataset) -> Path:
+    """Write the list of the files that dataset.path holds now, and return where. Raises SourceError.
+
+    Only the source `folder` has files of its own; the other sources' lists are part of the project.
+    """
+    path = sources.list_of(dataset)
+    if dataset.source == "folder":
+        found = measure(sources.folder_of(dataset))
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerows([COLUMNS, *((name, *found[name]) for name in sorted(found))])
+    return path
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def check(dataset: Dataset) -> str:
+    """Hold the list against the folder; returns what is worth saying. Raises SourceError when they differ.
+
+    A list with its header alone is passed: a lab may start without one.
+    """
+    if dataset.source != "folder":
+        return ""
+    listed = read(sources.list_of(dataset))
+    if not listed:
+        return f"sources/folder.csv lists no files, so `dvc repro` will not notice changed images: {REFRESH}"
+    changes = differences(listed, measure(sources.folder_of(dataset)))
+    if changes:
+        more = [f"and {len(changes) - SHOWN} more"] if len(changes) > SHOWN else []
+        lines = "\n  ".join([*changes[:SHOWN], *more])
+        raise SourceError(f"{dataset.path} is not as sources/folder.csv lists it:\n  {lines}\n{REFRESH}")
+    return ""
 
 
-def digest_files(folder: Path, names: Iterable[str], desc: str = "digests") -> Digests:
-    """Size and digest of each named file of a folder, read on all cores."""
-    names = sorted(names)
+def measure(folder: Path) -> Digests:
+    """Size and SHA-256 of every image of a folder and of its manifest, read on all cores."""
+    names = image_files(folder) + [MANIFEST] * (folder / MANIFEST).is_file()
     jobs = (delayed(_measure)(folder / name) for name in names)
     results = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(jobs)
-    return dict(zip(names, tqdm(results, desc, total=len(names), unit="file")))
+    return dict(zip(names, tqdm(results, "digests", total=len(names), unit="file")))
 
 
 def _measure(path: Path) -> tuple[int, str]:
-    return path.stat().st_size, file_digest(path)
+    with path.open("rb") as stream:
+        return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_list(path: Path) -> Digests:
-    """A digest list; empty when the file holds its header alone or does not exist."""
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        return {row["file"]: (int(row["bytes"]), row["sha256"]) for row in csv.DictReader(stream)}
-
-
-def write_list(path: Path, digests: Digests) -> None:
-    """Write a digest list, sorted by file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((name, *digests[name]) for name in sorted(digests))
+def read(path: Path) -> Digests:
+    """A digest list; empty when it holds its header alone. Raises SourceError for anything else than a list."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return {row["file"]: (int(row["bytes"]), row["sha256"]) for row in csv.DictReader(stream)}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"{path.relative_to(WORKSPACE)} is not a digest list ({error!r}): {REFRESH}") from None
 
 
 def differences(listed: Digests, present: Digests) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ..common import sources
+from ..common import digests, sources
 from ..common.params import load
 from ..common.paths import RAW
 from ..common.sources import intake
@@ -71,11 +71,16 @@ def main() -> dict[str, int]:
     """Runs the stage; returns the numbers of accepted and rejected fields."""
     dataset, plate, acquire, tile = load("dataset", "synthetic", "acquire", "tile")
     try:
+        warning = digests.check(dataset)
         found = sources.find(dataset, plate)
         fields, others = sources.of_partitions(found, dataset.partitions)
     except SourceError as error:
         sys.exit(f"error: {error}")
-    notes = [*found.notes, *(f"ignoring partition {name}, not in dataset.partitions" for name in others)]
+    notes = [
+        *filter(None, [warning]),
+        *found.notes,
+        *(f"ignoring partition {name}, not in dataset.partitions" for name in others),
+    ]
     print("\n".join(f"note: {note}" for note in notes), end="\n" * bool(notes))
     shutil.rmtree(RAW, ignore_errors=True)
     for role in ("brightfield", "pi"):

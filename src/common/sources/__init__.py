@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..params import Dataset, Synthetic
-from ..paths import RAW, from_repo
-from . import folder, synthetic
+from ..paths import RAW, REPO, WORKSPACE, from_repo
+from . import folder, jimt1, mcf7, synthetic
 from .field import Field, Found, SourceError
 
 
@@ -13,9 +13,25 @@ def find(dataset: Dataset, plate: Synthetic) -> Found:
     """Every field of the source that params name. Raises SourceError."""
     if dataset.source == "synthetic":
         return synthetic.find(dataset.partitions, **plate.model_dump())
+    layout, listed, cache = layout_of(dataset), list_of(dataset), REPO / "data" / "cache" / dataset.source
     if dataset.source == "folder":
-        return folder.find(folder_of(dataset), layout_of(dataset))
-    raise SourceError(f"dataset.source {dataset.source} is not built yet")
+        return folder.find(folder_of(dataset), layout)
+    if dataset.source == "mcf7":
+        local = from_repo(dataset.repository)
+        return mcf7.find(listed, cache, str(local) if local.is_dir() and dataset.repository else dataset.repository)
+    parts = folder_of(dataset) if dataset.path else None
+    return jimt1.find(listed, cache, parts, dataset.repository, layout)
+
+
+def manifest_partitions(path: str | Path) -> list[str]:
+    """The partitions that a folder's images.csv names, sorted; empty where it has none. Raises SourceError."""
+    rows = folder.read_rows(from_repo(path) / folder.MANIFEST)
+    return sorted({row["partition"] for row in rows if row.get("partition")})
+
+
+def list_of(dataset: Dataset) -> Path:
+    """The git-tracked list of the source's files, which is acquire's dependency."""
+    return WORKSPACE / "sources" / f"{dataset.source}.csv"
 
 
 def folder_of(dataset: Dataset) -> Path:

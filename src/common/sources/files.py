@@ -17,6 +17,7 @@ class FileField(Field):
 
     brightfield: Plane | None
     pi: Plane | None
+    sha256: tuple[str, str] | None = None  # of the two channels' pixels as uint16, where the source states them
 
     def expand(self) -> list[Field]:
         """Itself, or one field for each time point of a time stack, which share a position. Raises Refused."""

@@ -8,6 +8,7 @@ brightfield_channel, pi_channel. Pattern: a regular expression whose named group
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -50,7 +51,8 @@ def find(folder: Path, layout: Layout) -> Found:
     raise SourceError(
         f"{folder} has no {MANIFEST} and dataset.pattern is empty. Write a manifest with columns brightfield and pi "
         "(and image_id, partition, experiment, ... where known), or set dataset.pattern to a regular expression of "
-        rf"the file names, for example (?P<well>[A-H]\d+)_(?P<position>\d+)_(?P<channel>BF|PI)\.tif. {describe(folder)}"
+        r"the file names, for example (?P<well>[A-H]\d+)_(?P<position>\d+)_(?P<channel>BF|PI)\.tif"
+        f"\n{describe(folder)}"
     )
 
 
@@ -62,12 +64,17 @@ def image_files(folder: Path) -> list[str]:
 
 
 def describe(folder: Path) -> str:
-    """What lies in a folder, in a sentence: a few names and how many of each kind."""
-    names = image_files(folder)
-    kinds = {suffix: sum(name.lower().endswith(suffix) for name in names) for suffix in {*READABLE, *CONVERT}}
-    counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()) if count)
-    sample = ", ".join(names[:: max(1, len(names) // 5)][:5])
-    return f"It holds {counts}, such as: {sample}" if names else "It holds no TIFF or PNG images"
+    """What lies in a folder: how many files of each kind, and for some subfolders how many and their first names."""
+    paths = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    if not paths:
+        return f"{folder} holds no files"
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in paths)
+    places: dict[str, list[str]] = {}
+    for path in paths:
+        places.setdefault(f"{path.parent.as_posix()}/", []).append(path.name)
+    lines = [f"{folder} holds {', '.join(f'{count} {kind}' for kind, count in kinds.most_common(8))}:"]
+    lines += [f"  {place} {len(names)} files: {', '.join(names[:4])}" for place, names in list(places.items())[:12]]
+    return "\n".join([*lines, f"  and {len(places) - 12} more folders"] if len(places) > 12 else lines)
 
 
 # --- manifest
@@ -154,7 +161,7 @@ def _by_pattern(folder: Path, layout: Layout) -> Found:
             found.setdefault(tuple(groups.items()), []).append((name, channel))
     matched = sum(map(len, found.values()))
     if not matched:
-        raise SourceError(f"dataset.pattern {layout.pattern} matches no file of {folder}. {describe(folder)}")
+        raise SourceError(f"dataset.pattern {layout.pattern} matches no file of {folder}.\n{describe(folder)}")
     left = len(names) - matched
     notes = [f"{left} of {len(names)} files do not match dataset.pattern"] if left else []
     tokens = sorted({channel for files in found.values() for _, channel in files if channel is not None})

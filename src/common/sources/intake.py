@@ -1,5 +1,6 @@
 """One field on its way into data/raw: read, checked, written as two 16-bit TIFFs, described as a row of images.csv."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,9 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from ..digests import pixel_digest
 from ..windows import in_pixels
 from .field import Field, Frame, Refused
-from .files import check
+from .files import FileField, check
 
 COLUMNS = [
     "image_id", "partition", "experiment", "well", "position", "time", "day", "compound", "concentration",
@@ -70,16 +70,25 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
         frame = entry.read()
         size = frame.pixel_size_um or entry.pixel_size_um or limits.pixel_size_um
         brightfield, pi, bits = check(frame, entry, _smallest(limits, size))
+        digests = pixel_digest(brightfield), pixel_digest(pi)
+        if isinstance(entry, FileField) and entry.sha256 not in (None, digests):
+            raise Refused("changed", "the pixels are not those that the source's list states")
     except Refused as refused:
         row = dict(zip(REJECTED, (entry.image_id, refused.file or entry.name, str(refused), "")))
         return Outcome(entry.image_id, entry.name, rejected=row)
     row = {name: getattr(entry, name) for name in COLUMNS[:9]} | {"pixel_size_um": size, "bits": bits}
     row |= {"height": brightfield.shape[0], "width": brightfield.shape[1]}
-    for role, image in (("brightfield", brightfield), ("pi", pi)):
-        row[role] = f"{role}/{entry.image_id}.tif"
-        row[f"{role}_sha256"] = pixel_digest(image)
+    for role, image, digest in zip(("brightfield", "pi"), (brightfield, pi), digests):
+        row |= {role: f"{role}/{entry.image_id}.tif", f"{role}_sha256": digest}
         write_tiff(raw / row[role], image, size)
     return Outcome(entry.image_id, entry.name, accepted=row, truth=_truth(frame, entry.image_id))
+
+
+def pixel_digest(image: np.ndarray) -> str:
+    """SHA-256 of an image's dtype, shape and little-endian pixels: the same whatever file format held them."""
+    pixels = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
+    head = f"{pixels.dtype.name} {'x'.join(map(str, pixels.shape))} ".encode()
+    return hashlib.sha256(head + pixels.tobytes()).hexdigest()
 
 
 def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:
@@ -89,7 +98,7 @@ def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> No
 
 
 def refuse_same_pixels(outcomes: Sequence[Outcome], raw: Path) -> list[Outcome]:
-    """The outcomes, where a field is refused, and its files removed, if an earlier one has its pixels in either channel.
+    """The outcomes, where a field is refused and removed if an earlier one holds the pixels of either channel.
 
     `duplicate_of` names the earlier id: the gate after this stage fails on it, as the source is wrong about one.
     """
