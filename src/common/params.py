@@ -87,6 +87,7 @@ class Filter(Section):
     arch: str
     weights: str
     annotations: str
+    max_border: Fraction
     svm: Literal["two_class", "one_class"]
     kernel: Literal["rbf", "linear"]
     folds: Annotated[int, Field(ge=2)]
@@ -119,7 +120,13 @@ class Split(Section):
 class Check(Section):
     tolerance: Fraction
     min_class: Count
-    near_duplicate_bits: Annotated[int, Field(ge=0)]
+    min_fields: Count
+    min_class_fraction: Fraction
+    max_discarded_fraction: Fraction
+    min_cells_fraction: Fraction
+    allow_duplicates: bool
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)]
+    near_duplicate_sigmas: Positive
 
 
 class Model(Section):
