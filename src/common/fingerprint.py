@@ -16,6 +16,7 @@ from scipy.fft import dctn
 
 GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
 LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a fine hash
+SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
 BRIGHTNESS_WEIGHT = 0.85  # of the correlation; the rest is texture's
 
 
@@ -32,17 +33,24 @@ def fingerprint(frame: np.ndarray) -> dict[str, str | bytes]:
 
 def hamming(hashes: list[str]) -> np.ndarray:
     """Bits in which each two of N hashes (16 hex digits each) differ: (N, N) int64."""
-    bits = np.array([[int(digit) for digit in f"{int(text, 16):064b}"] for text in hashes], np.int64).reshape(-1, 64)
-    return bits @ (1 - bits).T + (1 - bits) @ bits.T
+    bits = np.array([[int(digit) for digit in f"{int(text, 16):064b}"] for text in hashes], np.float32).reshape(-1, 64)
+    return (bits @ (1 - bits).T + (1 - bits) @ bits.T).astype(np.int64)
 
 
 def correlations(fine: list[bytes]) -> np.ndarray:
-    """Correlation of each two of N fine hashes: (N, N) float32 in -1..1; about 0 for different fields."""
+    """Correlation of each two of N fine hashes: (N, N) float32 in -1..1, near 0 for different fields.
+
+    The best over shifts of one grid cell (1/64 of the field) either way, since a stage does not come back exactly.
+    """
     codes = np.frombuffer(b"".join(fine), np.int8).reshape(-1, LENGTH).astype(np.float32)
-    bright = _unit(codes[:, : GRID**2]) * np.float32(np.sqrt(BRIGHTNESS_WEIGHT))
+    bright = _unit(codes[:, : GRID**2]).reshape(-1, GRID, GRID) * np.float32(np.sqrt(BRIGHTNESS_WEIGHT))
     texture = _unit(codes[:, GRID**2 :]) * np.float32(np.sqrt(1 - BRIGHTNESS_WEIGHT))
-    joined = np.hstack([bright, texture])
-    return joined @ joined.T
+    best = np.full((len(codes), len(codes)), -1, np.float32)
+    for dy, dx in SHIFTS:  # and their opposites, by symmetry
+        overlap = bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)], bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)]
+        one, other = (part.reshape(len(codes), -1) for part in overlap)
+        best = np.maximum(best, one @ other.T)
+    return np.maximum(best, best.T) + texture @ texture.T
 
 
 def _fine(frame: np.ndarray, seen: np.ndarray) -> bytes:
