@@ -45,10 +45,10 @@ def write_tables(outcomes: Sequence[intake.Outcome]) -> tuple[pd.DataFrame, pd.D
 
 
 def _tidy(value: object) -> object:
-    """Whole numbers without a decimal point, others to 6 decimals, whether or not the column has gaps."""
-    if not isinstance(value, float) or pd.isna(value):
+    """A number as text, whole ones without a decimal point, others to 6 decimals, in columns with gaps too."""
+    if not isinstance(value, float):
         return value
-    return int(value) if value.is_integer() else round(value, 6)
+    return "" if pd.isna(value) else str(int(value)) if value.is_integer() else str(round(value, 6))
 
 
 def judge(images: pd.DataFrame, rejected: pd.DataFrame, partitions: Iterable[str], limit: float) -> None:

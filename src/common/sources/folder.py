@@ -91,7 +91,7 @@ def _by_manifest(folder: Path, layout: Layout) -> Found:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a manifest, as text; comma or semicolon, with or without a byte order mark. Raises SourceError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = known(path, "the manifest").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise SourceError(f"{path} is not UTF-8 text: save it as 'CSV UTF-8'") from None
     head = text.partition("\n")[0]
@@ -123,7 +123,9 @@ def _from_row(folder: Path, row: dict[str, str], line: int, layout: Layout) -> F
 
 
 def _as_number(channel: Channel) -> Channel:
-    return int(channel) if isinstance(channel, str) and channel.isdecimal() else channel
+    """A channel number in a manifest, where spreadsheets and pandas also write 1.0; any other text is a name."""
+    whole = re.fullmatch(r"(\d+)(\.0+)?", channel) if isinstance(channel, str) else None
+    return int(whole[1]) if whole else channel
 
 
 def _partition(stated: str, layout: Layout, where: str) -> str:

@@ -6,6 +6,7 @@ checked and extracted; dataset.pattern then pairs bright-field with PI, since th
 
 import csv
 import hashlib
+import http.client
 import shutil
 import time
 import urllib.error
@@ -107,7 +108,7 @@ def _fetch(url: str, partial: Path) -> None:
             reason = f"{error.code} {error.reason}"
             if error.code < 500:
                 break
-        except (OSError, urllib.error.ContentTooShortError) as error:
+        except (OSError, http.client.HTTPException) as error:  # the connection failed, or ended early
             reason = str(error)
         print(f"{url}: {reason}; attempt {attempt + 1} of {ATTEMPTS}")
         time.sleep(WAIT * attempt)

@@ -77,14 +77,15 @@ def opened(plane: Plane) -> Iterator[Stack]:
     try:
         with _png(plane) if plane.name.lower().endswith(".png") else _tiff(plane) as stack:
             if heard:  # tifffile reports a broken chain of pages and goes on with those it found
-                raise Refused("unreadable", f"damaged TIFF ({heard[0]})", plane.name)
+                raise Refused("unreadable", "", plane.name)
             yield stack
-    except Refused:
-        raise
     except FileNotFoundError:
         raise Refused("missing file", "the file is not there", plane.name) from None
     except Exception as error:  # decoders raise anything on damaged bytes
-        raise Refused("unreadable", f"damaged or truncated ({error})", plane.name) from None
+        if isinstance(error, Refused) and not heard:
+            raise
+        detail = f"damaged or truncated ({heard[0] if heard else error})"
+        raise Refused("unreadable", detail, plane.name) from None
     finally:
         logger.removeHandler(listener)
 

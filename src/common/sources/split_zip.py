@@ -46,7 +46,9 @@ def _rewrite(stream, starts: list[int], size: int, name: str) -> None:
         raise SourceError(f"{name} does not end like a zip: it is damaged or not the last part")
     end = list(END.unpack_from(tail, at))
     if end[1] + 1 != len(starts):
-        raise SourceError(f"{name} is part {end[1] + 1} of the archive, but {len(starts)} parts are there")
+        raise SourceError(
+            f"{name} ends an archive of {end[1] + 1} parts, but {len(starts)} are there: fetch the others"
+        )
     if 0xFFFF in end[1:5] or 0xFFFFFFFF in end[5:7] or end[2] >= len(starts):
         raise SourceError(f"{name} is a zip with 64-bit offsets: join the parts with `zip -s 0` first")
     begin = starts[end[2]] + end[6]

@@ -1,0 +1,378 @@
+"""The acquire stage as a whole: what goes into data/raw, what is refused, when it stops."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import yaml
+
+from src.common import digests, params, paths, sources
+from src.common.sources.intake import COLUMNS, pixel_digest
+from src.stages import acquire
+
+ROOT = Path(__file__).parents[2]
+REJECTED = ["image_id", "file", "reason", "duplicate_of"]
+
+
+def image(seed: int, dtype: str = "uint16", shape: tuple[int, int] = (64, 80)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 250, shape).astype(dtype)
+
+
+class Plant:
+    """A repository in a temporary folder with a folder source of its own, and the stage run on it."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.raw, self.images = root, root / "data/raw", root / "lab"
+        self.rows: list[dict] = []
+        self.sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+        self.set("dataset", source="folder", path="lab", partitions=["arm"])
+        self.set("tile", window=32, stride=16)
+        self.set("acquire", workers=1, max_rejected_fraction=1.0)
+        self.set("synthetic", frames=1, height=224, width=240)
+        for folder in (self.images, root / "sources"):
+            folder.mkdir(parents=True)
+        for source in ("folder", "synthetic"):
+            (root / f"sources/{source}.csv").write_text("file,bytes,sha256\n")
+        for module in (acquire, sources):
+            monkeypatch.setattr(module, "RAW", self.raw)
+        monkeypatch.setattr(paths, "REPO", root)
+        monkeypatch.setattr(digests, "WORKSPACE", root)
+        monkeypatch.setattr(sources, "WORKSPACE", root)
+        monkeypatch.setattr(acquire, "load", lambda *names: tuple(self.parsed()[name] for name in names))
+
+    def set(self, section: str, **values) -> None:
+        self.sections[section] |= values
+
+    def parsed(self) -> dict:
+        return params.parse(yaml.safe_dump(self.sections))
+
+    @property
+    def dataset(self):
+        return self.parsed()["dataset"]
+
+    def add(self, image_id: str, brightfield=None, pi=None, partition: str = "arm", **values) -> None:
+        """One row of the manifest with its files; a channel is an array, None for noise, or '' for no file."""
+        row = {"image_id": image_id, "partition": partition, **values}
+        for role, pixels, seed in (("brightfield", brightfield, 2), ("pi", pi, 3)):
+            row[role] = "" if isinstance(pixels, str) else f"{role}_{len(self.rows)}.tif"
+            if row[role]:
+                noise = image(10 * len(self.rows) + seed)
+                tifffile.imwrite(self.images / row[role], noise if pixels is None else pixels, metadata=None)
+        self.rows.append(row)
+        pd.DataFrame(self.rows).to_csv(self.images / "images.csv", index=False)
+
+    def run(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        acquire.main()
+        return self.tables()
+
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        read = {"dtype": str, "keep_default_na": False}
+        return pd.read_csv(self.raw / "images.csv", **read), pd.read_csv(self.raw / "rejected.csv", **read)
+
+
+@pytest.fixture
+def plant(tmp_path, monkeypatch) -> Plant:
+    return Plant(tmp_path, monkeypatch)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_images_are_written_as_16_bit_pages_and_described(plant):
+    eight, pi = image(1, "uint8"), image(2) * 200
+    known = {"well": "A1", "position": "2", "time": 1, "day": 3, "compound": "dox", "concentration": 0.5}
+    plant.add("f1", eight, pi, experiment="e", pixel_size_um=0.3225, **known)
+    plant.add("f2", partition="elsewhere")
+    images, rejected = plant.run()
+    assert list(images.columns) == COLUMNS and list(rejected.columns) == REJECTED and rejected.empty
+    (row,) = images.to_dict("records")
+    expected = [
+        "f1",
+        "arm",
+        "e",
+        "A1",
+        "2",
+        "1",
+        "3",
+        "dox",
+        "0.5",
+        "brightfield/f1.tif",
+        "pi/f1.tif",
+        "0.3225",
+        "64",
+        "80",
+        "16",
+    ]
+    assert list(row.values())[:15] == expected
+    for role, source in (("brightfield", eight), ("pi", pi)):
+        with tifffile.TiffFile(plant.raw / row[role]) as tif:
+            assert len(tif.pages) == 1 and tif.pages.first.compression == 1
+            written = tif.asarray()
+        assert written.dtype == np.uint16 and np.array_equal(written, source)
+        assert row[f"{role}_sha256"] == pixel_digest(written)
+    facts = json.loads((plant.raw / "source.json").read_text())
+    assert facts == {
+        "source": "folder",
+        "synthetic": False,
+        "fields": 1,
+        "rejected": 0,
+        "other_partitions": ["elsewhere"],
+    }
+
+
+def test_the_written_file_states_its_pixel_size(plant):
+    plant.add("f", pixel_size_um=0.25)
+    plant.run()
+    assert sources.planes.read_plane(sources.planes.Plane(plant.raw / "pi/f.tif", "f.tif"))[1] == 0.25
+
+
+def test_every_kind_of_fault_is_refused_with_its_reason_and_the_rest_goes_on(plant, capsys):
+    plant.add("good")
+    plant.add("float", image(1).astype("float32"))
+    plant.add("int32", None, image(1).astype("int32"))
+    plant.add("shapes", None, image(1, shape=(64, 81)))
+    plant.add("partner", None, "")
+    plant.add("constant", np.full((64, 80), 9, np.uint16))
+    plant.add("saturated", None, np.where(image(1) < 200, 65535, 3).astype(np.uint16))
+    plant.add("small", image(1, shape=(31, 80)), image(2, shape=(31, 80)))
+    plant.add("truncated")
+    damaged = plant.images / plant.rows[-1]["brightfield"]
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    plant.add("stack", np.stack([image(n) for n in range(5)]))
+    plant.add("good")
+    plant.rows.append({"image_id": "gone", "partition": "arm", "brightfield": "gone.tif", "pi": "gone.tif"})
+    plant.rows.append({"image_id": "nikon", "partition": "arm", "brightfield": "x.nd2", "pi": "x.nd2"})
+    plant.rows.append({"image_id": "bad:id", "partition": "arm", "brightfield": "x.tif", "pi": "y.tif"})
+    pd.DataFrame(plant.rows).to_csv(plant.images / "images.csv", index=False)
+    images, rejected = plant.run()
+    assert list(images["image_id"]) == ["good"]
+    kinds = dict(zip(rejected["image_id"], rejected["reason"].str.partition(":")[0]))
+    assert kinds == {
+        "float": "pixel type", "int32": "pixel type", "shapes": "shapes", "partner": "missing partner",
+        "constant": "constant", "saturated": "saturated", "small": "too small", "truncated": "unreadable",
+        "stack": "axes",
+        "good": "same id twice", "gone": "missing file", "nikon": "format", "bad:id": "image_id",
+    }  # fmt: skip
+    assert (rejected["file"] != "").all() and (rejected["duplicate_of"] == "").all()
+    assert sorted(tree(plant.raw)) == [
+        "brightfield/good.tif",
+        "images.csv",
+        "pi/good.tif",
+        "rejected.csv",
+        "source.json",
+    ]
+    said = capsys.readouterr().out
+    assert "refused 13 of 14 fields" in said and "2 x pixel type: bright-field is float32" in said
+
+
+@pytest.mark.parametrize("role", ["brightfield", "pi"])
+def test_same_pixels_under_two_ids(plant, role):
+    plant.set("acquire", max_rejected_fraction=0.0)
+    plant.add("first")
+    plant.add("other")
+    plant.add("again", **{role: tifffile.imread(plant.images / plant.rows[0][role])})
+    images, rejected = plant.run()
+    assert list(images["image_id"]) == ["first", "other"]
+    assert rejected[["image_id", "duplicate_of"]].values.tolist() == [["again", "first"]]
+    assert rejected["reason"][0].startswith("same pixels: its ") and not (plant.raw / "pi/again.tif").exists()
+
+
+def test_same_pixels_in_another_format_are_the_same(plant):
+    plant.add("tiff", image(1, "uint8"), image(2, "uint8"))
+    cv2.imwrite(str(plant.images / "a.png"), image(1).astype(np.uint16))
+    cv2.imwrite(str(plant.images / "b.png"), image(7).astype(np.uint8))
+    plant.rows.append({"image_id": "png", "partition": "arm", "brightfield": "a.png", "pi": "b.png"})
+    pd.DataFrame(plant.rows).to_csv(plant.images / "images.csv", index=False)
+    assert list(plant.run()[1]["duplicate_of"]) == ["tiff"]
+
+
+def test_too_many_refused_fields_stop_with_a_summary(plant, capsys):
+    plant.set("acquire", max_rejected_fraction=0.3)
+    for number in range(4):
+        plant.add(f"f{number}", None, "" if number % 2 else None)
+    with pytest.raises(
+        SystemExit, match=r"error: 2 of 4 fields were refused, more than acquire\.max_rejected_fraction 0\.3"
+    ):
+        plant.run()
+    assert "2 x missing partner: no PI image (brightfield_1.tif)" in capsys.readouterr().out
+    assert len(plant.tables()[1]) == 2, "the list is there to look at"
+    assert not (plant.raw / "source.json").exists()
+
+
+def test_a_partition_without_any_field_left_stops(plant):
+    plant.set("dataset", partitions=["arm", "leg"])
+    plant.add("a")
+    plant.add("b", None, "", partition="leg")
+    with pytest.raises(SystemExit, match="no field of partition leg can be used"):
+        plant.run()
+
+
+def test_partitions_that_the_source_lacks_stop_and_others_are_named(plant, capsys):
+    plant.add("a")
+    plant.add("b", partition="leg")
+    plant.run()
+    assert "ignoring partition leg, not in dataset.partitions" in capsys.readouterr().out
+    plant.set("dataset", partitions=["arm", "head"])
+    with pytest.raises(SystemExit, match="error: the source has no partition head; it has arm, leg"):
+        plant.run()
+
+
+@pytest.mark.parametrize("path", ["", "nowhere", "data/raw", "data/raw/deeper", "data", "."])
+def test_source_folders_that_cannot_be(plant, path):
+    plant.set("dataset", path=path)
+    plant.add("a")
+    with pytest.raises(SystemExit, match=r"error: .*(dataset.path is empty|does not exist|overlaps with data/raw)"):
+        plant.run()
+
+
+def test_stale_outputs_of_an_earlier_run_are_removed(plant):
+    plant.add("a")
+    plant.run()
+    plant.rows[0]["image_id"] = "renamed"
+    pd.DataFrame(plant.rows).to_csv(plant.images / "images.csv", index=False)
+    plant.run()
+    assert [p.name for p in (plant.raw / "pi").iterdir()] == ["renamed.tif"]
+
+
+@pytest.fixture
+def varied(plant) -> Plant:
+    for number in range(6):
+        shape = (40 + number, 70)
+        plant.add(f"f{number}", image(20 + number, shape=shape), image(40 + number, shape=shape), day=number or None)
+    plant.add("twin", image(20, shape=(40, 70)), image(90, shape=(40, 70)))
+    plant.add("alone", None, "")
+    movie = np.random.default_rng(1).integers(1, 999, (3, 2, 50, 60), dtype=np.uint16)
+    tifffile.imwrite(plant.images / "movie.tif", movie, imagej=True, metadata={"axes": "TCYX"})
+    plant.rows.append({"image_id": "m", "partition": "arm", "brightfield": "movie.tif", "pi": "movie.tif",
+                       "brightfield_channel": 0, "pi_channel": 1})  # fmt: skip
+    pd.DataFrame(plant.rows).astype(object).to_csv(plant.images / "images.csv", index=False)
+    return plant
+
+
+def test_workers_and_repetition_change_no_byte_and_sources_stay_as_they_are(varied):
+    before = tree(varied.images)
+    results = []
+    for workers in (1, 2, 1):
+        varied.set("acquire", workers=workers)
+        images, rejected = varied.run()
+        results.append(tree(varied.raw))
+    assert results[0] == results[1] == results[2] and tree(varied.images) == before
+    assert list(images["image_id"]) == [*(f"f{n}" for n in range(6)), "m_t000", "m_t001", "m_t002"]
+    assert list(images["day"]) == ["", "1", "2", "3", "4", "5", "", "", ""] and list(images["time"][-3:]) == [
+        "0",
+        "1",
+        "2",
+    ]
+    assert list(rejected["image_id"]) == ["twin", "alone"]
+
+
+def test_digest_list(plant, capsys):
+    plant.add("a")
+    plant.add("b")
+    plant.run()
+    assert "sources/folder.csv lists no files, so `dvc repro` will not notice" in capsys.readouterr().out
+    written = digests.refresh(plant.dataset)
+    assert written == plant.root / "sources/folder.csv"
+    assert list(pd.read_csv(written)["file"]) == [
+        "brightfield_0.tif",
+        "brightfield_1.tif",
+        "images.csv",
+        "pi_0.tif",
+        "pi_1.tif",
+    ]
+    plant.run()
+    assert "will not notice" not in capsys.readouterr().out
+    (plant.images / "pi_0.tif").unlink()
+    tifffile.imwrite(plant.images / "pi_1.tif", image(99))
+    tifffile.imwrite(plant.images / "new.tif", image(98))
+    before = tree(plant.raw)
+    with pytest.raises(SystemExit) as stop:
+        plant.run()
+    for words in ("added: new.tif", "removed: pi_0.tif", "changed: pi_1.tif", "unstained digest"):
+        assert words in str(stop.value)
+    assert tree(plant.raw) == before, "nothing is touched with a stale list"
+    digests.refresh(plant.dataset)
+    assert list(plant.run()[1]["image_id"]) == ["a"]
+
+
+def test_a_long_list_of_changes_is_cut_and_a_broken_list_named(plant):
+    plant.add("a")
+    digests.refresh(plant.dataset)
+    for number in range(30):
+        tifffile.imwrite(plant.images / f"more{number:02d}.tif", image(number))
+    with pytest.raises(SystemExit, match=r"added: more19\.tif\n  and 10 more\n"):
+        plant.run()
+    (plant.root / "sources/folder.csv").write_text("file,sha256\na.tif,0\n")
+    with pytest.raises(SystemExit, match=r"sources/folder\.csv is not a digest list"):
+        plant.run()
+
+
+def test_refresh_leaves_the_lists_of_other_sources(plant):
+    plant.set("dataset", source="synthetic")
+    before = tree(plant.root / "sources")
+    assert digests.refresh(plant.dataset).name == "synthetic.csv" and tree(plant.root / "sources") == before
+
+
+def test_the_simulated_plate_says_so_and_keeps_its_truth_apart(plant):
+    plant.set("dataset", source="synthetic", path="", partitions=["no_treatment", "doxo_paclitaxel"])
+    images, rejected = plant.run()
+    assert list(images["partition"]) == ["no_treatment", "doxo_paclitaxel"] and rejected.empty
+    assert json.loads((plant.raw / "source.json").read_text())["synthetic"] is True
+    cells = pd.read_parquet(plant.raw / "truth/cells.parquet")
+    windows = pd.read_parquet(plant.raw / "truth/windows.parquet")
+    assert list(cells.columns) == ["image_id", "y", "x", "radius", "state"] and set(cells["image_id"]) <= set(
+        images["image_id"]
+    )
+    assert list(windows.columns) == ["image_id", "y", "x", "size", "verdict"] and len(windows) == 2
+
+
+def test_unknown_simulated_partitions_stop(plant):
+    plant.set("dataset", source="synthetic", partitions=["placebo"])
+    with pytest.raises(SystemExit, match=r"error: the simulator knows the partitions .* not \['placebo'\]"):
+        plant.run()
+
+
+def test_a_relative_path_means_the_repository_in_a_temporary_copy_too(varied, tmp_path_factory):
+    """DVC runs experiments in a copy of the tree that holds no images, and names the repository in DVC_ROOT."""
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(varied.root / "sources", copy / "sources")
+    (copy / "params.yaml").write_text(yaml.safe_dump(varied.sections))
+    command = [sys.executable, "-m", "src.stages.acquire"]
+    environment = os.environ | {"DVC_ROOT": str(varied.root)}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    varied.run()
+    assert tree(copy / "data/raw") == tree(varied.raw)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(
+    "UNSTAINED_MCF7" not in os.environ, reason="UNSTAINED_MCF7 names no folder with the real MCF-7 fields"
+)
+def test_the_real_fields_are_all_accepted(plant):
+    folder = Path(os.environ["UNSTAINED_MCF7"])
+    plant.set("dataset", path=str(folder), partitions=["mcf7"])
+    plant.set("tile", window=224, stride=112)
+    images, rejected = plant.run()
+    manifest = pd.read_csv(folder / "images.csv", dtype=str)
+    assert rejected.empty and len(images) == 75
+    for column in ("image_id", "experiment", "height", "width"):
+        assert list(images[column]) == list(manifest[column])
+    assert set(images["pixel_size_um"]) == {"0.3112"} and set(images["bits"]) == {"16"}
+    listed = pd.read_csv(ROOT / "sources/mcf7.csv").set_index("image_id").loc[list(images["image_id"])]
+    for column in ("brightfield_sha256", "pi_sha256"):
+        assert list(images[column]) == list(listed[column]), "the list of the mcf7 source names the same pixels"
+    copied = tifffile.imread(plant.raw / images["pi"][5])
+    assert np.array_equal(copied, tifffile.imread(folder / manifest["pi"][5]))
