@@ -164,7 +164,10 @@ class Evaluate(Section):
 
 class Explain(Section):
     patches: Count
+    windows: Annotated[int, Field(ge=7)]
     perplexity: Positive
+    neighbours: Count
+    overlap: Count
     seed: int
 
 

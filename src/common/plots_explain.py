@@ -1,0 +1,166 @@
+"""Figures of an explanation: embedding maps (Fig. 5a-c), Grad-CAM beside bright-field and PI (Fig. 6), mistakes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from .backbones import CLASSES
+from .gradcam import enlarge
+
+COLOURS = {"live": "#1b7837", "dead": "#c51b7d", "abstain": "#999999"}
+DPI, CANVAS, HEAT = 120, 1500, "inferno"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One window with all that a figure shows of it: uint8 images, bright PI (bool), a raw map per class, its lines."""
+
+    brightfield: np.ndarray
+    pi: np.ndarray
+    bright: np.ndarray
+    maps: dict[str, np.ndarray]
+    title: str
+    captions: dict[str, str]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG without the date or version that would differ between runs."""
+    matplotlib.use("Agg")
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    plt.close(figure)
+
+
+def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: str) -> Figure:
+    """Fig. 5a, b: places (N, 2) coloured by kind (N,): live, dead or abstain."""
+    figure, axes = plt.subplots(figsize=(6.4, 6.0), layout="constrained")
+    order = np.random.default_rng(0).permutation(len(places))  # so that no class covers the other
+    axes.scatter(*places[order].T, s=14, lw=0, alpha=0.75, c=[COLOURS[kind] for kind in kinds[order]])
+    for kind in [k for k in COLOURS if (kinds == k).any()]:
+        axes.scatter([], [], s=30, color=COLOURS[kind], label=f"{kind} (n = {(kinds == kind).sum()})")
+    axes.legend(fontsize=9, title=legend, title_fontsize=9, loc="best")
+    _bare(axes, title)
+    return figure
+
+
+def thumbnail_figure(places: np.ndarray, windows: Sequence[np.ndarray], labels: np.ndarray, title: str) -> Figure:
+    """Fig. 5c: every place (N, 2) as the window (s, s) uint8 itself, framed in the colour of its label."""
+    figure, axes = plt.subplots(figsize=(10, 10.4), layout="constrained")
+    axes.imshow(thumbnail_canvas(places, windows, labels), interpolation="antialiased")
+    for label in CLASSES:
+        axes.plot([], [], "s", color=COLOURS[label], label=label)
+    axes.legend(fontsize=9, title="frame: truth (PI)", title_fontsize=9, loc="best")
+    _bare(axes, title)
+    return figure
+
+
+def thumbnail_canvas(
+    places: np.ndarray, windows: Sequence[np.ndarray], labels: np.ndarray, side: int = CANVAS
+) -> np.ndarray:
+    """White (side, side, 3) uint8 with each window shrunk, framed and put at its place, later ones over earlier ones.
+
+    Thumbnails cover about half the canvas in sum, between 24 and 90 px each.
+    """
+    size = int(np.clip(side * np.sqrt(0.5 / len(places)), 24, 90))
+    span = np.ptp(places, axis=0)
+    corners = (places - places.min(0)) / np.where(span > 0, span, 1) * (side - size)
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    for (x, y), window, label in zip(corners.round().astype(int), windows, labels):
+        small = cv2.resize(np.ascontiguousarray(window), (size - 4, size - 4), interpolation=cv2.INTER_AREA)
+        y = side - size - y  # the map's second axis points up
+        canvas[y : y + size, x : x + size] = _rgb(COLOURS[label])
+        canvas[y + 2 : y + size - 2, x + 2 : x + size - 2] = small[..., None]
+    return canvas
+
+
+def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> Figure:
+    """Fig. 6: blocks of windows side by side; per window bright-field, PI and the raw map of each class.
+
+    All maps share one scale, 0 to `scale` (logit units per map cell); a value of zero leaves the bright-field as it is.
+    """
+    rows, width = max(1, *(len(panels) for panels in blocks.values())), 2 + len(CLASSES)
+    figure, axes = plt.subplots(
+        rows, width * len(blocks), figsize=(1.62 * width * len(blocks) + 0.9, 1.95 * rows + 1.2), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.axis("off")
+    for block, (name, panels) in enumerate(blocks.items()):
+        first = axes[0, block * width]
+        text = name if panels else f"{name}: none"
+        first.text(0, 1.38, text, transform=first.transAxes, fontsize=11, weight="bold")
+        for row, panel in enumerate(panels):
+            _draw_panel(axes[row, block * width : (block + 1) * width], panel, scale)
+    norm = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, scale), HEAT)
+    bar = figure.colorbar(norm, ax=axes, shrink=0.5, aspect=40, pad=0.01)
+    bar.set_label("Grad-CAM, logit units per map cell; one scale for all", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _draw_panel(axes: np.ndarray, panel: Panel, scale: float) -> None:
+    axes[0].imshow(panel.brightfield, cmap="gray", vmin=0, vmax=255)
+    axes[0].set_title(panel.title, fontsize=7, loc="left")
+    _draw_pi(axes[1], panel)
+    for axis, label in zip(axes[2:], CLASSES):
+        axis.imshow(overlay(panel.brightfield, panel.maps[label], scale))
+        axis.set_title(panel.captions[label], fontsize=7, loc="left")
+
+
+def _draw_pi(axis, panel: Panel) -> None:
+    axis.imshow(panel.pi, cmap="gray", vmin=0, vmax=255)
+    if panel.bright.any() and not panel.bright.all():
+        axis.contour(panel.bright, [0.5], colors="#00b7ff", linewidths=0.7)
+    axis.set_title(panel.captions["pi"], fontsize=7, loc="left")
+
+
+def overlay(window: np.ndarray, cam: np.ndarray, scale: float) -> np.ndarray:
+    """A window (s, s) uint8 under a raw map (h, w) as RGB (s, s, 3) in 0..1; higher values cover more."""
+    value = np.clip(enlarge(cam, len(window)) / scale, 0, 1)[..., None]
+    heat = matplotlib.colormaps[HEAT](value[..., 0])[..., :3]
+    alpha = 0.8 * np.sqrt(value)
+    return (1 - alpha) * (window[..., None] / 255) + alpha * heat
+
+
+def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
+    """The most confident mistakes: bright-field and PI beside each other, with truth, score and image."""
+    rows = max(1, -(-len(panels) // columns))
+    figure, axes = plt.subplots(
+        rows, 2 * columns, figsize=(3.9 * columns, 2.25 * rows + 0.7), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, panel in enumerate(panels):
+        left, right = axes[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2]
+        left.imshow(panel.brightfield, cmap="gray", vmin=0, vmax=255)
+        left.set_title(panel.title, fontsize=7, loc="left")
+        _draw_pi(right, panel)
+    if not panels:
+        axes[0, 0].text(0, 0.5, "no wrong calls on the test split", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def embedding_figures(
+    places: np.ndarray, rows: pd.DataFrame, windows: Sequence[np.ndarray], title: str, directory: Path
+) -> None:
+    """Writes Fig. 5a-c of rows with `label` and `call`."""
+    labels, calls = rows["label"].to_numpy(), rows["call"].to_numpy()
+    save(embedding_figure(places, labels, title, "truth (PI)"), directory / "embedding_truth.png")
+    save(embedding_figure(places, calls, title, "call"), directory / "embedding_call.png")
+    save(thumbnail_figure(places, windows, labels, title), directory / "embedding_thumbnails.png")
+
+
+def _bare(axes, title: str) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=10)
+
+
+def _rgb(colour: str) -> list[int]:
+    return [round(255 * part) for part in matplotlib.colors.to_rgb(colour)]

@@ -1,0 +1,150 @@
+"""Grad-CAM: raw evidence of a planted network, all backbones, agreement with PI and the randomisation check."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from src.common import gradcam
+from src.common.backbones import REGISTRY, Backbone, Body, Net, build, prepare
+from src.common.plots_explain import overlay
+
+CELL = 8  # px a side of a map cell of the planted network
+
+
+@pytest.fixture
+def planted() -> Net:
+    """Evidence for dead is brightness, for live nothing else than a constant: 64 px windows, 8 x 8 map cells."""
+    body = Body(nn.Sequential(nn.AvgPool2d(CELL), nn.Conv2d(3, 2, 1)))
+    net = Net(Backbone("planted", 64, (0.0,) * 3, (1.0,) * 3, 2, "none"), body, 2)
+    with torch.no_grad():
+        body.layers[1].weight[:] = torch.tensor([1 / 3, 0.0]).view(2, 1, 1, 1)
+        body.layers[1].bias[:] = 0
+        net.head.weight[:] = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+        net.head.bias[:] = torch.tensor([-0.5, 0.5])
+    return net
+
+
+def spot(row: int, column: int, level: int = 255) -> np.ndarray:
+    """A black window with one cell of the given grey level."""
+    window = np.zeros((64, 64), np.uint8)
+    window[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = level
+    return window
+
+
+def test_maximum_lies_on_the_planted_evidence(planted):
+    places = [(0, 0), (2, 5), (7, 3)]
+    maps = gradcam.raw_maps(planted, np.stack([spot(*place) for place in places]), "dead", batch_size=2)
+    assert maps.shape == (3, 8, 8) and maps.dtype == np.float32
+    assert [np.unravel_index(m.argmax(), m.shape) for m in maps] == places
+    np.testing.assert_allclose(maps.max((1, 2)), 1 / 64, rtol=1e-6)  # its share of the logit: weight x value / cells
+    assert not gradcam.raw_maps(planted, np.stack([spot(1, 1)]), "live").any()
+
+
+def test_an_empty_window_does_not_glow(planted):
+    windows = np.stack([spot(3, 3), spot(3, 3, level=51), np.zeros((64, 64), np.uint8)])
+    maps = gradcam.raw_maps(planted, windows, "dead")
+    scale = maps.max()
+    np.testing.assert_allclose(maps.max((1, 2)) / scale, [1, 0.2, 0], atol=1e-6)
+    np.testing.assert_array_equal(overlay(windows[2], maps[2], scale), 0)
+    assert overlay(windows[1], maps[1], scale)[28, 28].max() < overlay(windows[0], maps[0], scale)[28, 28].max()
+
+
+def test_hooks_are_removed(planted):
+    gradcam.raw_maps(planted, np.stack([spot(1, 1)]), "dead")
+    assert not planted.cam_layer._forward_hooks
+
+
+@pytest.mark.parametrize("arch", REGISTRY)
+def test_maps_add_up_to_the_margin(arch):
+    torch.manual_seed(0)
+    net = build(arch).eval()
+    windows = np.random.default_rng(0).integers(0, 256, (2, 224, 224), np.uint8)
+    with torch.inference_mode():
+        logits = net(prepare(net.backbone, windows)).numpy()
+    dead, live = (gradcam.raw_maps(net, windows, label) for label in ("dead", "live"))
+    bias = net.head.bias.numpy()
+    expected = logits[:, 0] - logits[:, 1] - (bias[0] - bias[1])
+    np.testing.assert_allclose(dead.sum((1, 2)) - live.sum((1, 2)), expected, rtol=1e-3, atol=1e-5)
+    for maps in (dead, live):
+        assert maps.ndim == 3 and maps.shape[1] == maps.shape[2] >= 7 and np.isfinite(maps).all() and (maps >= 0).all()
+    assert not ((dead > 0) & (live > 0)).any()
+
+
+class Store:
+    """One frame whose 8-bit PI runs from 100 to 355 counts."""
+
+    frames = pd.DataFrame({"pi_background": 120.0, "pi_low": 100.0, "pi_high": 355.0}, index=["a"])
+
+    def pi_window(self, image_id: str, y: int, x: int, size: int) -> np.ndarray:
+        return np.array([[140, 141], [0, 255]], np.uint8)
+
+
+def test_bright_pi_is_twice_the_background_in_counts():
+    np.testing.assert_array_equal(gradcam.pi_bright(Store(), "a", 0, 0, 8), [[False, True], [False, True]])
+
+
+def quadrant(row: int, column: int, dtype=np.float32) -> np.ndarray:
+    area = np.zeros((4, 4), dtype)
+    area[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1
+    return area
+
+
+CORNERS = [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_perfect_maps_against_chance():
+    maps, bright = [quadrant(*c) for c in CORNERS], [quadrant(*c, bool) for c in CORNERS]
+    found = gradcam.agreement(maps, bright, np.array(list("abcd")), seed=1)
+    assert found["pointing"]["observed"] == found["iou"]["observed"] == 1
+    assert found["pointing"]["chance"] == found["iou"]["chance"] == 0
+    assert found["area_share"] == 0.25 and found["pointing"]["p"] == 1 / 10000
+
+
+def test_the_same_bright_area_everywhere_is_no_evidence():
+    found = gradcam.agreement([quadrant(0, 0)] * 4, [quadrant(0, 0, bool)] * 4, np.array(list("abcd")), seed=1)
+    assert found["pointing"] == {"observed": 1.0, "chance": 1.0, "p": 1.0}
+
+
+def test_pairs_within_a_group_are_no_chance():
+    maps, bright = [quadrant(*c) for c in CORNERS[:3]], [quadrant(*c, bool) for c in ((0, 0), (0, 0), (1, 0))]
+    found = gradcam.agreement(maps, bright, np.array(["a", "a", "b"]), seed=1)
+    assert found["pointing"]["observed"] == 2 / 3 and found["pointing"]["chance"] == 0
+    alone = gradcam.agreement(maps[:1], bright[:1], np.array(["a"]), seed=1)
+    assert alone["pointing"] == {"observed": 1.0, "chance": None, "p": None}
+
+
+def test_a_map_without_evidence_neither_points_nor_overlaps():
+    maps, bright = [np.zeros((4, 4), np.float32)] * 2, [np.ones((4, 4), bool)] * 2
+    found = gradcam.agreement(maps, bright, np.array(["a", "b"]), seed=1)
+    assert found["pointing"]["observed"] == found["iou"]["observed"] == 0 and found["empty_maps"] == 2
+
+
+def test_iou_takes_as_many_pixels_as_are_bright():
+    values = np.array([[4.0, 3.0, 2.0, 1.0]])
+    mask = np.array([[True, False, True, False]])  # highest two: the first two pixels, one of them bright
+    assert gradcam.iou_pairs(values, mask)[0, 0] == 1 / 3
+    assert gradcam.iou_pairs(np.array([[4.0, 0, 0, 0]]), mask)[0, 0] == 1 / 2  # pixels of no evidence do not fill up
+
+
+def test_sanity_tells_changed_maps_from_unchanged_ones():
+    random = np.random.default_rng(0)
+    maps = [random.random((7, 7)) for _ in range(6)]
+    found = gradcam.sanity(maps, {"head": [maps], "all": [[random.random((7, 7)) for _ in range(6)]]})
+    assert found["head"]["mean"] == pytest.approx(1) and found["head"]["pairs"] == 6
+    assert found["all"]["mean_absolute"] < 0.3 and found["other_windows"]["mean_absolute"] < 0.3
+    assert gradcam.sanity(maps, {"head": [[np.zeros((7, 7))] * 6]})["head"]["undefined"] == 6
+
+
+def test_randomised_parts():
+    net = build("squeezenet1_1")
+    state = torch.random.get_rng_state()
+    head, every = (gradcam.randomised(net, "squeezenet1_1", part, seed=1) for part in ("head", "all"))
+    again = gradcam.randomised(net, "squeezenet1_1", "all", seed=1)
+    assert torch.equal(state, torch.random.get_rng_state())
+    first = "body.layers.0.weight"
+    assert torch.equal(head.state_dict()[first], net.state_dict()[first])
+    assert not torch.equal(head.head.weight, net.head.weight)
+    assert not torch.equal(every.state_dict()[first], net.state_dict()[first])
+    assert all(torch.equal(a, b) for a, b in zip(every.state_dict().values(), again.state_dict().values()))
