@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .paths import WORKSPACE
 
@@ -147,7 +147,8 @@ class Train(Section):
     intensity_augmentation: Fraction
     frozen_epochs: Annotated[int, Field(ge=0)]
     patience: Annotated[int, Field(ge=0)]
-    precision: Literal["auto", "32", "bf16", "16"]
+    # `-S train.precision=32` writes a number
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(lambda v: str(v) if v in (16, 32) else v)]
     devices: Count
     nodes: Count
     strategy: str

@@ -1,0 +1,99 @@
+"""Shared fixtures: a tiny patch store whose live and dead windows anybody can tell apart, and a tree for stages."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.common.imaging import reduce_mean, reduced_size
+from src.common.patches import PatchStore, ShardWriter, plan_shards
+
+REPO = Path(__file__).resolve().parents[1]
+WINDOW = 64
+ARCH = "timm:test_efficientnet"  # 0.4 million parameters, 160 px, batch normalisation: training in seconds
+
+
+def write_store(directory: Path, frames: dict[str, np.ndarray], limit: int = 2**20, **columns) -> PatchStore:
+    """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced. Extra frame columns."""
+    directory.mkdir(parents=True, exist_ok=True)
+    areas = [frame.size for frame in frames.values()]
+    shard, offset, sizes = plan_shards(areas, limit)
+    pi_sizes, pi_offset = [0] * len(sizes), []
+    for number, frame in zip(shard, frames.values()):
+        pi_offset.append(pi_sizes[number])
+        pi_sizes[number] += reduced_size(*frame.shape)
+    writers = ShardWriter(directory, "brightfield", sizes), ShardWriter(directory, "pi", pi_sizes)
+    for i, frame in enumerate(frames.values()):
+        writers[0].put(shard[i], offset[i], frame)
+        writers[1].put(shard[i], pi_offset[i], reduce_mean(frame).astype(np.uint8))
+    for writer in writers:
+        writer.close()
+    table = pd.DataFrame({"image_id": list(frames), "shard": shard, "offset": offset, "pi_offset": pi_offset})
+    table["height"], table["width"] = ([f.shape[axis] for f in frames.values()] for axis in (0, 1))
+    table.assign(**columns).to_parquet(directory / "frames.parquet")
+    return PatchStore(directory)
+
+
+def live_dead_frame(rng: np.random.Generator, side: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """A frame of side x side windows, and which of them are live: fine bright grain; dead ones are dark and smooth."""
+    live = rng.random((side, side)) < 0.5
+    live.flat[:2] = [True, False]  # both classes in every frame
+    grain = rng.integers(60, 200, (side * WINDOW, side * WINDOW))
+    smooth = rng.integers(60, 120, (side * WINDOW, 1)).cumsum(0) // np.arange(1, side * WINDOW + 1)[:, None]
+    pixels = np.where(np.kron(live, np.ones((WINDOW, WINDOW), bool)), grain, smooth)
+    return pixels.astype(np.uint8), live
+
+
+def write_live_dead(directory: Path, frames: int = 8) -> pd.DataFrame:
+    """A store of live_dead_frames in DIRECTORY; returns the table of its windows as data/splits has it (half train)."""
+    rng = np.random.default_rng(7)
+    made = {f"img{i}": live_dead_frame(rng) for i in range(frames)}
+    write_store(directory, {name: frame for name, (frame, _) in made.items()}, partition="p")
+    rows = []
+    for i, (name, (_, live)) in enumerate(made.items()):
+        split = "train" if i < frames // 2 else ("valid" if i % 2 else "test")
+        for (row, col), is_live in np.ndenumerate(live):
+            y, x = row * WINDOW, col * WINDOW
+            rows.append({
+                "patch_id": f"{name}:{y}:{x}:{WINDOW}", "image_id": name, "partition": "p", "experiment": "",
+                "group": name, "y": y, "x": x, "size": WINDOW, "label": "live" if is_live else "dead",
+                "mean_pi": 200.0 if is_live else 500.0, "intensity": 200.0 if is_live else 500.0,
+                "split": split, "fold": -1,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def live_dead(tmp_path_factory) -> tuple[PatchStore, pd.DataFrame]:
+    """(store, table of windows with split and label) of 8 synthetic frames."""
+    directory = tmp_path_factory.mktemp("store")
+    table = write_live_dead(directory)
+    return PatchStore(directory), table
+
+
+@pytest.fixture
+def stage_tree(tmp_path) -> Path:
+    """A tree in which `python -m src.stages.train p` runs: code, params.yaml and small synthetic inputs, gates passed.
+
+    Nothing here is shared with the repository, so a stage may write wherever it likes.
+    """
+    root = tmp_path / "tree"
+    shutil.copytree(REPO / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "params.yaml", root)
+    table = write_live_dead(root / "data" / "patches")
+    (root / "data" / "splits").mkdir()
+    table.to_parquet(root / "data" / "splits" / "splits.parquet")
+    (root / "data" / "splits" / "split.json").write_text('{"scheme": "holdout", "folds": 0}')
+    (root / "data" / "raw").mkdir()
+    (root / "data" / "raw" / "source.json").write_text('{"source": "synthetic", "synthetic": true}')
+    for name in ("raw", "patches", "labels", "splits"):
+        (root / "reports" / "checks" / name).mkdir(parents=True)
+        (root / "reports" / "checks" / name / "verdict.json").write_text(json.dumps({"success": True}))
+    return root

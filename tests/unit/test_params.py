@@ -1,0 +1,104 @@
+"""params.yaml: what is committed parses, and what is wrong is named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from src.common.params import SECTIONS, ParamsError, load, parse
+
+REPO = Path(__file__).resolve().parents[2]
+COMMITTED = (REPO / "params.yaml").read_text()
+
+
+def _with(section: str, **changes) -> str:
+    raw = yaml.safe_load(COMMITTED)
+    raw[section] |= changes
+    return yaml.safe_dump(raw)
+
+
+def test_the_committed_file_parses_and_names_every_section():
+    assert set(parse(COMMITTED)) == set(SECTIONS) == set(yaml.safe_load(COMMITTED))
+
+
+@pytest.mark.parametrize("preset", sorted((REPO / "presets").glob("*.txt")), ids=lambda p: p.stem)
+def test_presets_change_known_parameters_to_allowed_values(preset):
+    words = preset.read_text().split()
+    assert words, preset
+    assert set(words[::2]) == {"-S"}
+    raw = yaml.safe_load(COMMITTED)
+    for assignment in words[1::2]:
+        (section, key), value = assignment.partition("=")[0].split("."), assignment.partition("=")[2]
+        assert key in raw[section]
+        raw[section][key] = yaml.safe_load(value)
+    parse(yaml.safe_dump(raw))
+
+
+def test_the_papers_recipe():
+    words = (REPO / "presets" / "paper.txt").read_text().split()[1::2]
+    raw = yaml.safe_load(COMMITTED)
+    raw["train"] |= {w.partition("=")[0].removeprefix("train."): yaml.safe_load(w.partition("=")[2]) for w in words}
+    train = parse(yaml.safe_dump(raw))["train"]
+    assert (train.optimizer, train.betas, train.lr, train.weight_decay) == ("adam", [0.5, 0.999], 1e-5, 1e-5)
+    assert (train.batch_size, train.epochs, train.samples_per_epoch, train.schedule) == (4, 30, 0, "constant")
+    assert (train.intensity_augmentation, train.frozen_epochs, train.patience, train.precision) == (0, 0, 0, "32")
+
+
+def test_an_unknown_key_is_named():
+    with pytest.raises(ParamsError, match=r"train\.learning_rate"):
+        parse(_with("train", learning_rate=0.1))
+
+
+def test_an_unknown_section_is_named():
+    with pytest.raises(ParamsError, match="unknown section 'trian'"):
+        parse(COMMITTED + "\ntrian: {}\n")
+
+
+def test_a_missing_section_is_named():
+    raw = yaml.safe_load(COMMITTED)
+    del raw["tile"]
+    with pytest.raises(ParamsError, match=r"tile\.window"):
+        parse(yaml.safe_dump(raw))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("epochs", "many"), ("epochs", 0), ("lr", -1e-3), ("optimizer", "sgd"), ("betas", [0.9]), ("batch_size", 1)],
+)
+def test_a_wrong_type_or_value_is_named_with_what_was_found(key, value):
+    with pytest.raises(ParamsError, match=rf"train\.{key}.*found"):
+        parse(_with("train", **{key: value}))
+
+
+def test_all_problems_are_listed_at_once():
+    with pytest.raises(ParamsError) as error:
+        parse(_with("train", epochs=0, lr="fast"))
+    assert "train.epochs" in str(error.value)
+    assert "train.lr" in str(error.value)
+
+
+def test_an_exponent_without_a_dot_is_a_number():
+    text = _with("train").replace("lr: 0.001", "lr: 1e-3")
+    assert yaml.safe_load(text)["train"]["lr"] == "1e-3"  # what PyYAML makes of it
+    assert parse(text)["train"].lr == 0.001
+
+
+def test_precision_is_a_word_however_dvc_writes_it():
+    assert parse(_with("train", precision="32"))["train"].precision == "32"
+    assert parse(_with("train", precision=32))["train"].precision == "32"
+
+
+def test_fractions_must_add_up():
+    with pytest.raises(ParamsError, match="add up to 1"):
+        parse(_with("split", fractions=[0.8, 0.1, 0.2]))
+
+
+def test_a_stage_exits_with_the_message(tmp_path):
+    (tmp_path / "params.yaml").write_text(_with("train", epochs="many"))
+    with pytest.raises(SystemExit, match=r"error: params\.yaml .*\n  train\.epochs"):
+        load("tile", path=tmp_path / "params.yaml")
+
+
+def test_sections_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        parse(COMMITTED)["train"].epochs = 3
