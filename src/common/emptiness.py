@@ -5,7 +5,7 @@ annotations, rules on focus, contrast and border instead. This file ships inside
 safetensors only, and nothing is unpickled. How a filter is fitted: emptiness_fit.py.
 
 Decision, in this order:
-1. a window with more than `border` of its pixels in a black registration border is unusable;
+1. a window with more than the limit (1%) of its pixels in a black registration border is unusable;
 2. a score above zero is cells. The score is the SVM's decision function, or under rules the logarithm of the smaller
    of contrast and sharpness over its limit;
 3. of the rest, a second SVM tells unusable (score below zero) from empty if both were annotated often enough, else
@@ -21,7 +21,6 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 VERDICTS = ("cells", "empty", "unusable")
-BORDER_LIMIT = 0.05  # fraction of pixels without counts from which a window is unusable outright
 CHUNK = 1024
 
 

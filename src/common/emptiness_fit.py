@@ -8,13 +8,14 @@ classes count alike, both as parameters; F1 is given for both classes, cross-val
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from .emptiness import BORDER_LIMIT, VERDICTS, Svm, sharpness
+from .emptiness import VERDICTS, Svm, sharpness
 
 COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 KEY = ["image_id", "y", "x", "size"]
@@ -122,18 +123,27 @@ def f1_scores(truth: np.ndarray, found: np.ndarray, images: np.ndarray, seed: in
     return result
 
 
-def limits(reference: pd.DataFrame) -> dict[str, float]:
+def limits(reference: pd.DataFrame, max_border: float) -> dict[str, float]:
     """Least contrast and sharpness of windows like those of the reference (focus, contrast), and the border limit.
 
     Three robust standard deviations below the median logarithm: nothing is rejected where all windows are alike.
     """
-    found = {"border": BORDER_LIMIT}
+    found = {"border": max_border}
     for name, values in (("contrast", reference["contrast"].to_numpy()), ("sharpness", sharpness(reference))):
         logs = np.log(np.maximum(values, 1e-9))
         middle = np.median(logs)
         spread = 1.4826 * np.median(np.abs(logs - middle))
         found[name] = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
     return found
+
+
+def black_border(frame: np.ndarray) -> np.ndarray:
+    """(H, W) bool: black areas that registration left in an 8-bit frame; dark spots inside cells are none.
+
+    For annotated windows outside the grid, whose counts of zero are not in the table of patches.
+    """
+    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
+    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4] > 0
 
 
 def _refuse(path: Path, table: pd.DataFrame, wrong: pd.Series, column: str, wanted: str) -> None:

@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 LABELS = ("live", "dead", "discarded")
 INITIALISATIONS, RESAMPLES = 10, 200
 BINS, EM_STEPS = 500, 200  # of the bootstrap
-MIN_SEPARATION = 2.0  # Ashman's D: two Gaussians of one width are bimodal from there on (Ashman et al. 1994)
+MAX_OVERLAP = 0.1  # two Gaussians of one width and weight reach it at 2.56 standard deviations between their means
 LEAST = 20  # values below which two components with two parameters each are not worth fitting
 
 
@@ -44,9 +44,12 @@ class Mixture:
         return self._own(self.mean[1] - self.sd[1])
 
     @property
-    def separation(self) -> float:
-        """Ashman's D: the distance of the means in units of the components' joint width."""
-        return float(np.sqrt(2) * (self.mean[1] - self.mean[0]) / np.hypot(*self.sd))
+    def overlap(self) -> float:
+        """Share of patches that the likelier component gets wrong, were the mixture the truth: its Bayes error."""
+        mean, sd, weight = (np.reshape(v, (2, 1)) for v in (self.mean, self.sd, self.weight))
+        x = np.sort((mean + sd * np.linspace(-8, 8, 4001)).ravel())
+        density = weight * np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
+        return float(np.trapezoid(density.min(axis=0), x))
 
     def _own(self, value: float) -> float:
         return float(np.exp(value)) if self.log else float(value)
@@ -61,8 +64,8 @@ def intensities(patches: pd.DataFrame, kind: str) -> pd.Series:
         return patches["mean_pi"].round(6)
     if len(dark := patches.loc[patches["pi_background"] <= 0, "image_id"].unique()):
         raise MixtureError(
-            f"label.intensity background_ratio: the median PI of {len(dark)} images is zero ({', '.join(dark[:5])}), so "
-            "there is no background to divide by; use counts, or remove these images"
+            f"label.intensity background_ratio: the median PI of {len(dark)} images is zero ({', '.join(dark[:5])}), "
+            "so there is no background to divide by; use counts, or remove these images"
         )
     return (patches["mean_pi"] / patches["pi_background"]).round(6)
 
@@ -78,7 +81,8 @@ def fit(values: np.ndarray, log: bool, seed: int) -> Mixture:
         raise MixtureError(f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} intensities are not finite")
     if log and values.min() <= 0:
         raise MixtureError(
-            f"label.log: {np.count_nonzero(values <= 0)} of {len(values)} intensities are not above zero; set label.log to false"
+            f"label.log: {np.count_nonzero(values <= 0)} of {len(values)} intensities are not above zero; "
+            "set label.log to false"
         )
     column = (np.log(values) if log else values).reshape(-1, 1)
     if np.ptp(column) == 0:
@@ -118,8 +122,11 @@ def problems(mixture: Mixture) -> list[str]:
     found = []
     if mixture.live_below >= mixture.dead_above:
         found.append(f"the thresholds cross: live below {mixture.live_below:.6g}, dead above {mixture.dead_above:.6g}")
-    if mixture.separation < MIN_SEPARATION:
-        found.append(f"the components overlap: Ashman's D is {mixture.separation:.2f}, below {MIN_SEPARATION:g}")
+    if mixture.overlap > MAX_OVERLAP:
+        found.append(
+            f"the components overlap: {mixture.overlap:.0%} of the patches lie on the wrong component's side, "
+            f"more than {MAX_OVERLAP:.0%}"
+        )
     if mixture.bic_gain <= 0:
         found.append(f"one component describes the intensities better than two (BIC by {-mixture.bic_gain:.1f})")
     return found

@@ -1,15 +1,18 @@
-"""Figures of the data stages: what the filter saw and did (paper, Fig. 2b), and where the labels come from (2a, 3a, 3b)."""
+"""Figures of the data stages: what the filter did (paper, Fig. 2b), and where the labels come from (2a, 3a, 3b)."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
-from .mixture import Mixture
+if TYPE_CHECKING:
+    from .mixture import Mixture
 
 COLOURS = {
     "cells": "#1b7f79", "empty": "#c8a020", "unusable": "#7a4b94",
@@ -27,14 +30,14 @@ def save_figures(directory: Path, figures: Mapping[str, Figure], synthetic: bool
         if synthetic:
             figure.text(0.995, 0.005, "synthetic data", ha="right", va="bottom", fontsize=9, color="#a00000")
         paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110)
+        figure.savefig(paths[-1], dpi=110, metadata={"Software": None})
     return paths
 
 
-def intensity_histograms(cells: pd.DataFrame, mixture: Mixture, intensity: str, fit_on: str | list[str]) -> Figure:
+def intensity_histograms(cells: pd.DataFrame, mixture: "Mixture", intensity: str, fit_on: str | list[str]) -> Figure:
     """Fig. 3a: per partition, the patches' intensity with the mixture's components and both thresholds.
 
-    cells: partition, intensity. The components are scaled to the partition they were fitted on, and drawn dashed on others.
+    cells: partition, intensity. The components are scaled to each partition, dotted where they were not fitted.
     """
     parts = list(cells.groupby("partition", sort=False))
     figure = Figure(figsize=(7, 0.6 + 3 * len(parts)), layout="constrained")
@@ -56,14 +59,14 @@ def intensity_histograms(cells: pd.DataFrame, mixture: Mixture, intensity: str, 
     return figure
 
 
-def _components(axes: Axes, mixture: Mixture, edges: np.ndarray, count: int, style: str) -> None:
+def _components(axes: Axes, mixture: "Mixture", edges: np.ndarray, count: int, style: str) -> None:
     x = np.linspace(edges[0], edges[-1], 400)
     for name, mean, sd, weight in zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True):
         density = weight * np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
         axes.plot(x, density * count * (edges[1] - edges[0]), style, color=COLOURS[name], label=f"{name} component")
 
 
-def intensity_scatter(cells: pd.DataFrame, mixture: Mixture, intensity: str) -> Figure:
+def intensity_scatter(cells: pd.DataFrame, mixture: "Mixture", intensity: str) -> Figure:
     """Fig. 3b: the intensity of every patch, coloured by its label; cells: partition, intensity, label."""
     parts = list(cells.groupby("partition", sort=False))
     figure = Figure(figsize=(0.6 + 4.2 * len(parts), 4.2) if len(parts) > 1 else (6.5, 4.2), layout="constrained")
@@ -83,8 +86,11 @@ def intensity_scatter(cells: pd.DataFrame, mixture: Mixture, intensity: str) -> 
         axes.axhline(mixture.live_below, color=COLOURS["live"], linestyle="--", linewidth=1)
         axes.axhline(mixture.dead_above, color=COLOURS["dead"], linestyle="--", linewidth=1)
         axes.set(title=partition, xlabel="patch, in the order of the fields", yscale="log" if mixture.log else "linear")
-        axes.legend(fontsize=8, markerscale=3, loc="upper left")
+        axes.legend(fontsize=8, markerscale=3, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.06), frameon=False)
     columns[0].set_ylabel(UNITS[intensity])
+    if mixture.log:
+        columns[0].yaxis.set_major_formatter(ScalarFormatter())
+        columns[0].yaxis.set_minor_formatter(ScalarFormatter())
     return figure
 
 

@@ -152,7 +152,7 @@ def _descend(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray) -> np
 def _candidates(
     shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray, keep: int = 20
 ) -> list[tuple[int, int, int]]:
-    """The most promising exchanges (group, other group or -1, the group's new part), by their exact change in distance."""
+    """The most promising exchanges (group, other group or -1, the group's new part), by their change in distance."""
     weights = 1 / fractions
     pull = weights[:, None] * (_totals(shares, parts, len(fractions)) - fractions[:, None])  # (K, C)
     found = []

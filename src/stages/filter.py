@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..common import emptiness_fit as fitting
 from ..common.backbones import build
-from ..common.emptiness import BORDER_LIMIT, VERDICTS, EmptyFilter, decide
+from ..common.emptiness import VERDICTS, EmptyFilter, decide
 from ..common.imaging import bright_field_measures
 from ..common.inference import embed
 from ..common.params import Filter, load
@@ -33,7 +33,7 @@ def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFra
     measured = patches[MEASURES].reindex(merged["place"]).set_axis(merged.index)
     for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
         frame = np.asarray(store.brightfield(image_id))
-        found = bright_field_measures(frame, frame == 0, part[["y", "x", "size"]].to_numpy(np.int64))
+        found = bright_field_measures(frame, fitting.black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64))
         measured.loc[part.index, MEASURES] = np.column_stack([found[name] for name in MEASURES])
     return merged.join(measured)
 
@@ -41,12 +41,13 @@ def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFra
 def fit(
     table: pd.DataFrame, features: np.ndarray, reference: pd.DataFrame, params: Filter, source: dict
 ) -> EmptyFilter:
-    """The filter of annotated windows (verdict and measures) and their features (N, D): an SVM, or rules with too few."""
+    """The filter of annotated windows (verdict, measures) and their features (N, D): an SVM, or rules with too few."""
     cells = (table["verdict"] == "cells").to_numpy()
     facts = {"arch": params.arch, "classes": list(VERDICTS), "weights": source, "annotations": tally(table["verdict"])}
     if min(cells.sum(), (~cells).sum()) < fitting.LEAST_ROWS:
-        return EmptyFilter({"method": "rules", **facts, "limits": fitting.limits(reference)})
-    facts |= {"kernel": params.kernel, "svm": params.svm, "C": params.C, "limits": fitting.limits(table[cells])}
+        return EmptyFilter({"method": "rules", **facts, "limits": fitting.limits(reference, params.max_border)})
+    facts |= {"kernel": params.kernel, "svm": params.svm, "C": params.C}
+    facts["limits"] = fitting.limits(table[cells], params.max_border)
     options = {"kernel": params.kernel, "C": params.C}
     machine = fitting.fit_svm(features, cells, one_class=params.svm == "one_class", **options)
     empty = (table["verdict"] == "empty").to_numpy()
@@ -57,7 +58,7 @@ def fit(
 
 
 def quality(table: pd.DataFrame, features: np.ndarray, chosen: EmptyFilter, params: Filter) -> dict:
-    """F1 of both classes with intervals over images: cross-validated for an SVM; of the rules as they stand otherwise."""
+    """F1 of both classes with intervals over images: cross-validated for an SVM, of the rules as they stand else."""
     cells = (table["verdict"] == "cells").to_numpy()
     images = table["image_id"].to_numpy()
     if chosen.cells is None:
@@ -93,9 +94,9 @@ def run() -> dict:
     features = embed(build(params.arch, weights / "model.safetensors"), store, windows)
     annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
 
-    bordered = annotated["border"] > BORDER_LIMIT  # the border rule decides these: an SVM would get credit for nothing
+    bordered = annotated["border"] > params.max_border  # a rule decides these: the SVM must get no credit for them
     table = annotated[~bordered].reset_index(drop=True)
-    chosen = fit(table, features[table["place"]], patches[patches["border"] <= BORDER_LIMIT], params, source)
+    chosen = fit(table, features[table["place"]], patches[patches["border"] <= params.max_border], params, source)
     left_out = matched.left_out | {"border": int(bordered.sum())}
     chosen.facts["annotations_left_out"] = left_out
     directory = MODELS / "filter"
@@ -139,7 +140,7 @@ def draw(
         "dropped": contact_sheet(store, patches[patches["verdict"] != "cells"], "dropped", **sample),
         "kept": contact_sheet(store, patches[patches["verdict"] == "cells"], "kept", **sample),
         "boundary": contact_sheet(
-            store, patches[patches["border"] <= BORDER_LIMIT], "nearest the boundary", nearest=True, **sample
+            store, patches[patches["border"] <= params.max_border], "nearest the boundary", nearest=True, **sample
         ),
     }
 
@@ -160,16 +161,15 @@ def _report(metrics: dict, figures: list) -> None:
             print(f"filter: annotated windows left out: {count} {reason.replace('_', ' ')}")
     if metrics["method"] == "rules":
         print(
-            f"filter: fewer than {fitting.LEAST_ROWS} windows of cells or of not cells are annotated, so focus, contrast and "
-            "border rules decide instead of the SVM; annotate more windows for the paper's filter"
+            f"filter: fewer than {fitting.LEAST_ROWS} windows of cells or of not cells are annotated, so focus, "
+            "contrast and border rules decide instead of the SVM; annotate more windows for the paper's filter"
         )
     how = "cross-validated by image" if metrics["method"] == "svm" else "of the rules on the annotated windows"
     for name in ("cells", "not_cells"):
         if metrics[f"f1_{name}"] is not None:
             low, high = metrics[f"f1_{name}_interval_95"]
-            print(
-                f"filter: F1 of {name} {metrics[f'f1_{name}']:.3f} ({low:.3f} to {high:.3f}), {how}; the paper: {PAPER_F1}"
-            )
+            found = f"{metrics[f'f1_{name}']:.3f} ({low:.3f} to {high:.3f}), {how}"
+            print(f"filter: F1 of {name} {found}; the paper (class not stated): {PAPER_F1}")
     for partition, part in metrics["verdicts"].items():
         print(f"filter: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items()))
     print(f"filter: {len(figures)} figures in {REPORTS / 'filter'}")

@@ -47,9 +47,10 @@ def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: L
         raise mixtures.MixtureError(
             f"the mixture of {label.intensity}{' (log)' if label.log else ''} does not separate live from dead: "
             f"{'; '.join(found)}. Components: {mixtures.describe(mixture)}. Counts: {json.dumps(counts)}. "
-            f"Look at {REPORTS.name}/label/fig3a_histograms.png. To change: label.intensity background_ratio if exposure "
-            "differs between images, label.log if the bright component has a long tail, label.fit_on if a partition "
-            "holds both classes in balance, dataset.partitions without one that holds a single class, or label.min_class"
+            f"Look at {REPORTS.name}/label/fig3a_histograms.png. To change: label.intensity background_ratio if "
+            "exposure differs between images, label.log if the bright component has a long tail, label.fit_on if a "
+            "partition holds both classes in balance, dataset.partitions without one that holds a single class, "
+            "or label.min_class"
         )
 
 
@@ -67,7 +68,7 @@ def thresholds(
         "components_unit": f"natural logarithm of {unit}" if label.log else unit,
         "fit_on": label.fit_on, "fitted_patches": used, "components": components,
         "live_below": mixture.live_below, "dead_above": mixture.dead_above, "interval_95": interval,
-        "separation": mixture.separation, "counts": counts, "verdicts": verdicts,
+        "overlap": mixture.overlap, "counts": counts, "verdicts": verdicts,
     }  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def run() -> dict[str, float]:
         },
         synthetic,
     )
-    metrics = {key: record[key] for key in ("live_below", "dead_above", "interval_95", "separation", "counts")}
+    metrics = {key: record[key] for key in ("live_below", "dead_above", "interval_95", "overlap", "counts")}
     METRICS.mkdir(exist_ok=True)
     (METRICS / "label.json").write_text(json.dumps(metrics, indent=2) + "\n")
     _report(record, cells)

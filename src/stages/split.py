@@ -45,7 +45,7 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame, partition: str, record: dict) -> None:
-    """Raises SplitError if a holdout split, or a K-fold round's training patches, lack a class; names one-class folds."""
+    """Raises SplitError if a holdout split, or a K-fold round's training patches, lack a class; names folds of one."""
     kfold = record["scheme"] == "kfold"
     for part in rounds(table, record):
         for name in ("train",) if kfold else NAMES:
@@ -56,9 +56,7 @@ def check(table: pd.DataFrame, partition: str, record: dict) -> None:
                     f"{json.dumps(record['counts'][partition])}{_help(class_counts(table), kfold)}"
                 )
     if kfold and (bare := [k for k, c in record["counts"][partition].items() if not c["live"] or not c["dead"]]):
-        print(
-            f"split: {partition}: {', '.join(bare)} hold one class only, so their own AUC is undefined; pooled scores are not affected"
-        )
+        print(f"split: {partition}: {', '.join(bare)} hold one class only: no AUC of their own, pooled scores stand")
 
 
 def tally(table: pd.DataFrame) -> dict[str, dict[str, int]]:
