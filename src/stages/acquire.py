@@ -22,11 +22,12 @@ from ..common.sources.field import Field, SourceError
 
 def read_fields(fields: Sequence[Field], limits: intake.Limits, workers: int) -> list[intake.Outcome]:
     """Reads, checks and writes the fields on `workers` processes; the result does not depend on their number."""
-    entries = Parallel(n_jobs=workers)(delayed(intake.expand)(entry) for entry in fields)
-    entries = intake.refuse_same_ids(entry for several in entries for entry in several)
-    jobs = (delayed(intake.take)(entry, RAW, limits) for entry in entries)
-    outcomes = Parallel(n_jobs=workers, return_as="generator")(jobs)
-    return intake.refuse_same_pixels(list(tqdm(outcomes, "acquire", total=len(entries), unit="field")), RAW)
+    parallel = Parallel(n_jobs=workers, return_as="generator")
+    several = parallel(delayed(intake.expand)(entry) for entry in fields)
+    entries = [entry for held in tqdm(several, "open", total=len(fields), unit="file", leave=False) for entry in held]
+    jobs = [delayed(intake.take)(entry, RAW, limits) for entry in intake.refuse_same_ids(entries)]
+    outcomes = list(tqdm(parallel(jobs), "acquire", total=len(jobs), unit="field"))
+    return intake.refuse_same_pixels(outcomes, RAW)
 
 
 def write_tables(outcomes: Sequence[intake.Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -224,6 +224,13 @@ def test_hidden_files_are_no_images(tmp_path):
     assert folder.image_files(tmp_path) == ["a.tif", "c/d.PNG"]
 
 
+def test_linked_folders_are_entered_once(tmp_path):
+    touch(tmp_path, "store/1.tif", "lab/2.tif")
+    (tmp_path / "lab/run").symlink_to(tmp_path / "store")
+    (tmp_path / "store/loop").symlink_to(tmp_path / "lab")
+    assert folder.image_files(tmp_path / "lab") == ["2.tif", "run/1.tif"]
+
+
 # --- fields
 
 

@@ -223,3 +223,48 @@ def test_a_single_plane_of_a_series_that_lies_in_several_files(tmp_path):
         plane = save(tmp_path, f"{name}.tif", STACK[channel], description=xml, metadata=None)
         image, size = read_plane(plane)
         assert np.array_equal(image, STACK[channel]) and size == 0.5
+
+
+def test_one_position_of_a_series_over_several_files(tmp_path):
+    """Micro-Manager also writes one file a position, in which OME metadata names the other positions' files."""
+    images = "".join(
+        f'<Image ID="Image:{p}"><Pixels ID="Pixels:{p}" DimensionOrder="XYCZT" Type="uint16" SizeX="50" SizeY="40" '
+        'SizeC="2" SizeZ="1" SizeT="1"><Channel ID="Channel:0:0" Name="BF"/><Channel ID="Channel:0:1" Name="PI"/>'
+        + "".join(
+            f'<TiffData FirstC="{c}" IFD="{c}" PlaneCount="1">'
+            f'<UUID FileName="pos{p}.tif">urn:uuid:{p}</UUID></TiffData>'
+            for c in (0, 1)
+        )
+        + "</Pixels></Image>"
+        for p in (0, 1)
+    )
+    for position in (0, 1):
+        xml = (
+            '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:{position}">{images}</OME>'
+        )
+        pages = MOVIE[position, :2]
+        plane = save(tmp_path, f"pos{position}.tif", pages, description=xml, metadata=None, photometric="minisblack")
+        assert np.array_equal(read_plane(at(plane, channel="PI"))[0], MOVIE[position, 1])
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("axes", ["CYX", "YXC"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_byte_order_of_the_file_does_not_show(tmp_path, byteorder, axes, compression):
+    image = np.ascontiguousarray(np.moveaxis(STACK, 0, 2)) if axes == "YXC" else STACK
+    options = {"photometric": "rgb" if axes == "YXC" else "minisblack", "metadata": None, "compression": compression}
+    found, _ = read_plane(at(save(tmp_path, "a.tif", image, byteorder=byteorder, **options), channel=1, axes=axes))
+    assert found.dtype == np.uint16 and np.array_equal(found, STACK[1])
+
+
+def test_separate_images_and_unread_compression_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "two.tif") as out:
+        for shape in ((40, 50), (20, 30)):
+            out.write(np.ones(shape, np.uint16), metadata=None)
+    with pytest.raises(Refused, match="holds 2 separate images: save one field a file"):
+        read_plane(Plane(tmp_path / "two.tif", "two.tif"))
+    colour = np.moveaxis(STACK, 0, 2).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "lzw.tif"), colour, [cv2.IMWRITE_TIFF_COMPRESSION, 5])
+    with pytest.raises(Refused, match="save it uncompressed"):
+        read_plane(Plane(tmp_path / "lzw.tif", "lzw.tif", 0, "YXC"))

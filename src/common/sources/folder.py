@@ -7,6 +7,7 @@ brightfield_channel, pi_channel. Pattern: a regular expression whose named group
 
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -58,14 +59,25 @@ def find(folder: Path, layout: Layout) -> Found:
 
 def image_files(folder: Path) -> list[str]:
     """Every image of the folder and below, readable or not, as sorted relative paths; hidden ones are left out."""
-    suffixes = {*READABLE, *CONVERT}
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    return [path.as_posix() for path in _files(folder) if path.suffix.lower() in {*READABLE, *CONVERT}]
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a folder but hidden ones, relative to it; linked folders are entered too, each once."""
+    found, entered = [], set()
+    for root, below, names in os.walk(folder, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
+        if (real := os.path.realpath(root)) in entered:
+            below.clear()
+            continue
+        entered.add(real)
+        found += [Path(root, name).relative_to(folder) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def describe(folder: Path) -> str:
     """What lies in a folder: how many files of each kind, and for some subfolders how many and their first names."""
-    paths = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    paths = _files(folder)
     if not paths:
         return f"{folder} holds no files"
     kinds = Counter(path.suffix.lower() or "no suffix" for path in paths)

@@ -21,6 +21,7 @@ CONVERT = {
     ".nd2": "Nikon", ".czi": "Zeiss", ".lif": "Leica", ".oib": "Olympus", ".oif": "Olympus", ".vsi": "Olympus",
     ".ims": "Imaris", ".lsm": "Zeiss", ".dv": "DeltaVision", ".zvi": "Zeiss", ".nrrd": "NRRD", ".h5": "HDF5",
 }  # fmt: skip
+COMPRESSED = "compressed in a way that is not read: save it uncompressed, or with deflate (zip)"
 READABLE = (".tif", ".tiff", ".png")
 
 
@@ -84,6 +85,8 @@ def opened(plane: Plane) -> Iterator[Stack]:
     except Exception as error:  # decoders raise anything on damaged bytes
         if isinstance(error, Refused) and not heard:
             raise
+        if "imagecodecs" in str(error):
+            raise Refused("unreadable", COMPRESSED, plane.name) from None
         detail = f"damaged or truncated ({heard[0] if heard else error})"
         raise Refused("unreadable", detail, plane.name) from None
     finally:
@@ -114,16 +117,21 @@ def _png(plane: Plane) -> Iterator[Stack]:
 
 @contextmanager
 def _tiff(plane: Plane) -> Iterator[Stack]:
-    with tifffile.TiffFile(plane.file, _multifile=False) as tif:
-        present = [s for s in tif.series if any(page is not None for page in s.pages)]
-        if len(present) != 1:
-            raise Refused("axes", f"holds {len(present)} images of different shape: save one field a file", plane.name)
-        series = present[0]
-        if tif.is_ome and len(tif.pages) == 1:  # its metadata may describe a series spread over other files
-            series = tifffile.TiffPageSeries([tif.pages.first], kind="page")
+    with tifffile.TiffFile(plane.file) as tif:
+        series = _series(tif, plane)
         axes = _axes(plane, series.axes, series.shape)
         names, size = channel_names(tif), pixel_size(tif, plane.name)
         yield Stack(axes, series.shape, lambda index: _take(series, axes, index, plane), names, size)
+
+
+def _series(tif: tifffile.TiffFile, plane: Plane) -> tifffile.TiffPageSeries:
+    """The one image of a file; OME metadata may name further ones, or parts of it, that lie in other files."""
+    if tif.is_ome and len(tif.pages) == 1:
+        return tifffile.TiffPageSeries([tif.pages.first], kind="page")
+    here = [s for s in tif.series if any(page is not None and page.parent is tif for page in s.pages)]
+    if len(here) != 1:
+        raise Refused("axes", f"holds {len(here)} separate images: save one field a file", plane.name)
+    return here[0]
 
 
 def _axes(plane: Plane, stated: str, shape: tuple[int, ...]) -> str:
@@ -151,7 +159,7 @@ def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...], pl
     if page is None:
         raise Refused("unreadable", "a page that the metadata names is missing", plane.name)
     end = max((a + b for a, b in zip(page.dataoffsets, page.databytecounts)), default=0)
-    if end > plane.file.stat().st_size:
+    if end > page.parent.filehandle.size:
         raise Refused("unreadable", "truncated: the file ends before its pixels do", plane.name)
     try:
         return page.asarray()
@@ -165,7 +173,7 @@ def _by_opencv(plane: Plane, page: int) -> np.ndarray:
     """A page in a compression (such as LZW) that tifffile reads with a further package only."""
     done, images = cv2.imreadmulti(str(plane.file), page, 1, flags=cv2.IMREAD_UNCHANGED)
     if not done or images[0].ndim != 2:
-        raise Refused("unreadable", "compressed in a way that is not read: save it uncompressed", plane.name)
+        raise Refused("unreadable", COMPRESSED, plane.name)
     return images[0]
 
 
