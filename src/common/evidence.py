@@ -1,10 +1,13 @@
-"""Evidence for the gates from the folders of data/: tables with `what` (the row in words) and `images` (ids).
+"""Evidence for the gates: tables read from a folder of data/, or counted from them; no pixels are opened.
 
-Each function reads one folder, or judges one table of it; none opens pixels.
+Every table has the columns `what` (the row in words) and `images` (ids joined by ", "). READ gives the tables as they
+lie in the folder, DETAIL what can be counted once their columns are known to be there, `found` among it: the counts
+that a report shows beside the expectations.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,106 +15,124 @@ import pandas as pd
 import tifffile
 
 from . import leakage
+from .coverage import coverage
 from .tables import TEXT, existing
 
 Tables = dict[str, pd.DataFrame]
+Names = Sequence[str]
 
 
-def raw(folder: Path, partitions: Sequence[str]) -> Tables:
-    """images, rejected, pixels (per digest), files (per image), partitions (fields of each)."""
-    kinds = dict.fromkeys(TEXT, "str")
-    images = _named(_chosen(pd.read_csv(existing(folder / "images.csv"), dtype=kinds), partitions))
-    rejected = pd.read_csv(existing(folder / "rejected.csv"), dtype="str")
-    same = rejected["image_id"] + " has the pixels of " + rejected["duplicate_of"]
-    both = rejected["image_id"] + ", " + rejected["duplicate_of"].fillna("")
-    rejected = rejected.assign(what=same.fillna("refused"), images=both)
-    return {"images": images, "rejected": rejected, "partitions": _counted(images, partitions, "fields")}
-
-
-def raw_details(tables: Tables, folder: Path) -> Tables:
-    """What needs the columns of images.csv to be there."""
-    images = tables["images"]
-    shared = [_shared(images, f"{channel}_sha256", f"{name} pixels") for channel, name in (("brightfield", "bright-field"), ("pi", "PI"))]
-    return {"pixels": pd.concat(shared, ignore_index=True), "files": _files(images, folder)}
-
-
-def patches(folder: Path, partitions: Sequence[str]) -> Tables:
-    """patches, frames, partitions (windows of each)."""
-    frames = _named(_chosen(pd.read_parquet(existing(folder / "frames.parquet")), partitions))
-    windows = _named(_chosen(pd.read_parquet(existing(folder / "patches.parquet")), partitions), "patch_id")
-    return {"patches": windows, "frames": frames, "partitions": _counted(windows, partitions, "windows")}
-
-
-def patches_details(tables: Tables, folder: Path) -> Tables:
-    """coverage: per frame the pixels in no window, outside frames, and what the shards hold."""
-    windows, frames = tables["patches"], tables["frames"]
-    by_image = dict(list(windows.groupby("image_id", sort=False)))
-    stray = windows[~windows["image_id"].isin(frames["image_id"])]
-    rows = [_coverage(frame, by_image.get(frame["image_id"], windows.iloc[:0])) for frame in frames.to_dict("records")]
-    lengths = {path.name: np.load(path, mmap_mode="r").size for path in sorted(folder.glob("brightfield-*.npy"))}
-    held = [lengths.get(f"brightfield-{f.shard:03d}.npy", 0) - f.offset - f.height * f.width for f in frames.itertuples()]
-    return {"coverage": pd.DataFrame(rows).assign(pixels_left=held), "stray": _totals("windows of no frame", stray)}
-
-
-def labels(folder: Path, partitions: Sequence[str]) -> Tables:
-    """labels, and thresholds as one row."""
-    table = _named(_chosen(pd.read_parquet(existing(folder / "labels.parquet")), partitions), "patch_id")
-    record = json.loads(existing(folder / "thresholds.json").read_text())
-    return {"labels": table, "thresholds": _thresholds(record), "partitions": _counted(table, partitions, "labels"), "record": record}
-
-
-def labels_details(tables: Tables, partitions: Sequence[str]) -> Tables:
-    """consistent: labels against thresholds; classes and verdicts: counts and fractions per partition."""
-    table, record = tables["labels"], tables["record"]
-    low, high = record["live_below"], record["dead_above"]
-    due = np.select([table["intensity"] < low, table["intensity"] > high], ["live", "dead"], "discarded")
-    what = table["patch_id"] + " is " + table["label"] + " at " + table["intensity"].map("{:g}".format)
-    agrees = (table["label"] == due).astype(int)
-    return {
-        "labels": table.assign(what=what, agrees=agrees),
-        "classes": _classes(table, record, partitions),
-        "verdicts": _verdicts(table, record, partitions),
-    }
-
-
-def splits(folder: Path, partitions: Sequence[str]) -> Tables:
-    """splits (with `part`), frames, and the record split.json."""
-    record = json.loads(existing(folder / "split.json").read_text())
-    table = _named(_chosen(pd.read_parquet(existing(folder / "splits.parquet")), partitions), "patch_id")
-    frames = _named(_chosen(pd.read_parquet(existing(folder / "frames.parquet")), partitions))
-    return {"splits": table, "frames": frames, "partitions": _counted(table, partitions, "patches"), "record": record}
-
-
-def splits_details(tables: Tables, partitions: Sequence[str]) -> Tables:
-    """Everything about leaks and balance (`leakage`)."""
-    table = tables["splits"].assign(part=leakage.parts(tables["splits"]))
-    frames, record = tables["frames"], tables["record"]
-    table["what"] = table["patch_id"] + " in '" + table["part"] + "'"
-    images = leakage.by_image(table)
-    return {
-        "splits": table,
-        "groups": leakage.by_group(table),
-        "images": images.assign(described=images["image_id"].isin(frames["image_id"]).astype(int)),
-        "pixels": leakage.by_pixels(table, frames),
-        "twins": leakage.twins(table, frames),
-        "balance": leakage.balance(table, record, partitions),
-        "training": leakage.training(table, record, partitions),
-        "partitions": _recorded(table, record, partitions),
-    }
-
-
-def gaps(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def gaps(table: pd.DataFrame, columns: Names) -> pd.DataFrame:
     """One row per column: how many of its values are missing."""
     rows = []
     for column in columns:
         lost = table[table[column].isna()] if column in table else table
         rows.append({"what": f"{column}: {len(lost)} missing", "images": _joined(lost), "missing": len(lost)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["what", "images", "missing"])
 
 
-def _chosen(table: pd.DataFrame, partitions: Sequence[str]) -> pd.DataFrame:
-    """The rows of the partitions asked for; without a column `partition` (the gate will say so), all."""
-    return table[table["partition"].isin(list(partitions))].reset_index(drop=True) if "partition" in table else table
+def read_raw(folder: Path, partitions: Names) -> Tables:
+    """images.csv and rejected.csv."""
+    images = _own(pd.read_csv(existing(folder / "images.csv"), dtype=dict.fromkeys(TEXT, "str")), partitions)
+    rejected = _named(pd.read_csv(existing(folder / "rejected.csv"), dtype="str"))
+    if {"image_id", "duplicate_of"} <= set(rejected):
+        first = rejected["duplicate_of"].fillna("")
+        rejected["what"] = rejected["image_id"] + " has the pixels of " + first
+        rejected["images"] = rejected["image_id"] + ", " + first
+    return {"images": images, "rejected": rejected, "partitions": _counted(images, partitions, "fields")}
+
+
+def raw(tables: Tables, folder: Path, partitions: Names) -> Tables:
+    """pixels: ids per digest; files: missing or misshapen ones per image."""
+    images = tables["images"]
+    channels = {"brightfield_sha256": "bright-field", "pi_sha256": "PI"}
+    pixels = [_shared(images, column, name) for column, name in channels.items()]
+    found = images.groupby("partition").agg(
+        fields=("image_id", "size"), experiments=("experiment", "nunique"), wells=("well", "nunique"),
+        smallest_px=("height", "min"), largest_px=("width", "max"),
+    )  # fmt: skip
+    pixels = pd.concat(pixels, ignore_index=True)
+    return {"pixels": pixels, "files": _files(images, folder), "found": found.reset_index()}
+
+
+def read_patches(folder: Path, partitions: Names) -> Tables:
+    """patches.parquet and frames.parquet."""
+    windows = _own(pd.read_parquet(existing(folder / "patches.parquet")), partitions, "patch_id")
+    frames = _own(pd.read_parquet(existing(folder / "frames.parquet")), partitions)
+    return {"patches": windows, "frames": frames, "partitions": _counted(windows, partitions, "windows")}
+
+
+def patches(tables: Tables, folder: Path, partitions: Names) -> Tables:
+    """coverage: per frame; stray: windows of no frame."""
+    windows, frames = tables["patches"], tables["frames"]
+    lost = windows[~windows["image_id"].isin(frames["image_id"])]
+    stray = {"what": f"{len(lost)} windows of no frame", "images": _joined(lost), "count": len(lost)}
+    found = windows.groupby("partition").agg(windows=("patch_id", "size"))
+    edges = frames.groupby("partition")[["remainder_right", "remainder_bottom"]].max().add_suffix("_px")
+    found = frames.groupby("partition").agg(fields=("image_id", "size")).join(found).join(edges)
+    return {"coverage": coverage(windows, frames, folder), "stray": pd.DataFrame([stray]), "found": found.reset_index()}
+
+
+def read_labels(folder: Path, partitions: Names) -> Tables:
+    """labels.parquet and thresholds.json (as `record`)."""
+    table = _own(pd.read_parquet(existing(folder / "labels.parquet")), partitions, "patch_id")
+    record = json.loads(existing(folder / "thresholds.json").read_text())
+    return {"labels": table, "record": record, "partitions": _counted(table, partitions, "labels")}
+
+
+def labels(tables: Tables, folder: Path, partitions: Names) -> Tables:
+    """labels with `agrees`; thresholds in order; classes and verdicts: counts and fractions per partition."""
+    table, record = tables["labels"], tables["record"]
+    low, high = record["live_below"], record["dead_above"]
+    due = np.select([table["intensity"] < low, table["intensity"] > high], ["live", "dead"], "discarded")
+    what = table["patch_id"] + " is " + table["label"] + " at " + table["intensity"].map("{:g}".format)
+    table = table.assign(what=what, agrees=(table["label"] == due).astype(int))
+    classes = _records(_classes(table, record, partition) for partition in partitions)
+    verdicts = _records(_verdicts(table, record, partition) for partition in partitions)
+    shown = ["partition", "live", "dead", "discarded_patches", "live_fraction"]
+    found = classes[shown].merge(verdicts[["partition", "cells_fraction"]], on="partition")
+    thresholds = _thresholds(record)
+    return {"labels": table, "thresholds": thresholds, "classes": classes, "verdicts": verdicts, "found": found}
+
+
+def read_splits(folder: Path, partitions: Names) -> Tables:
+    """splits.parquet, frames.parquet and split.json (as `record`)."""
+    table = _own(pd.read_parquet(existing(folder / "splits.parquet")), partitions, "patch_id")
+    frames = _own(pd.read_parquet(existing(folder / "frames.parquet")), partitions)
+    record = json.loads(existing(folder / "split.json").read_text())
+    return {"splits": table, "frames": frames, "record": record, "partitions": _counted(table, partitions, "patches")}
+
+
+def splits(tables: Tables, folder: Path, partitions: Names) -> Tables:
+    """Everything about leaks and balance (`leakage`), and the patches beside those that split.json counts."""
+    frames, record = tables["frames"], tables["record"]
+    table = tables["splits"].assign(part=leakage.parts(tables["splits"]))
+    table["what"] = table["patch_id"] + " in '" + table["part"] + "'"
+    images = leakage.by_image(table)
+    copies, again = leakage.twins(table, frames)
+    balance = leakage.balance(table, record, partitions)
+    return {
+        "splits": table,
+        "groups": leakage.by_group(table),
+        "images": images.assign(described=images["image_id"].isin(frames["image_id"]).astype(int)),
+        "pixels": leakage.by_pixels(table, frames),
+        "copies": copies,
+        "again": again,
+        "balance": balance,
+        "training": leakage.training(table, record, partitions),
+        "partitions": _records(_recorded(table, record, partition) for partition in partitions),
+        "found": balance[["partition", "part", "groups", "fields", "live", "dead", "live_fraction"]],
+    }
+
+
+READ = {"raw": read_raw, "patches": read_patches, "labels": read_labels, "splits": read_splits}
+DETAIL = {"raw": raw, "patches": patches, "labels": labels, "splits": splits}
+
+
+def _own(table: pd.DataFrame, partitions: Names, name: str = "image_id") -> pd.DataFrame:
+    """The rows of the partitions asked for (all, if the column is lacking: a gate says so), named."""
+    chosen = table["partition"].isin(list(partitions)) if "partition" in table else slice(None)
+    return _named(table[chosen].reset_index(drop=True), name)
 
 
 def _named(table: pd.DataFrame, column: str = "image_id") -> pd.DataFrame:
@@ -123,20 +144,21 @@ def _joined(table: pd.DataFrame) -> str:
     return ", ".join(dict.fromkeys(table["image_id"].astype("str"))) if "image_id" in table else ""
 
 
-def _totals(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame([{"what": f"{len(table)} {name}", "images": _joined(table), "count": len(table)}])
+def _records(rows) -> pd.DataFrame:
+    return pd.DataFrame(list(rows)).assign(images="")
 
 
-def _counted(table: pd.DataFrame, partitions: Sequence[str], unit: str) -> pd.DataFrame:
+def _counted(table: pd.DataFrame, partitions: Names, unit: str) -> pd.DataFrame:
     counts = table["partition"].value_counts() if "partition" in table else {}
-    rows = [{"partition": p, "what": f"{p}: {counts.get(p, 0)} {unit}", "images": "", "count": int(counts.get(p, 0))} for p in partitions]
-    return pd.DataFrame(rows)
+    rows = ((name, int(counts.get(name, 0))) for name in partitions)
+    return _records({"partition": name, "what": f"{name}: {count} {unit}", "count": count} for name, count in rows)
 
 
 def _shared(images: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
     rows = []
     for digest, same in images.groupby(column, sort=False):
-        rows.append({"what": f"{name} {digest[:12]} under {len(same)} ids", "images": _joined(same), "ids": len(same)})
+        what = f"{name} pixels {str(digest)[:12]} of {_joined(same)}"
+        rows.append({"what": what, "images": _joined(same), "ids": len(same)})
     return pd.DataFrame(rows, columns=["what", "images", "ids"])
 
 
@@ -144,10 +166,11 @@ def _files(images: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Per image: how many of its two files are missing, and how many have another shape than images.csv says."""
     rows = []
     for image in images.to_dict("records"):
-        found = {name: _shape(folder / str(image[name])) for name in ("brightfield", "pi")}
-        missing = [str(image[name]) for name, shape in found.items() if shape is None]
-        other = [f"{image[n]} {s}" for n, s in found.items() if s and s != (image["height"], image["width"])]
-        what = f"{image['image_id']}: " + ("; ".join([*(f"no {m}" for m in missing), *other]) or "both channels")
+        shapes = {image[name]: _shape(folder / str(image[name])) for name in ("brightfield", "pi")}
+        missing = [f"no {file}" for file, shape in shapes.items() if shape is None]
+        due = (image["height"], image["width"])
+        other = [f"{file} is {shape}, not {due}" for file, shape in shapes.items() if shape and shape != due]
+        what = f"{image['image_id']}: {'; '.join(missing + other) or 'both channels'}"
         rows.append({"what": what, "images": image["image_id"], "missing": len(missing), "misshapen": len(other)})
     return pd.DataFrame(rows, columns=["what", "images", "missing", "misshapen"])
 
@@ -161,75 +184,37 @@ def _shape(path: Path) -> tuple[int, ...] | None:
         return None
 
 
-def _coverage(frame: Mapping, windows: pd.DataFrame) -> dict:
-    """Pixels of one frame in no window: at its right and bottom edge, elsewhere, and what of it was not reported."""
-    height, width = int(frame["height"]), int(frame["width"])
-    y, x, size = (windows[name].to_numpy(np.int64) for name in ("y", "x", "size"))
-    outside = int(np.count_nonzero((y < 0) | (x < 0) | (y + size > height) | (x + size > width)))
-    right, bottom = width - int((x + size).max(initial=0)), height - int((y + size).max(initial=0))
-    inner = _uncovered(y, x, size, height - bottom, width - right) if len(windows) else height * width
-    strides = [int(step.min()) for step in (np.diff(np.unique(y)), np.diff(np.unique(x))) if step.size]
-    limit = min(strides, default=int(size.min(initial=height)))
-    reported = abs(right - int(frame["remainder_right"])) + abs(bottom - int(frame["remainder_bottom"]))
-    what = f"{frame['image_id']}: {len(windows)} windows, {inner} px in none, {right} px left at the right, {bottom} at the bottom"
+def _thresholds(record: Mapping) -> pd.DataFrame:
+    """The step between each two of live mean, live_below, dead_above and dead mean, in the intensity's own unit."""
+    parts = {part["name"]: part for part in record["components"]}
+    live, dead = (parts[name].get("median", parts[name]["mean"]) for name in ("live", "dead"))
+    names = "live mean", "live_below", "dead_above", "dead mean"
+    steps = pairwise(zip(names, (live, record["live_below"], record["dead_above"], dead), strict=True))
+    return _records({"what": f"{a} {u:g}, {b} {v:g}", "rise": float(v - u)} for (a, u), (b, v) in steps)
+
+
+def _classes(table: pd.DataFrame, record: Mapping, partition: str) -> dict:
+    found = table.loc[table["partition"] == partition, "label"].value_counts()
+    live, dead, rest = counts = [int(found.get(name, 0)) for name in ("live", "dead", "discarded")]
+    noted = [record["counts"].get(partition, {}).get(name, 0) for name in ("live", "dead", "discarded")]
     return {
-        "what": what, "images": frame["image_id"], "outside": outside, "inner": inner,
-        "excess": max(right, bottom) - limit, "unreported": reported, "windows": len(windows),
+        "partition": partition, "what": f"{partition}: {live} live, {dead} dead, {rest} discarded",
+        "live": live, "dead": dead, "discarded_patches": rest, "live_fraction": live / max(live + dead, 1),
+        "smallest": min(live, dead), "minority": min(live, dead) / max(live + dead, 1),
+        "discarded": rest / max(sum(counts), 1), "differ": int(counts != noted),
     }  # fmt: skip
 
 
-def _uncovered(y: np.ndarray, x: np.ndarray, size: np.ndarray, height: int, width: int) -> int:
-    """Pixels of a (height, width) area in no window; counted on the grid that the windows' edges make."""
-    rows, cols = np.unique([0, height, *y, *(y + size)]), np.unique([0, width, *x, *(x + size)])
-    seen = np.zeros((len(rows), len(cols)), bool)
-    for top, left, extent in zip(y, x, size, strict=True):
-        ends = np.searchsorted(rows, [top, top + extent]), np.searchsorted(cols, [left, left + extent])
-        seen[slice(*ends[0]), slice(*ends[1])] = True
-    heights, widths = np.diff(np.append(rows, height)), np.diff(np.append(cols, width))
-    return int((~seen * np.outer(np.maximum(heights, 0), np.maximum(widths, 0))).sum())
+def _verdicts(table: pd.DataFrame, record: Mapping, partition: str) -> dict:
+    counts = record["verdicts"].get(partition, {})
+    cells, held = counts.get("cells", 0), int((table["partition"] == partition).sum())
+    what = f"{partition}: {', '.join(f'{n} {name}' for name, n in counts.items()) or 'no verdicts'}; {held} labels"
+    rate = round(cells / max(sum(counts.values()), 1), 6)
+    return {"partition": partition, "what": what, "cells_fraction": rate, "differ": abs(cells - held)}
 
 
-def _thresholds(record: Mapping) -> pd.DataFrame:
-    """Thresholds and component means on one scale, in their proper order, as distances that should be above zero."""
-    parts = {part.get("name"): part for part in record.get("components", [])}
-    centre = {name: parts.get(name, {}).get("median", parts.get(name, {}).get("mean", np.nan)) for name in ("live", "dead")}
-    low, high = (float(record.get(key, np.nan)) for key in ("live_below", "dead_above"))
-    steps = [("live mean", centre["live"], "live_below", low), ("live_below", low, "dead_above", high), ("dead_above", high, "dead mean", centre["dead"])]
-    rows = [{"what": f"{a} {u:g}, {b} {v:g}", "images": "", "rise": float(v - u) if np.isfinite([u, v]).all() else -1.0} for a, u, b, v in steps]
-    return pd.DataFrame(rows)
-
-
-def _classes(table: pd.DataFrame, record: Mapping, partitions: Sequence[str]) -> pd.DataFrame:
-    rows = []
-    for partition in partitions:
-        found = table.loc[table["partition"] == partition, "label"].value_counts()
-        live, dead, rest = (int(found.get(name, 0)) for name in ("live", "dead", "discarded"))
-        noted = record.get("counts", {}).get(partition, {})
-        differ = sum(noted.get(name, 0) != n for name, n in (("live", live), ("dead", dead), ("discarded", rest)))
-        rows.append({
-            "what": f"{partition}: {live} live, {dead} dead, {rest} discarded", "images": "", "smallest": min(live, dead),
-            "minority": min(live, dead) / max(live + dead, 1), "discarded": rest / max(live + dead + rest, 1), "differ": differ,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _verdicts(table: pd.DataFrame, record: Mapping, partitions: Sequence[str]) -> pd.DataFrame:
-    rows = []
-    for partition in partitions:
-        counts = record.get("verdicts", {}).get(partition, {})
-        cells, total = counts.get("cells", 0), sum(counts.values())
-        what = f"{partition}: " + (", ".join(f"{n} {name}" for name, n in counts.items()) or "no verdicts")
-        kept = int((table["partition"] == partition).sum())
-        rows.append({"what": what, "images": "", "cells": cells / max(total, 1), "differ": abs(cells - kept)})
-    return pd.DataFrame(rows)
-
-
-def _recorded(table: pd.DataFrame, record: Mapping, partitions: Sequence[str]) -> pd.DataFrame:
-    """Rows of each partition against the counts in split.json."""
-    rows = []
-    for partition in partitions:
-        noted = sum(c["live"] + c["dead"] for c in record.get("counts", {}).get(partition, {}).values())
-        held = int((table["partition"] == partition).sum())
-        what = f"{partition}: {held} patches, {noted} by split.json"
-        rows.append({"partition": partition, "what": what, "images": "", "count": held, "differ": abs(held - noted)})
-    return pd.DataFrame(rows)
+def _recorded(table: pd.DataFrame, record: Mapping, partition: str) -> dict:
+    noted = sum(count["live"] + count["dead"] for count in record["counts"].get(partition, {}).values())
+    held = int((table["partition"] == partition).sum())
+    what = f"{partition}: {held} patches, {noted} by split.json"
+    return {"partition": partition, "what": what, "differ": abs(held - noted)}

@@ -50,8 +50,9 @@ def validate(tables: Mapping[str, pd.DataFrame], gates: Sequence[Gate]) -> list[
         mine = {gate.name: gate for gate in gates if gate.table == name}
         batches = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
         batch = batches.get_batch({"dataframe": tables[name]})
+        named = {"unexpected_index_column_names": [c for c in ("what", "images") if c in tables[name]]}
         suite = gx.ExpectationSuite(name=name, expectations=[_expectation(gate) for gate in mine.values()])
-        outcome = batch.validate(suite, result_format={"result_format": "COMPLETE", **_index(gate_table=tables[name])})
+        outcome = batch.validate(suite, result_format={"result_format": "COMPLETE", **named})
         for result in outcome.results:
             gate = mine[result.expectation_config.meta["gate"]]
             findings[gate.name] = _finding(gate, result)
@@ -59,11 +60,12 @@ def validate(tables: Mapping[str, pd.DataFrame], gates: Sequence[Gate]) -> list[
 
 
 def message(artifact: str, findings: Sequence[Finding], report: str) -> str:
-    """What a failed check prints: each failing expectation with what it expected, what it saw, where, and what to do."""
+    """What a failed check prints: each failing expectation, what it saw and where, and what to do."""
     failed = [finding for finding in findings if not finding.success]
     lines = [f"error: check@{artifact}: {len(failed)} of {len(findings)} expectations failed"]
     for finding in failed:
-        lines += ["", f"  {finding.gate.name}", f"    expected: {finding.gate.expected}", f"    observed: {finding.observed}"]
+        lines += ["", f"  {finding.gate.name}"]
+        lines += [f"    expected: {finding.gate.expected}", f"    observed: {finding.observed}"]
         if finding.images:
             more = len(finding.images) - SHOWN
             shown = ", ".join(finding.images[:SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -76,10 +78,6 @@ def _expectation(gate: Gate):
     import great_expectations.expectations as kinds
 
     return getattr(kinds, gate.expectation)(**gate.arguments, meta={"gate": gate.name}, notes=gate.expected)
-
-
-def _index(gate_table: pd.DataFrame) -> dict[str, list[str]]:
-    return {"unexpected_index_column_names": [c for c in ("what", "images") if c in gate_table]}
 
 
 def _finding(gate: Gate, result) -> Finding:

@@ -42,15 +42,39 @@ def correlations(fine: list[bytes]) -> np.ndarray:
 
     The best over shifts of one grid cell (1/64 of the field) either way, since a stage does not come back exactly.
     """
-    codes = np.frombuffer(b"".join(fine), np.int8).reshape(-1, LENGTH).astype(np.float32)
-    bright = _unit(codes[:, : GRID**2]).reshape(-1, GRID, GRID) * np.float32(np.sqrt(BRIGHTNESS_WEIGHT))
-    texture = _unit(codes[:, GRID**2 :]) * np.float32(np.sqrt(1 - BRIGHTNESS_WEIGHT))
-    best = np.full((len(codes), len(codes)), -1, np.float32)
+    bright, texture = _maps(fine)
+    bright = bright.reshape(-1, GRID, GRID)
+    best = np.full((len(fine), len(fine)), -1, np.float32)
     for dy, dx in SHIFTS:  # and their opposites, by symmetry
-        overlap = bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)], bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)]
-        one, other = (part.reshape(len(codes), -1) for part in overlap)
+        one = bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)].reshape(len(fine), -1)
+        other = bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)].reshape(len(fine), -1)
         best = np.maximum(best, one @ other.T)
-    return np.maximum(best, best.T) + texture @ texture.T
+    return BRIGHTNESS_WEIGHT * np.maximum(best, best.T) + (1 - BRIGHTNESS_WEIGHT) * (texture @ texture.T)
+
+
+def chance(fine: list[bytes]) -> np.ndarray:
+    """Standard deviation of the correlation of each two of N fine hashes if they were of different fields: (N, N).
+
+    Of two independent random fields with power spectra P and Q (each adding up to 1) it is the root of sum(P Q): two
+    smooth fields, as empty or blurred ones are, resemble each other by chance more than two finely structured ones.
+    """
+    bright, texture = (_spectra(part) for part in _maps(fine))
+    weight = BRIGHTNESS_WEIGHT
+    return np.sqrt(weight**2 * (bright @ bright.T) + (1 - weight) ** 2 * (texture @ texture.T))
+
+
+def _maps(fine: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The brightness (N, 4096) and texture maps (N, 1024) of fine hashes, rows of length 1 (or 0)."""
+    codes = np.frombuffer(b"".join(fine), np.int8).reshape(-1, LENGTH).astype(np.float32)
+    return _unit(codes[:, : GRID**2]), _unit(codes[:, GRID**2 :])
+
+
+def _spectra(maps: np.ndarray) -> np.ndarray:
+    """Power spectra of N square maps, without their mean, each adding up to 1: (N, cells) float32."""
+    side = int(np.sqrt(maps.shape[1]))
+    power = np.abs(np.fft.fft2(maps.reshape(-1, side, side))).reshape(len(maps), -1) ** 2
+    power[:, 0] = 0
+    return (power / np.maximum(power.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
 def _fine(frame: np.ndarray, seen: np.ndarray) -> bytes:

@@ -1,7 +1,7 @@
-"""Evidence of leaks and imbalance in data/splits, as tables for the gates: one row per group, digest, image or split.
+"""Evidence of leaks and imbalance in data/splits: tables for the gates, one row per group, digest, image or split.
 
-A leak is the same thing on both sides of a split: a group, an image, overlapping windows, the same pixels under two ids,
-or one field taken twice (another exposure, encoding or time). `part` is the split, under K-fold the fold.
+A leak is the same thing on both sides of a split: a group, an image, overlapping windows, the same pixels under two
+ids, or one field taken twice (another exposure, encoding or time). `part` is the split, under K-fold the fold.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,14 +10,13 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from .fingerprint import correlations, hamming
+from .fingerprint import chance, correlations, hamming
 from .splitting import SPLITS, rounds
 
 CLASSES = ("live", "dead")
 COPY = 0.6  # correlation of fine hashes from which two fields are copies even in different partitions
-ENOUGH_PAIRS = 100  # below that, the spread of the correlations is not known and TYPICAL_SPREAD is taken at least
-TYPICAL_SPREAD = 0.025  # of the correlations between different fields: 0.013 on real, 0.022 on simulated ones
-CHANCE = 0.01  # chance of one false alarm among all pairs, if they were Gaussian
+ENOUGH, MANY = 100, 5000  # pairs: fewer do not show how different fields correlate; more, and chance has more tries
+USUAL = 1.2, 0.95  # centre and scale (sd) of different fields' likeness, of real and of simulated ones
 
 
 def part_names(record: dict) -> list[str]:
@@ -53,40 +52,36 @@ def by_pixels(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(channels, ignore_index=True)
 
 
-def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """For each image, its likeness to the nearest image of another group in another part.
+def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """For each image, the nearest image of another group in another part, by either perceptual hash: two tables.
 
-    bits: the smallest distance of perceptual hashes; sigmas: the largest correlation of fine hashes, in robust sd above
-    that of all pairs of different groups. Two rows per image, one for each measure, the other being empty.
+    bits: distance of the 64-bit hashes; sigmas: how far the fine hashes correlate beyond chance.
     """
-    table = splits.groupby("image_id", sort=False).agg(
-        part=("part", lambda values: tuple(sorted(set(values)))), group=("group", "first"), partition=("partition", "first")
-    )
-    table = table.join(frames.drop_duplicates("image_id").set_index("image_id")[["phash", "phash_fine"]], how="inner")
-    if len(table) < 2:
-        return pd.DataFrame(columns=["image_id", "images", "what", "bits", "sigmas"])
-    same_home = _same(table["partition"])
-    apart = ~(_same(table["part"]) & _single(table["part"])) & ~(_same(table["group"]) & same_home)
-    bits = np.where(apart, hamming(table["phash"].tolist()), 64)
-    sigmas = _sigmas(correlations(table["phash_fine"].tolist()), ~_same(table["group"]), same_home)
-    return pd.concat([_nearest(table, bits, "bits", 1), _nearest(table, np.where(apart, sigmas, 0), "sigmas", -1)])
+    place = splits.groupby("image_id", sort=False)[["partition", "group"]].first()
+    place["part"] = splits.groupby("image_id", sort=False)["part"].agg(lambda found: "/".join(sorted(set(found))))
+    table = place.join(frames.drop_duplicates("image_id").set_index("image_id")[["phash", "phash_fine"]], how="inner")
+    home, group = _same(table["partition"]), _same(table["group"])
+    torn = table["part"].str.contains("/").to_numpy()  # an image in two parts is apart from everything
+    apart = (~_same(table["part"]) | torn[:, None] | torn) & ~(group & home) & ~np.eye(len(table), dtype=bool)
+    bits = hamming(table["phash"].tolist()).astype(float)
+    sigmas = _sigmas(table["phash_fine"].tolist(), ~group, home)
+    return _nearest(table, bits, apart, "bits", 1), _nearest(table, sigmas, apart, "sigmas", -1)
 
 
 def balance(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> pd.DataFrame:
-    """One row per partition and part: live, dead, smallest class, live fraction, and its distance from the partition's."""
-    counts = pd.crosstab([splits["partition"], splits["part"]], splits["label"])
-    every = pd.MultiIndex.from_product([partitions, part_names(record)], names=["partition", "part"])
-    counts = counts.reindex(index=every, columns=list(CLASSES), fill_value=0).reset_index()
-    total = counts.groupby("partition")[list(CLASSES)].transform("sum")
-    whole = total["live"] / total.sum(axis=1).replace(0, np.nan)
-    counts["live_fraction"] = counts["live"] / (counts["live"] + counts["dead"]).replace(0, np.nan)
-    counts["distance"] = (counts["live_fraction"] - whole).abs().fillna(1.0).round(6)
-    counts["smallest"] = counts[list(CLASSES)].min(axis=1)
-    counts["what"] = [
-        f"{r.partition} {r.part}: {r.live} live, {r.dead} dead ({_percent(r.live_fraction)} live, partition {_percent(w)})"
-        for r, w in zip(counts.itertuples(), whole, strict=True)
-    ]
-    return counts.assign(images="")
+    """One row per partition and part: groups, fields, live, dead, smallest (class), live_fraction, distance (of it
+    from the partition's)."""
+    keys = ["partition", "part"]
+    every = pd.MultiIndex.from_product([partitions, part_names(record)], names=keys)
+    sizes = splits.groupby(keys).agg(groups=("group", "nunique"), fields=("image_id", "nunique"))
+    counts = pd.crosstab([splits[key] for key in keys], splits["label"]).reindex(columns=list(CLASSES), fill_value=0)
+    table = sizes.join(counts).reindex(every).fillna(0).astype(int).reset_index()
+    whole = table.groupby("partition")[list(CLASSES)].transform("sum")
+    fraction = table["live"] / (table["live"] + table["dead"])  # of an empty part: none
+    distance = (fraction - whole["live"] / whole.sum(axis=1)).abs().fillna(1.0).round(6)
+    what = [f"{r.partition} {r.part}: {r.live} live, {r.dead} dead" for r in table.itertuples()]
+    smallest = table[list(CLASSES)].min(axis=1)
+    return table.assign(live_fraction=fraction, distance=distance, smallest=smallest, what=what, images="")
 
 
 def training(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> pd.DataFrame:
@@ -108,7 +103,8 @@ def _spread(table: pd.DataFrame, keys: list[str], name: Callable) -> pd.DataFram
         found = sorted(group["part"].unique())
         images = list(dict.fromkeys(group["image_id"]))
         what = f"{name(key)} in {', '.join(found)}"
-        rows.append({**dict(zip(keys, key, strict=True)), "what": what, "images": ", ".join(images), "parts": len(found)})
+        row = {"what": what, "images": ", ".join(images), "parts": len(found)}
+        rows.append(dict(zip(keys, key, strict=True)) | row)
     return pd.DataFrame(rows, columns=[*keys, "what", "images", "parts"])
 
 
@@ -125,37 +121,38 @@ def _same(column: pd.Series) -> np.ndarray:
     return codes[:, None] == codes
 
 
-def _single(part: pd.Series) -> np.ndarray:
-    return part.map(len).to_numpy()[:, None] == 1
+def _sigmas(fine: list[bytes], unlike: np.ndarray, home: np.ndarray) -> np.ndarray:
+    """(N, N): how far each two fields' fine hashes correlate beyond chance, in sd.
 
-
-def _sigmas(correlation: np.ndarray, unlike: np.ndarray, same_home: np.ndarray) -> np.ndarray:
-    """(N, N) correlations in robust sd above the median of pairs of different groups.
-
-    The more pairs, the higher the largest by chance, so beyond 5 sd's worth of pairs they are scaled down to keep the
-    family-wise chance of a false alarm. Pairs from two partitions count only as copies: a position may well be imaged
+    Centre and scale are those of the pairs of different groups (median and MAD), so that what all fields share, dust
+    or uneven light, counts for nothing. Beyond MANY pairs the values shrink, so that the chance of a false alarm among
+    all pairs stays what it is there. Pairs from two partitions count only as copies: a position may well be imaged
     before and after treatment, and each partition has its own model.
     """
-    null = correlation[np.triu(unlike, 1)]
-    middle = np.median(null) if null.size else 0.0
-    spread = 1.4826 * np.median(np.abs(null - middle)) if null.size else 0.0
-    if null.size < ENOUGH_PAIRS:
-        middle, spread = min(middle, TYPICAL_SPREAD), TYPICAL_SPREAD
-    many = max(1.0, NormalDist().inv_cdf(1 - CHANCE / max(null.size, 1)) / 4.5)
-    sigmas = (correlation - middle) / max(spread, 1e-6) / many
-    return np.where(same_home | (correlation >= COPY), sigmas, 0.0)
+    correlation = correlations(fine)
+    likeness = correlation / np.maximum(chance(fine), 1e-6)
+    others = likeness[np.triu(unlike, 1)]
+    middle, scale = USUAL
+    if others.size >= ENOUGH:
+        middle = float(np.median(others))
+        scale = max(1.4826 * float(np.median(np.abs(others - middle))), 1e-6)
+    shrink = _quantile(max(others.size, MANY)) / _quantile(MANY)
+    return np.where(home | (correlation >= COPY), (likeness - middle) / scale / shrink, 0.0)
 
 
-def _nearest(table: pd.DataFrame, likeness: np.ndarray, column: str, sign: int) -> pd.DataFrame:
-    """One row per image with its nearest other in `likeness` (sign 1: the smallest is nearest, -1: the largest)."""
-    likeness = np.where(np.eye(len(table), dtype=bool), sign * np.inf, likeness)
-    other = (sign * likeness).argmin(axis=1)
-    value = np.take_along_axis(likeness, other[:, None], axis=1)[:, 0].round(3)
-    ids, where = table.index.to_numpy(), ["/".join(part) for part in table["part"]]
-    what = [f"{i} ({where[n]}) ~ {ids[o]} ({where[o]}), {v:g} {column}" for n, (i, o, v) in enumerate(zip(ids, other, value))]
-    images = [f"{i}, {ids[o]}" for i, o in zip(ids, other)]
-    return pd.DataFrame({"image_id": ids, "images": images, "what": what, column: value.astype(float)})
+def _quantile(pairs: int) -> float:
+    """The value that the largest of so many standard normal variates exceeds with a chance of 1%."""
+    return NormalDist().inv_cdf(1 - 0.01 / pairs)
 
 
-def _percent(fraction: float) -> str:
-    return "none" if pd.isna(fraction) else f"{100 * fraction:.0f}%"
+def _nearest(table: pd.DataFrame, values: np.ndarray, apart: np.ndarray, unit: str, sign: int) -> pd.DataFrame:
+    """One row per image that has others `apart` from it: the nearest of them (by smallest `sign` times value)."""
+    distance = np.where(apart, sign * values, np.inf)
+    images, parts = table.index.tolist(), table["part"].tolist()
+    rows = []
+    for this, other in enumerate(distance.argmin(axis=1) if images else []):
+        if apart[this, other]:
+            value = round(float(values[this, other]), 3)
+            what = f"{images[this]} ({parts[this]}) ~ {images[other]} ({parts[other]}): {value:g} {unit}"
+            rows.append({"what": what, "images": f"{images[this]}, {images[other]}", unit: value})
+    return pd.DataFrame(rows, columns=["what", "images", unit])

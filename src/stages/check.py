@@ -8,25 +8,27 @@ import json
 import shutil
 import sys
 
+import pandas as pd
+
 from ..common import paths
-from ..common.datadocs import write_docs
+from ..common.datadocs import summary, write_docs
 from ..common.expectations import Finding, message
 from ..common.params import load
 from ..common.suites import ARTIFACTS, judge
-from ..common.tables import MissingInput
 
 
-def write_report(name: str, findings: list[Finding]) -> dict:
+def write_report(name: str, findings: list[Finding], found: pd.DataFrame, synthetic: bool) -> dict:
     """Writes verdict.json, report.json and docs/ of a check; returns the verdict."""
     folder = paths.REPORTS / "checks" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     outcomes = [{"name": finding.gate.name, "success": finding.success} for finding in findings]
     verdict = {"artifact": name, "success": all(f.success for f in findings), "expectations": outcomes}
-    report = {"artifact": name, "success": verdict["success"], "expectations": [_record(f) for f in findings]}
+    records = [_record(finding) for finding in findings]
+    report = {**verdict, "synthetic": synthetic, "found": summary(found), "expectations": records}
     for file, content in (("verdict.json", verdict), ("report.json", report)):
         (folder / file).write_text(json.dumps(content, indent=2) + "\n")
-    write_docs(folder / "docs", name, findings)
+    write_docs(folder / "docs", name, findings, found, synthetic, ARTIFACTS[name][1])
     return verdict
 
 
@@ -36,10 +38,10 @@ def main(name: str) -> dict:
         sys.exit(f"error: check: there is no artifact '{name}'; it is one of {', '.join(ARTIFACTS)}")
     dataset, check = load("dataset", "check")
     try:
-        findings = judge(name, paths.DATA / name, dataset.partitions, check)
-    except (MissingInput, ValueError) as error:
+        findings, found = judge(name, paths.DATA / name, dataset.partitions, check)
+    except ValueError as error:
         sys.exit(f"error: check@{name}: {error}")
-    verdict = write_report(name, findings)
+    verdict = write_report(name, findings, found, dataset.source == "synthetic")
     if not verdict["success"]:
         sys.exit(message(name, findings, f"reports/checks/{name}/report.json and docs/index.html"))
     print(f"check@{name}: all {len(findings)} expectations met (reports/checks/{name}/docs/index.html)")
@@ -49,7 +51,8 @@ def main(name: str) -> dict:
 def _record(finding: Finding) -> dict:
     gate = finding.gate
     return {
-        "name": gate.name, "success": finding.success, "expectation": gate.expectation, "arguments": dict(gate.arguments),
+        "name": gate.name, "success": finding.success,
+        "expectation": gate.expectation, "table": gate.table, "arguments": dict(gate.arguments),
         "expected": gate.expected, "observed": finding.observed, "images": finding.images, "rows": finding.rows,
         "to_do": "" if finding.success else gate.remedy,
     }  # fmt: skip
