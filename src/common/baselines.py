@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+BASELINE_WINDOWS = 1000  # training windows that the linear models are fitted on, at most
 LEVELS = 16  # grey levels of the co-occurrence matrix
 ANGLES = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
 GLCM = ["contrast", "dissimilarity", "homogeneity", "energy", "correlation"]

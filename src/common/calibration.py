@@ -1,44 +1,16 @@
-"""From logits to a probability, a call and an abstention: temperature, operating threshold, reliability, conformal band.
+"""From logits to a probability, a call and an abstention: temperature, threshold, reliability, conformal band.
 
-Everything is fitted on validation scores and applied to others. A logit is z_live - z_dead, so the uncalibrated live
-probability is its logistic function. The appliers are plain numpy: they ship inside registered models.
+Everything is fitted on validation scores and applied to others; applied in operating.py.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
 from sklearn.metrics import brier_score_loss
+
+from .operating import Operating, calibrate
 
 LOG_TEMPERATURE = (-2.0, 3.0)  # perfectly separated validation scores would drive the temperature to zero
 BINS = 10
-
-
-@dataclass(frozen=True)
-class Operating:
-    """How logits become probabilities, forced calls, and calls that may abstain (see the functions that apply it)."""
-
-    temperature: float
-    threshold: float
-    live_from: float  # the conformal set holds live from this probability up
-    dead_to: float  # and dead up to this one
-
-
-def calibrate(logit: np.ndarray, temperature: float) -> np.ndarray:
-    """Live probability (n,) of logits (n,), rounded to 6 decimals as it is saved."""
-    return np.round(expit(np.asarray(logit, float) / temperature), 6)
-
-
-def called_live(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """The forced call (n,) bool: live from the threshold up."""
-    return np.asarray(probability) >= threshold
-
-
-def conformal_call(probability: np.ndarray, live_from: float, dead_to: float) -> np.ndarray:
-    """live, dead or abstain (n,): the conformal set's member if it has just one."""
-    live, dead = np.asarray(probability) >= live_from, np.asarray(probability) <= dead_to
-    return np.where(live == dead, "abstain", np.where(live, "live", "dead"))
 
 
 def fit_operating(logit: np.ndarray, live: np.ndarray, error: float) -> Operating:
@@ -86,16 +58,16 @@ def fit_conformal(probability: np.ndarray, live: np.ndarray, error: float) -> tu
     class's validation patches: at least 1 - error of each class keep their own class in their set, if patches of
     validation and test are exchangeable (Vovk 2012). Too few validation patches of a class put it into every set.
     """
-    return float(_lowest(probability[live], error, 0.0)), float(1 - _lowest(1 - probability[~live], error, 0.0))
+    return _lowest(probability[live], error), round(1 - _lowest(1 - probability[~live], error), 6)
 
 
-def _lowest(own: np.ndarray, error: float, always: float) -> float:
-    """The lowest own-class probability still covered: the k-th lowest, k = floor((n + 1) error)."""
+def _lowest(own: np.ndarray, error: float) -> float:
+    """The lowest own-class probability still covered: the k-th lowest, k = floor((n + 1) error); 0 if k is 0."""
     k = int(np.floor((len(own) + 1) * error + 1e-9))
-    return round(float(np.sort(own)[k - 1]), 6) if k >= 1 else always
+    return round(float(np.sort(own)[k - 1]), 6) if k else 0.0
 
 
-def conformal_summary(call: np.ndarray, probability: np.ndarray, live: np.ndarray, covered: np.ndarray) -> dict:
+def conformal_summary(call: np.ndarray, live: np.ndarray, covered: np.ndarray) -> dict:
     """Coverage (share of patches whose set holds the truth), abstention rate, and error among those called."""
     called = call != "abstain"
     wrong = called & ((call == "live") != live)

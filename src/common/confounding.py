@@ -11,8 +11,8 @@ from .intervals import Statistic
 
 
 def within_experiments(live: np.ndarray, score: np.ndarray, experiment: np.ndarray) -> dict[str, float]:
-    """AUC within experiments: `pair_weighted` (concordant pairs of all experiments over all their live-dead pairs,
-    ties one half) and `mean` (of the experiments' own AUCs), with the numbers of pairs and of experiments of both classes.
+    """AUC within experiments: `pair_weighted` (concordant over all live-dead pairs of one experiment, summed over
+    experiments, ties one half), `mean` (of the experiments' own AUCs), and the `pairs` and `experiments` behind them.
     """
     tables = [_pairs(live[rows], score[rows], np.zeros(len(rows), int)) for rows in _rows(experiment)]
     found = np.array([(concordant.sum(), pairs.sum()) for concordant, pairs, _ in tables]).reshape(-1, 2)

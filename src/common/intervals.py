@@ -16,7 +16,7 @@ CELLS = 8_000_000  # resamples x patches worked on at once: 64 MB per array
 
 @dataclass(frozen=True)
 class Resamples:
-    """Bootstrap draws: `weights` (B, G), how often each group stands in each resample; `codes` (n,), a patch's group."""
+    """Bootstrap draws: `weights` (B, G), how often each group stands in a resample; `codes` (n,), a patch's group."""
 
     weights: np.ndarray
     codes: np.ndarray

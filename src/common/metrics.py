@@ -75,7 +75,9 @@ def weighted_ranked(live: np.ndarray, score: np.ndarray, weights: np.ndarray) ->
         return {"auc": auc, "average_precision": np.where(deads > 0, (tp * precision).sum(1) / lives, np.nan)}
 
 
-def weighted_metrics(live: np.ndarray, score: np.ndarray, call: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def weighted_metrics(
+    live: np.ndarray, score: np.ndarray, call: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Everything of `point_metrics` under (B, n) weights."""
     return weighted_thresholded(live, call, weights) | weighted_ranked(live, score, weights)
 

@@ -1,0 +1,210 @@
+"""Sections of the evaluation record, from one table of scored test patches.
+
+The table has, per patch: live (bool), logit, score (the calibrated logit, for ranking), probability (the calibrated
+live probability), called (bool, live at the operating threshold), call (live, dead or abstain), covered (bool, the
+conformal set holds the truth), group, experiment, mean_pi and intensity.
+"""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from . import calibration
+from .baselines import BASELINE_WINDOWS
+from .confounding import live_share, live_share_of_others, within_experiments, within_statistic
+from .intervals import Resamples, binomial, bootstrap, draw, draw_patches, percentile
+from .metrics import THRESHOLDED, correlations, point_metrics, weighted_correlations, weighted_metrics
+from .operating import Operating, calibrate
+from .params import Evaluate
+
+MAIN = ["auc", "average_precision", "balanced_accuracy"]
+UNITS = {"image": "image_id", "group": "group", "experiment": "experiment"}
+
+
+def resamples(test: pd.DataFrame, settings: Evaluate) -> Resamples:
+    """The bootstrap draws of a test table's groups, the same for everything that is compared on it."""
+    return draw(test["group"].to_numpy(), test["live"].to_numpy(), settings.bootstrap, settings.seed)
+
+
+def overall(test: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict[str, dict]:
+    """Every metric with its value, the interval over patches and the one over groups.
+
+    Over patches: the paper's binomial formula for proportions, else a bootstrap of single patches.
+    """
+    live, score, called = (test[name].to_numpy() for name in ("live", "score", "called"))
+    statistic = partial(weighted_metrics, live, score, called)
+    patch = bootstrap(statistic, draw_patches(live, settings.bootstrap, settings.seed))
+    group = bootstrap(statistic, draws)
+    n, n_live = len(live), int(live.sum())
+    proportions = {"balanced_accuracy": n, "accuracy": n, "sensitivity": n_live, "specificity": n - n_live}
+    found = {}
+    for name, value in point_metrics(live, score, called).items():
+        if name in proportions:
+            independent = binomial(value, proportions[name], settings.confidence)
+        else:
+            independent = percentile(patch.get(name), settings.confidence)
+        honest = percentile(group.get(name), settings.confidence)
+        found[name] = {"value": value, "patch_interval": independent, "group_interval": honest}
+    return found
+
+
+def correlation(test: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict[str, dict]:
+    """Pearson and Spearman of mean PI, and of the intensity that set the labels, with the live probability."""
+    probability = test["probability"].to_numpy()
+    single = draw_patches(test["live"].to_numpy(), settings.bootstrap, settings.seed)
+    found: dict[str, dict] = {}
+    for column in ("mean_pi", "intensity"):
+        values = test[column].to_numpy(float)
+        statistic = partial(weighted_correlations, values, probability)
+        patch, group = bootstrap(statistic, single), bootstrap(statistic, draws)
+        found[column] = {"n": len(test)} | {
+            name: {
+                "value": value,
+                "patch_interval": percentile(patch.get(name), settings.confidence),
+                "group_interval": percentile(group.get(name), settings.confidence),
+            }
+            for name, value in correlations(values, probability).items()
+        }
+    return found
+
+
+def within(test: pd.DataFrame, score: np.ndarray, draws: Resamples, settings: Evaluate) -> dict | None:
+    """AUC within experiments with intervals over groups; None where the experiment of a patch is not known."""
+    if test["experiment"].eq("").any():
+        return None
+    live, experiment = test["live"].to_numpy(), test["experiment"].to_numpy()
+    found = within_experiments(live, score, experiment)
+    values = bootstrap(within_statistic(live, score, experiment, draws.codes), draws, by_patch=False)
+    result: dict = {"n_experiments": found["experiments"], "n_pairs": found["pairs"]}
+    for name in ("pair_weighted", "mean"):
+        result[name] = {"value": found[name], "group_interval": percentile(values.get(name), settings.confidence)}
+    return result
+
+
+def baseline(test: pd.DataFrame, logit: np.ndarray, draws: Resamples, settings: Evaluate) -> dict:
+    """A baseline's metrics on the model's own test patches, called at 0.5, and by how much the model exceeds it.
+
+    The difference has an interval from the same resamples of groups, so what both find hard cancels out.
+    """
+    live, called = test["live"].to_numpy(), np.asarray(logit) >= 0
+    own = bootstrap(partial(weighted_metrics, live, logit, called), draws)
+    model = bootstrap(partial(weighted_metrics, live, test["score"].to_numpy(), test["called"].to_numpy()), draws)
+    points = point_metrics(live, logit, called)
+    ours = point_metrics(live, test["score"].to_numpy(), test["called"].to_numpy())
+    result: dict = {}
+    for name in MAIN:
+        difference = percentile(model[name] - own[name], settings.confidence) if own else None
+        result[name] = {"value": points[name], "group_interval": percentile(own.get(name), settings.confidence)}
+        result[f"model_minus_{name}"] = {"value": ours[name] - points[name], "group_interval": difference}
+    return result | {"within_experiment": within(test, logit, draws, settings)}
+
+
+def experiment_only(test: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict | None:
+    """AUC of the experiment's own live share as the score, with and without the patch itself; None if not known."""
+    if test["experiment"].eq("").any():
+        return None
+    live, experiment = test["live"].to_numpy(), test["experiment"].to_numpy()
+    scores = {"in_sample": live_share(live, experiment), "leave_one_out": live_share_of_others(live, experiment)}
+    result: dict = {"n_experiments": int(test["experiment"].nunique())}
+    for name, score in scores.items():
+        group = bootstrap(partial(weighted_metrics, live, score, score >= 0.5), draws)
+        value = point_metrics(live, score, score >= 0.5)["auc"]
+        result[name] = {"auc": {"value": value, "group_interval": percentile(group.get("auc"), settings.confidence)}}
+    return result
+
+
+def calibration_record(test: pd.DataFrame) -> dict:
+    """ECE and Brier score before (temperature 1) and after, and the mean probability beside the live fraction."""
+    live = test["live"].to_numpy()
+    before, after = calibrate(test["logit"].to_numpy(), 1.0), test["probability"].to_numpy()
+    return {
+        "ece": {"before": calibration.expected_error(before, live), "after": calibration.expected_error(after, live)},
+        "brier": {"before": calibration.brier(before, live), "after": calibration.brier(after, live)},
+        "mean_probability": {"before": float(before.mean()), "after": float(after.mean())},
+        "live_fraction": float(live.mean()),
+        "bins": calibration.BINS,
+    }
+
+
+def counts(test: pd.DataFrame) -> dict[str, int]:
+    """Sizes of a test table: patches, classes, images, groups and experiments."""
+    live = int(test["live"].sum())
+    sizes = {f"n_{name}s": int(test[column].nunique()) for name, column in UNITS.items()}
+    return {"n_patches": len(test), "n_live": live, "n_dead": len(test) - live} | sizes
+
+
+def threshold_record(test: pd.DataFrame, at: Operating) -> dict:
+    """The operating threshold, and the thresholded metrics had it been 0.5."""
+    live, score, half = test["live"].to_numpy(), test["score"].to_numpy(), test["probability"].to_numpy() >= 0.5
+    found = point_metrics(live, score, half)
+    return {"value": at.threshold, "at_half": {name: found[name] for name in THRESHOLDED}}
+
+
+def conformal_record(test: pd.DataFrame, at: Operating, error: float) -> dict:
+    """The abstain band, and coverage, abstention and error on the test patches."""
+    columns = [test[name].to_numpy() for name in ("call", "live", "covered")]
+    return {"error": error, "live_from": at.live_from, "dead_to": at.dead_to} | calibration.conformal_summary(*columns)
+
+
+def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
+    """What a reader must know of how the numbers came about."""
+    percent = f"{settings.confidence:.0%}"
+    found = [
+        "live is the positive class: sensitivity is the recall of live, specificity the recall of dead",
+        "operating threshold: the highest balanced accuracy on validation, the one nearest to 0.5 among equals",
+        f"patch_interval: {percent}, patches taken as independent; value +- z sqrt(value (1 - value) / n) as in the "
+        "paper for balanced accuracy, sensitivity, specificity and accuracy, else a percentile bootstrap of patches",
+        f"group_interval: {percent}, percentile bootstrap of {groups} whole groups, {settings.bootstrap} resamples",
+        "temperature: minimises the cross entropy on validation; ECE: of the live probability, equal bins",
+        f"conformal: class-conditional split-conformal sets at error {settings.abstain_error}, from validation; a set "
+        "of none or both classes abstains; the guarantee wants exchangeable patches, and those of few groups are not",
+        "experiment_only: in_sample scores a patch by its experiment's live share, the patch included, and errs high; "
+        "leave_one_out without the patch, which puts an experiment's live patches below its dead ones, and errs low",
+        f"linear baselines: logistic regression on at most {BASELINE_WINDOWS} training windows, seeded, called at 0.5",
+        "cell density: thirds by textured area (local sd over mean), a stand-in, since no cells are counted",
+    ]
+    if groups < 10:
+        found.append(f"{groups} groups are few: a percentile bootstrap of fewer than about ten is still too narrow")
+    if scheme == "kfold":
+        found.append(
+            "kfold: each round's model scores its own test fold at the operating point of its own validation fold (see "
+            "`rounds`), and the scores are pooled; threshold, temperature, live_from and dead_to in the record are the "
+            "final model's, fitted on the pooled scores; that model itself is scored on nothing, here or elsewhere"
+        )
+    return found
+
+
+def summary(record: dict) -> list[str]:
+    """The record in a few lines for the terminal."""
+    data, name = record["data"], record["partition"]
+    kind = "synthetic" if record["synthetic"] else "real"
+    lines = [f"evaluate: {name}: {data['n_patches']} test patches ({kind} data), {data['n_groups']} groups"]
+    for metric in ("balanced_accuracy", "auc"):
+        found = record["overall"][metric]
+        lines.append(f"  {metric}: {number(found['value'])}, {span(found['group_interval'])} over groups")
+    probe = (record["baselines"]["linear_probe"] or {}).get("auc", {}).get("value")
+    within_auc = (record["within_experiment"] or {}).get("pair_weighted", {}).get("value")
+    lines.append(f"  AUC within experiments: {number(within_auc)}; of a linear probe: {number(probe)}")
+    return lines
+
+
+def number(value: float | None) -> str:
+    """A metric for people: three decimals, or n/a."""
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def span(interval: list[float] | None) -> str:
+    """An interval for people."""
+    return "n/a" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}"
+
+
+def clean(value):
+    """A value as JSON can hold it: floats at 6 decimals, NaN and infinities as None, numpy's scalars as Python's."""
+    if isinstance(value, dict):
+        return {str(key): clean(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(part) for part in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 6) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
