@@ -1,0 +1,177 @@
+"""The explain stage on a small made-up partition: files, numbers, refusals, and the same result twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from src.common.backbones import build
+from src.common.params import Explain
+from src.stages import explain
+
+SIDE, WINDOW, STRIDE = 448, 224, 112
+ARCH = "squeezenet1_1"
+FIGURES = {"embedding_truth.png", "embedding_call.png", "embedding_thumbnails.png", "gradcam.png", "errors.png"}
+
+
+def write_store(directory: Path, images: list[str]) -> pd.DataFrame:
+    """Noise in bright-field; PI of 100 counts with a bright square in each image. Returns the table of windows."""
+    directory.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 256, (len(images), SIDE, SIDE), np.uint8)
+    pi = np.zeros((len(images), SIDE // 4, SIDE // 4), np.uint8)
+    pi[:, 40:80, 30:70] = 255
+    np.save(directory / "brightfield-000.npy", grey.ravel())
+    np.save(directory / "pi-000.npy", pi.ravel())
+    number = np.arange(len(images))
+    frames = pd.DataFrame({"image_id": images, "shard": 0, "offset": number * SIDE**2, "pi_offset": number * SIDE**2 // 16})
+    frames = frames.assign(height=SIDE, width=SIDE, pi_background=100.0, pi_low=100.0, pi_high=610.0, partition="p")
+    frames.to_parquet(directory / "frames.parquet")
+    rows = [
+        {"patch_id": f"{i}:{y}:{x}:{WINDOW}", "image_id": i, "partition": "p", "y": y, "x": x, "size": WINDOW}
+        for i in images
+        for y in range(0, SIDE - WINDOW + 1, STRIDE)
+        for x in range(0, SIDE - WINDOW + 1, STRIDE)
+    ]
+    table = pd.DataFrame(rows).assign(contrast=random.random(len(rows)), border=0.0, mean_pi=200.0)
+    table.to_parquet(directory / "patches.parquet")
+    return table
+
+
+def predictions_of(table: pd.DataFrame, rounds: dict[str, str]) -> pd.DataFrame:
+    """Made-up predictions: windows dead and live in turn, every fifth one wrong, every seventh abstained on."""
+    number = np.arange(len(table))
+    live = number % 2 == 1
+    said = live ^ (number % 5 == 0)
+    calls = np.where(number % 7 == 0, "abstain", np.where(said, "live", "dead"))
+    names = {"label": np.where(live, "live", "dead"), "call": calls, "probability": np.where(said, 0.9, 0.2) - number / 1e3}
+    images = table["image_id"]
+    return table.assign(experiment="e", group=images, round=images.map(rounds), split="test", **names)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A function that lays a partition out, for `holdout` or for two folds, and returns its root."""
+
+    def lay(rounds: dict[str, str], synthetic: bool = True) -> Path:
+        table = write_store(tmp_path / "patches", list(rounds))
+        (tmp_path / "reports" / "evaluate" / "p").mkdir(parents=True)
+        predictions_of(table, rounds).to_parquet(tmp_path / "reports" / "evaluate" / "p" / "predictions.parquet")
+        for i, name in enumerate(sorted(set(rounds.values()))):
+            place = tmp_path / "models" / "p" / ("" if name == "holdout" else name)
+            place.mkdir(parents=True, exist_ok=True)
+            torch.manual_seed(i)
+            save_file(build(ARCH).state_dict(), place / "model.safetensors")
+        card = {"arch": ARCH, "digest": "d", "synthetic": synthetic}
+        (tmp_path / "models" / "p" / "model.json").write_text(json.dumps(card))
+        return tmp_path
+
+    monkeypatch.setattr(explain, "PATCHES", tmp_path / "patches")
+    monkeypatch.setattr(explain, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(explain, "REPORTS", tmp_path / "reports")
+    settings = Explain(patches=2, windows=2000, perplexity=5, neighbours=3, overlap=6, seed=1)
+    monkeypatch.setattr(explain, "load", lambda name: settings)
+    logged = []
+    monkeypatch.setattr(explain.tracking, "log_explanation", lambda *given: logged.append(given))
+    lay.logged = logged
+    return lay
+
+
+def test_holdout(tree):
+    root = tree(dict.fromkeys(("a", "b", "c"), "holdout"))
+    record = explain.main("p")
+    report = root / "reports" / "explain" / "p"
+    assert {path.name for path in report.iterdir()} == FIGURES | {"explain.json"}
+    assert json.loads((report / "explain.json").read_text()) == record
+    assert tree.logged == [("p", record, report)]
+    assert record["windows"]["test"] == 27 and record["embedding"]["windows"] == 27 and record["synthetic"]
+    assert sum(record["windows"][name] for name in ("right", "wrong", "abstained")) == 27
+    shown = record["gradcam"]["raw_maximum"]
+    highest = [row[label] for name in ("right", "wrong") for row in shown[name] for label in ("dead", "live")]
+    assert record["gradcam"]["scale"] == max(highest) > 0 and len(shown["least contrast"]) == 2
+    dead = record["agreement"]["dead_map"]
+    assert record["agreement"]["drawn"] == 6 and dead["windows"] <= 6 and 0 < dead["area_share"] < 1
+    assert record["sanity"]["head"]["pairs"] + record["sanity"]["head"]["undefined"] == 5 * record["sanity"]["windows"]
+
+
+def test_twice_the_same(tree):
+    root = tree(dict.fromkeys(("a", "b"), "holdout"))
+    report = root / "reports" / "explain" / "p"
+    found = []
+    for _ in range(2):
+        explain.run("p")
+        found.append({path.name: path.read_bytes() for path in sorted(report.iterdir())})
+    assert found[0] == found[1]
+
+
+def test_folds_are_explained_by_the_model_that_did_not_see_them(tree):
+    root = tree({"a": "fold-0", "b": "fold-0", "c": "fold-1"})
+    models, store = explain.Models("p"), explain.PatchStore(root / "patches")
+    rows = explain.test_rows("p")
+    assert explain.round_to_map(rows) == "fold-0"
+    maps = models.maps(store, rows, "dead")
+    for name in ("fold-0", "fold-1"):
+        own = rows[rows["round"] == name].reset_index(drop=True)
+        expected = explain.gradcam.window_maps(models.of(name), store, own, "dead")
+        at = np.flatnonzero(rows["round"] == name)
+        np.testing.assert_allclose([maps[i] for i in at], expected, rtol=1e-4, atol=1e-7)
+    record = explain.run("p")
+    assert record["embedding"]["round"] == "fold-0" and record["embedding"]["windows"] == 18
+
+
+def test_errors_are_the_most_confident_wrong_calls(tree):
+    tree(dict.fromkeys(("a", "b"), "holdout"))
+    rows = explain.test_rows("p")
+    worst = explain.run("p")["errors"]
+    confidences = [row["confidence"] for row in worst]
+    assert confidences == sorted(confidences, reverse=True)
+    assert all(row["call"] != row["label"] and row["call"] != "abstain" for row in worst)
+    wrong = rows[rows["outcome"] == "wrong"]
+    best = np.where(wrong["call"] == "live", wrong["probability"], 1 - wrong["probability"]).max()
+    assert confidences[0] == pytest.approx(best)
+
+
+def test_samples_do_not_overlap(tree):
+    tree(dict.fromkeys(("a", "b"), "holdout"))
+    drawn = explain.draw(explain.test_rows("p"), 8, seed=1)
+    assert len(drawn) >= 4 and set(drawn["image_id"]) == {"a", "b"}
+    for _, own in drawn.groupby("image_id"):
+        places = own[["y", "x"]].to_numpy()
+        apart = np.abs(places[:, None] - places[None]).max(-1)[~np.eye(len(own), dtype=bool)]
+        assert (apart >= WINDOW).all()
+
+
+def test_no_wrong_calls(tree):
+    root = tree(dict.fromkeys(("a", "b"), "holdout"))
+    path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(call=rows["label"]).to_parquet(path)
+    record = explain.run("p")
+    assert record["errors"] == [] and record["windows"]["wrong"] == 0
+
+
+def test_no_dead_windows(tree):
+    root = tree(dict.fromkeys(("a", "b"), "holdout"))
+    path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
+    pd.read_parquet(path).assign(label="live").to_parquet(path)
+    record = explain.run("p")
+    assert record["agreement"] == {"drawn": 0, "without_contrast_in_pi": 0} and record["sanity"] is None
+
+
+def test_missing_inputs_are_named(tree):
+    root = tree(dict.fromkeys(("a", "b"), "holdout"))
+    (root / "models" / "p" / "model.json").unlink()
+    with pytest.raises(SystemExit, match="error: explain p: .*model.json does not exist"):
+        explain.main("p")
+
+
+def test_no_test_windows_are_refused(tree):
+    root = tree(dict.fromkeys(("a", "b"), "holdout"))
+    path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
+    pd.read_parquet(path).assign(split="valid").to_parquet(path)
+    with pytest.raises(SystemExit, match="no test windows"):
+        explain.main("p")
