@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several test processes would wait for each other
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ ARCH = "timm:test_efficientnet"  # 0.4 million parameters, 160 px, batch normali
 
 
 def write_store(directory: Path, frames: dict[str, np.ndarray], limit: int = 2**20, **columns) -> PatchStore:
-    """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced. Extra frame columns."""
+    """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced."""
     directory.mkdir(parents=True, exist_ok=True)
     areas = [frame.size for frame in frames.values()]
     shard, offset, sizes = plan_shards(areas, limit)

@@ -44,16 +44,22 @@ class Windows(Dataset):
 class EpochPlan(Sampler):
     """Draws of one epoch after another: each class equally likely, with replacement (paper, step 5).
 
-    `count` windows an epoch (0: as many as there are). `jitter` is the half-width of contrast and brightness changes.
-    Set `epoch` before iterating; `skip` leaves out the first batches of an interrupted epoch, once.
+    `count` windows an epoch (0: as many as there are), rounded up to a multiple of `ranks`, so that each of these has
+    as many. `jitter` is the half-width of contrast and brightness changes. Lightning calls `set_epoch` before each
+    epoch; `skip` leaves out the first draws of an interrupted epoch, once.
     """
 
     def __init__(self, labels: np.ndarray, count: int, jitter: float, seed: int, rank: int = 0, ranks: int = 1):
         classes, counts = np.unique(labels, return_counts=True)
         weights = (1 / counts)[np.searchsorted(classes, labels)]
         self.probability = weights / weights.sum()
-        self.count, self.jitter, self.seed, self.rank, self.ranks = count or len(labels), jitter, seed, rank, ranks
+        self.count = -(-(count or len(labels)) // ranks) * ranks
+        self.jitter, self.seed, self.rank, self.ranks = jitter, seed, rank, ranks
         self.epoch = self.skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration draws."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.count // self.ranks
@@ -63,9 +69,9 @@ class EpochPlan(Sampler):
         rows = rng.choice(len(self.probability), self.count, p=self.probability)
         orientations = rng.integers(0, 8, self.count)
         gains, offsets = rng.uniform(-self.jitter, self.jitter, (2, self.count))
-        mine = list(zip(rows.tolist(), orientations.tolist(), (1 + gains).tolist(), offsets.tolist()))
+        draws = list(zip(rows.tolist(), orientations.tolist(), (1 + gains).tolist(), offsets.tolist()))
         skip, self.skip = self.skip, 0
-        yield from mine[self.rank :: self.ranks][: len(self)][skip:]
+        yield from draws[self.rank :: self.ranks][skip:]
 
 
 class ResumableLoader(DataLoader):
@@ -82,9 +88,16 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and number of batches already given out."""
-        return {"epoch": self.sampler.epoch, "batch": self._batch % max(1, len(self))}
+        """Epoch and number of its batches already given out (not those that workers hold ready)."""
+        return {"epoch": self.sampler.epoch, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on after the batches of `state` in the next iteration."""
         self.sampler.epoch, self.sampler.skip = state["epoch"], state["batch"] * self.batch_size
+
+
+def in_order(dataset: Windows, batch_size: int, workers: int = 0, rank: int = 0, ranks: int = 1) -> DataLoader:
+    """Every window once, unaltered, shared among ranks without overlap, each with as many batches as the others."""
+    count = -(-len(dataset) // (batch_size * ranks)) * ranks
+    batches = np.array_split(np.arange(len(dataset)), min(count, len(dataset) // ranks * ranks))
+    return DataLoader(dataset, batch_sampler=[b.tolist() for b in batches[rank::ranks]], num_workers=workers)

@@ -21,7 +21,7 @@ from ..common.patches import PatchStore
 from ..common.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
 from ..common.splitting import Round, rounds
 from ..common.tables import read_table
-from ..common.training import fit
+from ..common.training import TrainingError, fit, is_rank_zero
 
 WEIGHTS = MODELS / "weights" / "model"
 
@@ -41,10 +41,11 @@ def identity(partition: str, train: Train, arch: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def train_round(turn: Round, table: pd.DataFrame, train: Train, arch: str, directory: Path, scratch: Path) -> dict:
-    """Trains one round, or takes it from an interrupted run; writes DIRECTORY/model.safetensors.
+def train_round(turn: Round, table: pd.DataFrame, train: Train, arch: str, scratch: Path) -> tuple[dict, Path]:
+    """Trains one round, unless an interrupted run has finished it.
 
-    Returns {"history": rows of metrics per epoch, "epoch": the kept one}.
+    Returns ({"history": rows of metrics per epoch, "epoch": the kept one}, file of weights). On several devices every
+    process trains, and the first alone writes.
     """
     done, weights = scratch / "done" / f"{turn.name}.json", scratch / "done" / f"{turn.name}.safetensors"
     if not done.exists():
@@ -53,39 +54,81 @@ def train_round(turn: Round, table: pd.DataFrame, train: Train, arch: str, direc
             net, PatchStore(PATCHES), table[turn.train], table[turn.valid], train, scratch / turn.name,
             lambda row, step: tracking.log_epoch(turn.name, row, step),
         )  # fmt: skip
+        if not is_rank_zero():
+            return {}, weights
         done.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, weights)
-        done.write_text(json.dumps({"history": history, "epoch": epoch}))
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "model.safetensors").write_bytes(weights.read_bytes())
-    return json.loads(done.read_text())
+        written = done.with_suffix(".part")
+        written.write_text(json.dumps({"history": history, "epoch": epoch}))
+        written.replace(done)  # all or nothing, also when killed here
+        shutil.rmtree(scratch / turn.name)
+    return json.loads(done.read_text()), weights
 
 
 def main(partition: str) -> dict:
     """Runs the stage for a partition; returns the record written to model.json."""
     refuse_failed_gates()
     train, model = load("train", "model")
-    table = read_table(SPLITS / "splits.parquet", [partition])
+    table = read_table(SPLITS / "splits.parquet", [partition], aloud=False)
     turns = rounds(table, json.loads((SPLITS / "split.json").read_text()))
-    directory, reports = MODELS / partition, REPORTS / "train" / partition
     scratch = CHECKPOINTS / identity(partition, train, model.arch)
-    run_id = (scratch / "run_id").read_text() if (scratch / "run_id").exists() else None
-    record = description(partition, train, table, model.arch)
-    with tracking.run("train", tracking.run_name(record), run_id=run_id) as run_id:
+    try:
+        if is_rank_zero():
+            return lead(partition, train, model.arch, table, turns, scratch)
+        for turn in turns:
+            train_round(turn, table, train, model.arch, scratch)
+    except TrainingError as error:
+        sys.exit(f"error: train@{partition}: {error}")
+    return {}
+
+
+def lead(partition: str, train: Train, arch: str, table: pd.DataFrame, turns: list[Round], scratch: Path) -> dict:
+    """Trains every round inside one MLflow run and writes the outputs; returns the record written to model.json.
+
+    An interrupted or failed training goes on in its own run, whose id lies beside the checkpoints.
+    """
+    directory, reports = MODELS / partition, REPORTS / "train" / partition
+    record = description(partition, train, table, arch)
+    with tracking.run("train", tracking.run_name(record), run_id=earlier_run(scratch)) as run_id:
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "run_id").write_text(run_id)
+        forgive(run_id)
         log_data(table, turns)
-        results = {t.name: train_round(t, table, train, model.arch, place(directory, t), scratch) for t in turns}
-        record |= {"epochs_kept": {name: result["epoch"] for name, result in results.items()}}
+        outcomes = [(turn, *train_round(turn, table, train, arch, scratch)) for turn in turns]
+        shutil.rmtree(directory, ignore_errors=True)
+        for turn, _, weights in outcomes:
+            place(directory, turn).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(weights, place(directory, turn) / "model.safetensors")
+        record |= {"epochs_kept": {turn.name: result["epoch"] for turn, result, _ in outcomes}}
         record |= {"digest": hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()}
         (directory / "model.json").write_text(json.dumps(record, indent=2) + "\n")
-        history = pd.DataFrame([{"round": n, **row} for n, result in results.items() for row in result["history"]])
+        rows = [{"round": turn.name, **row} for turn, result, _ in outcomes for row in result["history"]]
         reports.mkdir(parents=True, exist_ok=True)
-        history.to_csv(reports / "history.csv", index=False)
+        pd.DataFrame(rows).to_csv(reports / "history.csv", index=False)
         tracking.log_training(record, directory)
     shutil.rmtree(scratch)
-    print(f"train@{partition}: {model.arch}, {record['digest'][:12]}, kept epochs {record['epochs_kept']}")
+    print(f"train@{partition}: {arch}, {record['digest'][:12]}, kept epochs {record['epochs_kept']}")
     return record
+
+
+def earlier_run(scratch: Path) -> str | None:
+    """Id of the MLflow run that an interrupted training of the same identity left, if the store still has it."""
+    if not (scratch / "run_id").exists():
+        return None
+    run_id = (scratch / "run_id").read_text()
+    try:
+        run = tracking.connect().get_run(run_id)
+    except mlflow.MlflowException:
+        return None
+    return run_id if run.info.lifecycle_stage == "active" else None
+
+
+def forgive(run_id: str) -> None:
+    """A run that failed before and now goes on says so, instead of being called failed."""
+    client = mlflow.MlflowClient()
+    if reason := client.get_run(run_id).data.tags.get("failure"):
+        client.set_tag(run_id, "resumed_after", reason)
+        client.delete_tag(run_id, "failure")
 
 
 def place(directory: Path, turn: Round) -> Path:

@@ -27,7 +27,7 @@ def test_windows_are_in_row_major_order():
 @given(lengths, sizes, strides, st.sampled_from(["drop", "anchor"]))
 def test_windows_lie_inside_and_advance(length, size, stride, edge):
     found = starts(length, size, stride, edge)
-    assert all(0 <= first and first + size <= length for first in found)
+    assert all(first >= 0 and first + size <= length for first in found)
     assert found == sorted(set(found))
     assert bool(found) == (length >= size)
 
