@@ -25,6 +25,14 @@ def digest(
 
 
 @app.command()
+def partitions(path: Annotated[str, typer.Argument(help="folder of images with its images.csv")]) -> None:
+    """Name the partitions that a folder's images.csv holds, joined by commas."""
+    from .common.sources import manifest_partitions
+
+    typer.echo(",".join(manifest_partitions(path)))
+
+
+@app.command()
 def sync() -> None:
     """Rebuild in MLflow whatever it lacks of the outputs at hand: runs, model versions, aliases; never twice."""
     from .common.sync import sync_all
@@ -78,5 +86,13 @@ def summary() -> None:
     typer.echo(f"in {Path(WORKSPACE)}")
 
 
+def main() -> None:
+    """Runs the command; what a user can mend ends as a message, not a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -18,20 +18,23 @@ def read_images(raw: Path, partitions: Sequence[str]) -> pd.DataFrame:
     return select(pd.read_csv(existing(raw / "images.csv"), dtype=dict.fromkeys(TEXT, "str")), partitions, "images")
 
 
-def read_table(path: Path, partitions: Sequence[str]) -> pd.DataFrame:
+def read_table(path: Path, partitions: Sequence[str], aloud: bool = True) -> pd.DataFrame:
     """Any parquet table of the graph with a `partition` column."""
-    return select(pd.read_parquet(existing(path)), partitions, path.name)
+    return select(pd.read_parquet(existing(path)), partitions, path.name, aloud)
 
 
-def select(table: pd.DataFrame, partitions: Sequence[str], name: str) -> pd.DataFrame:
-    """The rows of the named partitions, in the order of the table. Raises MissingInput if one has none."""
+def select(table: pd.DataFrame, partitions: Sequence[str], name: str, aloud: bool = True) -> pd.DataFrame:
+    """The rows of the named partitions, in the order of the table; says which others it ignores, if `aloud`.
+
+    Raises MissingInput if a partition has none.
+    """
     found = set(table["partition"])
     if missing := [p for p in partitions if p not in found]:
         raise MissingInput(
             f"{name} has no rows of partition {', '.join(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}. "
             "Set dataset.partitions in params.yaml to what the source holds."
         )
-    if ignored := sorted(found - set(partitions)):
+    if aloud and (ignored := sorted(found - set(partitions))):
         print(f"{name}: ignoring partition {', '.join(ignored)}, not in dataset.partitions")
     return table[table["partition"].isin(list(partitions))].reset_index(drop=True)
 

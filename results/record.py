@@ -1,0 +1,93 @@
+"""Keeps the metrics of a run that the README quotes, and fills the README's table from what is kept.
+
+`python results/record.py NAME` writes results/NAME.json from metrics/ (with data digests, parameters and revision);
+without a name it only fills the README's table anew.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+START, END = "<!-- results: filled by results/record.py -->", "<!-- end of results -->"
+
+
+def collect() -> dict:
+    """The metrics at hand with all that tells which data, parameters and code they come from."""
+    read = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "metrics").glob("*.json"))}
+    partitions = yaml.safe_load((ROOT / "params.yaml").read_text())["dataset"]["partitions"]
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {
+        "git_revision": revision.stdout.strip(),
+        "data": {path: digest for path, digest in outs.items() if path.startswith("data/")},
+        "params": yaml.safe_load((ROOT / "params.yaml").read_text()),
+        "filter": read["filter"],
+        "label": read["label"],
+        "evaluate": {
+            name: json.loads((ROOT / "metrics" / "evaluate" / f"{name}.json").read_text()) for name in partitions
+        },
+    }
+
+
+def interval(value: dict | None) -> str:
+    """A value with its interval over groups."""
+    if value is None or value.get("value") is None:
+        return "n/a"
+    low, high = value.get("group_interval") or (None, None)
+    return f"{value['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")
+
+
+def row(name: str, partition: str, record: dict) -> str:
+    """One line of the README's table."""
+    kind = "**synthetic**" if record["synthetic"] else "**real**"
+    within = record["within_experiment"] or {}
+    only = (record["baselines"]["experiment_only"] or {}).get("in_sample", {}).get("auc")
+    data = record["data"]
+    cells = [
+        f"{partition} ({kind}, `results/{name}.json`)",
+        record["model"]["arch"],
+        f"{data['n_patches']} / {data['n_groups']}",
+        interval(record["overall"]["balanced_accuracy"]),
+        interval(record["overall"]["auc"]),
+        interval(within.get("pair_weighted")),
+        interval(only),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def table() -> str:
+    """The README's table of every kept run."""
+    head = ["data", "backbone", "test patches / groups", "balanced accuracy", "AUC", "AUC within experiments"]
+    head += ["AUC of the experiment alone"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for path in sorted(RESULTS.glob("*.json")):
+        kept = json.loads(path.read_text())
+        lines += [row(path.stem, partition, record) for partition, record in kept["evaluate"].items()]
+    return "\n".join(lines)
+
+
+def fill(text: str) -> str:
+    """The README's text with the table between its marks renewed."""
+    before, rest = text.split(START)
+    after = rest.split(END)[1]
+    return f"{before}{START}\n{table()}\n{END}{after}"
+
+
+def main() -> None:
+    """Keeps a run if named, and fills the README."""
+    if len(sys.argv) > 1:
+        target = RESULTS / f"{sys.argv[1]}.json"
+        target.write_text(json.dumps(collect(), indent=1) + "\n")
+        print(f"wrote {target}")
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The graph itself: what dvc.yaml says of a stage agrees with what its code imports, and data never depends on models."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from src.common.params import SECTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+DATA_STAGES = {"acquire", "tile", "filter", "label", "split", "check@raw", "check@patches", "check@labels", "check@splits"}
+# A change here is a change of how stages are run, not of what they make: parameters are tracked as parameters, paths
+# and readers of tables are the same for all, and tracking and reading MLflow leaves no trace in an output.
+EVERYWHERE = {"params", "paths", "tables", "tracking", "__init__"}
+
+
+def imported(path: Path) -> set[Path]:
+    """Files of this project that a file imports, directly."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1]
+            base = base.joinpath(*(node.module or "").split(".")) if node.module else base
+            names = [base.with_suffix(".py")] + [base / f"{alias.name}.py" for alias in node.names]
+            found |= {name for name in [*names, base / "__init__.py"] if name.exists()}
+    return found
+
+
+def reachable(path: Path) -> set[Path]:
+    """All files of this project that a file imports, directly or not; those used everywhere are not followed."""
+    seen, todo = set(), [path]
+    while todo:
+        for found in imported(todo.pop()) - seen:
+            if found.stem not in EVERYWHERE or found.parent.name == "sources":
+                seen.add(found)
+                todo.append(found)
+    return seen
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_code_is_among_the_dependencies(stage):
+    deps = [ROOT / dep for dep in GRAPH[stage]["deps"]]
+    lacking = [
+        str(found.relative_to(ROOT))
+        for found in reachable(ROOT / "src" / "stages" / f"{stage}.py")
+        if not any(found == dep or dep in found.parents for dep in deps)
+    ]
+    assert not lacking, f"dvc.yaml: add to deps of {stage}: {sorted(lacking)}"
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_code_dependencies_are_used(stage):
+    used = reachable(ROOT / "src" / "stages" / f"{stage}.py") | {ROOT / "src" / "stages" / f"{stage}.py"}
+    named = [ROOT / dep for dep in GRAPH[stage]["deps"] if dep.startswith("src/")]
+    idle = [str(dep.relative_to(ROOT)) for dep in named if not any(dep == u or dep in u.parents for u in used)]
+    shipped = {"src/common/pyfunc.py", "src/common/scorer.py"}  # packaged into the model by name, not imported
+    assert set(idle) <= shipped, f"dvc.yaml: {stage} does not import {idle}"
+
+
+def loaded_sections(stage: str) -> set[str]:
+    """Sections of params.yaml that a stage's code asks for by `load("...")`."""
+    calls = [n for n in ast.walk(ast.parse((ROOT / "src" / "stages" / f"{stage}.py").read_text())) if isinstance(n, ast.Call)]
+    names = [n for n in calls if getattr(n.func, "id", "") == "load"]
+    return {a.value for n in names for a in n.args if isinstance(a, ast.Constant)}
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_parameters_read_are_declared(stage):
+    declared = {str(name).split(".")[0] for name in GRAPH[stage].get("params", [])}
+    missing = loaded_sections(stage) - declared - {"dataset"}
+    assert not missing, f"dvc.yaml: {stage} reads {missing} without naming it under params"
+
+
+def test_every_parameter_belongs_to_some_stage():
+    declared = {str(name).split(".")[0] for stage in GRAPH.values() for name in stage.get("params", [])}
+    assert set(SECTIONS) - declared - {"filter", "model"} == set()
+
+
+def test_model_parameters_are_not_parameters_of_data_stages():
+    for stage in DATA_STAGES:
+        names = [str(name).split(".")[0] for name in GRAPH[stage.split("@")[0]].get("params", [])]
+        assert not {"model", "train"} & set(names), stage
