@@ -7,6 +7,7 @@ versions with different code can be loaded in one process, and a project with it
 import hashlib
 import json
 import shutil
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -102,11 +103,16 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
 def log_model(directory: Path, arch: str, metadata: dict) -> str:
     """Logs an assembled model into the active run; returns its URI."""
     code = next(path for path in directory.iterdir() if path.name.startswith("unstained_"))
-    info = mlflow.pyfunc.log_model(
-        name="model", python_model=str(directory / "model.py"), code_paths=[str(code)],
-        artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE, metadata=metadata,
-        pip_requirements=[f"{name}=={version(name)}" for name in requirements(arch)],
-    )  # fmt: skip
+    sys.path.insert(0, str(directory))  # MLflow imports model.py, which imports the package beside it
+    try:
+        info = mlflow.pyfunc.log_model(
+            name="model", python_model=str(directory / "model.py"), code_paths=[str(code)],
+            artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE, metadata=metadata,
+            pip_requirements=[f"{name}=={version(name)}" for name in requirements(arch)],
+        )  # fmt: skip
+    finally:
+        sys.path.remove(str(directory))
+    mlflow.pyfunc.load_model(info.model_uri)  # a model that cannot be loaded must never get a version
     return info.model_uri
 
 

@@ -92,6 +92,8 @@ def decide(candidate: dict[str, str], champion: dict[str, str] | None, rule: Reg
         return Decision(CHAMPION, "is the champion")
     if os.environ.get("DVC_EXP_NAME"):
         return Decision(CHALLENGER, "an experiment never moves the champion: `unstained promote` does")
+    if candidate[tracking.DIGEST] == champion[tracking.DIGEST]:
+        return Decision(CHAMPION, "the champion's weights, packaged anew")
     if candidate["weights"] == "random" and champion["weights"] != "random":
         return Decision(CHALLENGER, "random weights never replace pretrained ones")
     if candidate["test_digest"] != champion["test_digest"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .backbones import Net
+from .backbones import Net, build
 from .emptiness import EmptyFilter, decide, load_filter
 from .imaging import bright_field_measures, scaling_range, to_uint8
 from .inference import apply_to_windows, load_model
@@ -41,7 +41,7 @@ class Scorer:
         contract = json.loads((directory / "contract.json").read_text())
         chosen = load_filter(directory / "filter")
         arch = chosen.facts["arch"]
-        filter_net = load_model(directory / "filter", arch) if chosen.facts["method"] == "svm" else None
+        filter_net = build(arch, directory / "filter" / "model.safetensors") if chosen.cells is not None else None
         return cls(contract, load_model(directory / "net", contract["arch"]), chosen, filter_net)
 
     def score(self, frame: np.ndarray, pixel_size_um: float | None = None) -> pd.DataFrame:
