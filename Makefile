@@ -35,7 +35,8 @@ test-slow: $(READY)  ## The tests that take minutes
 
 DATA ?=
 NAME ?= real
-ANNOTATIONS ?= annotations/folder.csv
+# annotations/NAME.csv of a folder NAME if there is one (as of mcf7), else annotations/folder.csv
+ANNOTATIONS ?= $(firstword $(wildcard annotations/$(notdir $(abspath $(DATA))).csv) annotations/folder.csv)
 real: $(READY)  ## Real images: make real DATA=FOLDER (see the README)
 	@test -n "$(DATA)" || { echo "usage: make real DATA=FOLDER (images.csv in it says what they are)"; exit 2; }
 	unstained digest "$(abspath $(DATA))"
@@ -44,6 +45,12 @@ real: $(READY)  ## Real images: make real DATA=FOLDER (see the README)
 	  -S filter.annotations=$(ANNOTATIONS) $$(cat presets/real.txt)
 	unstained sync
 	unstained summary
+
+paper: $(READY)  ## Queue the paper's recipe with its three architectures, then run them one by one
+	dvc exp run --queue -S model.arch=resnet18,squeezenet1_1,inception_v3 $$(cat presets/paper.txt)
+	dvc queue start --jobs 1
+	dvc queue logs --follow $$(dvc queue status | awk '/Running/{print $$1; exit}') || true
+	@echo "dvc queue status shows how far they are; dvc exp show compares them"
 
 weights: $(READY)  ## Resolve the pretrained weights again (after connecting to a network)
 	dvc repro --single-item --force weights@filter weights@model
