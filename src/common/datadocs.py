@@ -35,7 +35,7 @@ header { display:flex; gap:16px; align-items:center; flex-wrap:wrap; } .badge { 
 table { border-collapse:collapse; width:100%; } th { text-align:left; font-weight:600; color:var(--soft);
   font-size:13px; }
 th,td { padding:8px 14px; border-top:1px solid var(--line); vertical-align:top; } tr:first-child th { border-top:0; }
-td.n { text-align:right; font-variant-numeric:tabular-nums; } .mark { font-weight:700; width:28px; }
+td.n,th.n { text-align:right; font-variant-numeric:tabular-nums; } .mark { font-weight:700; width:28px; }
 .ok { color:var(--good); } .no { color:var(--bad); }
 code { background:var(--code); border-radius:4px; padding:1px 5px;
   font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace; } .name { font-weight:600; overflow-wrap:anywhere; }
@@ -67,7 +67,7 @@ def write_docs(
 {_tile(len(failed), "failed")}</div>
 {"<h2>What failed</h2>" if failed else ""}{"".join(map(_fault, failed))}
 <h2>What was found</h2><div class="card">{_table(found)}</div>
-<h2>Expectations</h2><div class="card"><table><tr><th></th><th>Name</th><th>Expected</th><th>Observed</th>
+<h2>Expectations</h2><div class="card"><table><tr><th></th><th>Expected</th><th>Observed</th>
 <th>Great Expectations</th></tr>{"".join(map(_line, findings))}</table></div>
 <footer class="soft">Data Docs of <code>check@{artifact}</code>, judged by Great Expectations
 {version("great-expectations")} at {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}. The verdict that the graph
@@ -88,7 +88,7 @@ def _line(finding: Finding) -> str:
     gate = finding.gate
     mark = '<td class="mark ok">&#10003;</td>' if finding.success else '<td class="mark no">&#10007;</td>'
     return (
-        f'<tr>{mark}<td class="name">{escape(gate.name)}</td><td>{escape(gate.expected)}</td>'
+        f'<tr>{mark}<td><span class="name">{escape(gate.name)}</span><br>{escape(gate.expected)}</td>'
         f"<td>{escape(finding.observed)}</td><td>{_call(finding)}</td></tr>"
     )
 
@@ -108,7 +108,7 @@ def _fault(finding: Finding) -> str:
     more = f" (first {ROWS})" if len(finding.rows) > ROWS else ""
     column = escape(str(gate.arguments.get("column", "")))
     table = (
-        f"<details{' open' if len(rows) <= 10 else ''}><summary>{len(finding.rows)} offending rows{more}</summary>"
+        f"<details><summary>All {len(finding.rows)} offending{more}</summary>"
         f"<table><tr><th>What</th><th>{column}</th></tr>{listed}</table></details>"
     )
     images = f'<p class="ids"><b>Images ({len(finding.images)})</b>: {escape(", ".join(finding.images[:ROWS]))}</p>'
@@ -121,9 +121,16 @@ def _fault(finding: Finding) -> str:
 
 
 def _table(found: pd.DataFrame) -> str:
-    head = "".join(f"<th>{escape(str(column).replace('_', ' '))}</th>" for column in found.columns)
+    if found.empty:
+        return '<p class="fault">Nothing was counted, since the tables themselves are not as expected.</p>'
+    head = "".join(_head(str(column), found[column]) for column in found.columns)
     rows = ("".join(_cell(str(name), value) for name, value in row.items()) for row in found.to_dict("records"))
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _head(name: str, values: pd.Series) -> str:
+    number = pd.api.types.is_numeric_dtype(values) and not name.endswith("fraction")
+    return f"<th{' class=n' if number else ''}>{escape(name.replace('_', ' '))}</th>"
 
 
 def _cell(name: str, value: object) -> str:

@@ -47,7 +47,7 @@ def raw(tables: Tables, folder: Path, partitions: Names) -> Tables:
     images = tables["images"]
     channels = {"brightfield_sha256": "bright-field", "pi_sha256": "PI"}
     pixels = [_shared(images, column, name) for column, name in channels.items()]
-    found = images.groupby("partition").agg(
+    found = images.groupby("partition", sort=False).agg(
         fields=("image_id", "size"), experiments=("experiment", "nunique"), wells=("well", "nunique"),
         smallest_px=("height", "min"), largest_px=("width", "max"),
     )  # fmt: skip
@@ -67,9 +67,9 @@ def patches(tables: Tables, folder: Path, partitions: Names) -> Tables:
     windows, frames = tables["patches"], tables["frames"]
     lost = windows[~windows["image_id"].isin(frames["image_id"])]
     stray = {"what": f"{len(lost)} windows of no frame", "images": _joined(lost), "count": len(lost)}
-    found = windows.groupby("partition").agg(windows=("patch_id", "size"))
-    edges = frames.groupby("partition")[["remainder_right", "remainder_bottom"]].max().add_suffix("_px")
-    found = frames.groupby("partition").agg(fields=("image_id", "size")).join(found).join(edges)
+    found = windows.groupby("partition", sort=False).agg(windows=("patch_id", "size"))
+    edges = frames.groupby("partition", sort=False)[["remainder_right", "remainder_bottom"]].max().add_suffix("_px")
+    found = frames.groupby("partition", sort=False).agg(fields=("image_id", "size")).join(found).join(edges)
     return {"coverage": coverage(windows, frames, folder), "stray": pd.DataFrame([stray]), "found": found.reset_index()}
 
 

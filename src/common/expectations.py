@@ -55,7 +55,7 @@ def validate(tables: Mapping[str, pd.DataFrame], gates: Sequence[Gate]) -> list[
         outcome = batch.validate(suite, result_format={"result_format": "COMPLETE", **named})
         for result in outcome.results:
             gate = mine[result.expectation_config.meta["gate"]]
-            findings[gate.name] = _finding(gate, result)
+            findings[gate.name] = _finding(gate, result, tables[name])
     return [findings[gate.name] for gate in gates]
 
 
@@ -80,7 +80,7 @@ def _expectation(gate: Gate):
     return getattr(kinds, gate.expectation)(**gate.arguments, meta={"gate": gate.name}, notes=gate.expected)
 
 
-def _finding(gate: Gate, result) -> Finding:
+def _finding(gate: Gate, result, table: pd.DataFrame) -> Finding:
     details = result.result or {}
     if result.exception_info and (raised := _raised(result.exception_info)):
         return Finding(gate, False, f"could not be judged: {raised}")
@@ -88,16 +88,21 @@ def _finding(gate: Gate, result) -> Finding:
     column = gate.arguments.get("column")
     rows = [{"what": row["what"], "images": row["images"], "value": _plain(row.get(column))} for row in offending]
     ids = dict.fromkeys(image for row in rows for image in str(row["images"]).split(", ") if image)
-    return Finding(gate, bool(result.success), _observed(details, rows), rows, list(ids))
+    return Finding(gate, bool(result.success), _observed(details, rows, table.get(column)), rows, list(ids))
 
 
-def _observed(details: Mapping, rows: Sequence[Mapping]) -> str:
+def _observed(details: Mapping, rows: Sequence[Mapping], values: pd.Series | None) -> str:
+    """In words: the first offending rows; if there are none, how many were judged and the range of their values."""
     if rows:
         named = "; ".join(str(row["what"]) for row in rows[:3]) + ("; ..." if len(rows) > 3 else "")
         return f"{len(rows)} of {details['element_count']}: {named}"
-    if "element_count" in details:
-        return f"all {details['element_count']} as expected"
-    return str(details.get("details", {}).get("mismatched") or details.get("observed_value", ""))
+    if "element_count" not in details:  # about columns
+        lost = details.get("details", {}).get("mismatched", {}).get("missing")
+        return f"missing: {', '.join(lost)}" if lost else "all there"
+    if values is None or not pd.api.types.is_numeric_dtype(values) or values.isna().all():
+        return f"all {details['element_count']}"
+    low, high = values.min(), values.max()
+    return f"all {details['element_count']}: {low:.6g}" + ("" if low == high else f" to {high:.6g}")
 
 
 def _raised(info: Mapping) -> str:
