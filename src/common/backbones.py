@@ -8,6 +8,7 @@ This file ships inside registered models: it needs torch, and torchvision or tim
 """
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def facts(arch: str) -> Backbone:
     import timm
 
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "see timm.list_models()"
+        near = ", ".join(get_close_matches(name, timm.list_models(), 8, 0.4)) or "see timm.list_models()"
         raise UnknownBackbone(f"timm has no model '{name}': {near}")
     config = timm.get_pretrained_cfg(name)
     width = timm.create_model(name, num_classes=0).num_features

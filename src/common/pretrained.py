@@ -54,9 +54,12 @@ def _random(backbone: Backbone) -> tuple[dict, dict]:
 def _from_file(backbone: Backbone, path: Path) -> tuple[dict, dict]:
     if not path.is_file():
         raise WeightsError(f"weights: {path} is no file; use auto, imagenet, random or the path of a weights file")
-    state = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
+    state = _load_tensors(path)
     model = library_model(backbone)
-    load_body(model, state, path.name)
+    try:
+        load_body(model, state, path.name)
+    except ValueError as error:
+        raise WeightsError(str(error)) from None
     return _tensors(model), {"weights": "file", "origin": f"{path.name} sha256:{_digest(path)}"}
 
 
@@ -110,9 +113,9 @@ def _download_timm(backbone: Backbone) -> tuple[dict, str]:
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"{path} is not a PyTorch file of plain tensors: {error}") from error
+        raise WeightsError(f"{path} is not a safetensors or PyTorch file of plain tensors: {error}") from error
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import torch
 from safetensors.torch import save_file
 
 from ..common import tracking
@@ -49,6 +50,7 @@ def train_round(turn: Round, table: pd.DataFrame, train: Train, arch: str, scrat
     """
     done, weights = scratch / "done" / f"{turn.name}.json", scratch / "done" / f"{turn.name}.safetensors"
     if not done.exists():
+        torch.manual_seed(train.seed)  # of the new head
         net = build(arch, WEIGHTS / "model.safetensors")
         state, history, epoch = fit(
             net, PatchStore(PATCHES), table[turn.train], table[turn.valid], train, scratch / turn.name,

@@ -122,5 +122,5 @@ def test_validation_shows_every_window_once_in_equal_numbers_of_batches(count, b
     shares = [list(in_order(range(count), batch_size, 0, rank, ranks).batch_sampler) for rank in range(ranks)]
     assert sorted(i for share in shares for batch in share for i in batch) == list(range(count))
     assert len({len(share) for share in shares}) == 1
-    room = batch_size if batch_size * ranks <= count else batch_size + ranks  # few windows: fewer, larger batches
+    room = max(batch_size, -(-count // (count // ranks * ranks)))  # few windows: fewer and larger batches
     assert all(1 <= len(batch) <= room for share in shares for batch in share)
