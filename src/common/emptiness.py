@@ -6,10 +6,10 @@ safetensors only, and nothing is unpickled. How a filter is fitted: emptiness_fi
 
 Decision, in this order:
 1. a window with more than the limit (1%) of its pixels in a black registration border is unusable;
-2. a score above zero is cells. The score is the SVM's decision function, or under rules the logarithm of the smaller
-   of contrast and sharpness over its limit;
+2. a score above zero is cells. The score is the SVM's decision function, or under rules the logarithm of the window's
+   detail over its limit;
 3. of the rest, a second SVM tells unusable (score below zero) from empty if both were annotated often enough, else
-   the sharpness limit does: blurred is unusable, the others empty.
+   sharpness does: what is blurred is unusable, the others are empty.
 """
 
 import json
@@ -100,27 +100,33 @@ def decide(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Verdict (N,) of str and score (N,) float64, rounded to 6 decimals, of N windows.
 
-    features: (N, D) from the backbone of facts["arch"], unused (None) under rules; rules: columns focus, contrast and
-    border, (N,) each, as imaging.bright_field_measures gives them (a DataFrame will do).
+    features: (N, D) from the backbone of facts["arch"], unused (None) under rules; rules: the columns that
+    imaging.bright_field_measures gives, (N,) each (a DataFrame will do).
     """
     limits = chosen.facts["limits"]
-    sharp = margin(sharpness(rules), limits["sharpness"])
-    if chosen.cells is None:
-        score = np.minimum(margin(np.asarray(rules["contrast"]), limits["contrast"]), sharp)
-    else:
-        score = chosen.cells.decision(features)
+    score = margin(detail(rules), limits["detail"]) if chosen.cells is None else chosen.cells.decision(features)
     score = np.round(score, 6)
-    empty = sharp > 0 if chosen.rejects is None else np.round(chosen.rejects.decision(features), 6) > 0
+    if chosen.rejects is None:
+        empty = margin(sharpness(rules), limits["sharpness"]) > 0
+    else:
+        empty = np.round(chosen.rejects.decision(features), 6) > 0
     bordered = np.asarray(rules["border"]) > limits["border"]
     return np.select([bordered, score > 0, empty], ["unusable", "cells", "empty"], "unusable"), score
 
 
-def sharpness(rules: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Focus over squared contrast, (N,): the share of fine detail in the grey values, low in a blurred window.
+def detail(rules: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How much there is to see in each window, (N,): `texture`, the contrast at the scale of cell edges, where it is
+    measured; else the contrast of the grey values, which uneven illumination raises as well."""
+    return np.asarray(rules["texture" if "texture" in rules else "contrast"], np.float64)
 
-    Focus alone is low in empty windows too, however sharp.
+
+def sharpness(rules: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Share of fine structure in each window's contrast, (N,), low where it is blurred, but not where it is empty.
+
+    texture over contrast, or, where texture is not measured, focus over squared contrast.
     """
-    return np.asarray(rules["focus"], np.float64) / np.maximum(np.asarray(rules["contrast"], np.float64) ** 2, 1e-6)
+    contrast = np.maximum(np.asarray(rules["contrast"], np.float64), 1e-3)
+    return detail(rules) / contrast if "texture" in rules else np.asarray(rules["focus"], np.float64) / contrast**2
 
 
 def margin(values: np.ndarray, limit: float) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Fits the empty-patch filter: annotations matched to windows, support vector machines, and how well they do.
 
 The paper (step 2) leaves open whether its SVM saw one class or two, the kernel, and which class its F1 = 0.833 is for.
-Here: two classes (cells against empty and unusable together) and a radial kernel by default, weighted so that both
-classes count alike, both as parameters; F1 is given for both classes, cross-validated by image.
+Here: two classes (cells against empty and unusable together) and a linear kernel by default (features outnumber rows),
+weighted so that both classes count alike, both as parameters; F1 is given for both classes, cross-validated by image.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from .emptiness import VERDICTS, Svm, sharpness
+from .emptiness import VERDICTS, Svm, detail, sharpness
 
 COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 KEY = ["image_id", "y", "x", "size"]
 LEAST_ROWS = 20  # annotated windows of each class below which rules replace the SVM
-OUTLIER_SDS = 3.0  # robust standard deviations below the usual from which a rule rejects
+OUTLIER_SDS = 2.0  # robust standard deviations below the usual from which a rule rejects
+NOISE_TEXTURE = 0.194  # texture over contrast of white noise: (1/25 - 1/441) ** 0.5, for means over 5 and 21 px
 ONE_CLASS_NU = 0.1  # share of annotated cells windows that a one-class SVM may leave outside
 RESAMPLES = 1000
 
@@ -123,18 +124,19 @@ def f1_scores(truth: np.ndarray, found: np.ndarray, images: np.ndarray, seed: in
     return result
 
 
-def limits(reference: pd.DataFrame, max_border: float) -> dict[str, float]:
-    """Least contrast and sharpness of windows like those of the reference (focus, contrast), and the border limit.
+def limits(windows: pd.DataFrame, max_border: float) -> dict[str, float]:
+    """Least detail and sharpness of windows (N rows of measures), and the most border.
 
-    Three robust standard deviations below the median logarithm: nothing is rejected where all windows are alike.
+    Two robust standard deviations below the median logarithm: among windows that are all alike few fall below. Where
+    texture is measured, blurred means a smaller share of it than white noise would leave.
     """
     found = {"border": max_border}
-    for name, values in (("contrast", reference["contrast"].to_numpy()), ("sharpness", sharpness(reference))):
+    for name, values in (("detail", detail(windows)), ("sharpness", sharpness(windows))):
         logs = np.log(np.maximum(values, 1e-9))
         middle = np.median(logs)
         spread = 1.4826 * np.median(np.abs(logs - middle))
         found[name] = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
-    return found
+    return found | ({"sharpness": NOISE_TEXTURE} if "texture" in windows else {})
 
 
 def black_border(frame: np.ndarray) -> np.ndarray:

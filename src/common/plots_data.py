@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,9 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
-
-if TYPE_CHECKING:
-    from .mixture import Mixture
 
 COLOURS = {
     "cells": "#1b7f79", "empty": "#c8a020", "unusable": "#7a4b94",
@@ -28,67 +24,63 @@ def save_figures(directory: Path, figures: Mapping[str, Figure], synthetic: bool
     paths = []
     for name, figure in figures.items():
         if synthetic:
-            figure.text(0.995, 0.005, "synthetic data", ha="right", va="bottom", fontsize=9, color="#a00000")
+            figure.text(0.005, 0.995, "synthetic data", ha="left", va="top", fontsize=9, color="#a00000")
         paths.append(directory / f"{name}.png")
         figure.savefig(paths[-1], dpi=110, metadata={"Software": None})
     return paths
 
 
-def intensity_histograms(cells: pd.DataFrame, mixture: "Mixture", intensity: str, fit_on: str | list[str]) -> Figure:
+def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:
     """Fig. 3a: per partition, the patches' intensity with the mixture's components and both thresholds.
 
-    cells: partition, intensity. The components are scaled to each partition, dotted where they were not fitted.
+    cells: partition, intensity; thresholds: the content of thresholds.json. The components are scaled to each
+    partition, dotted where they were not fitted.
     """
     parts = list(cells.groupby("partition", sort=False))
     figure = Figure(figsize=(7, 0.6 + 3 * len(parts)), layout="constrained")
     rows = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]
-    scale = np.log if mixture.log else np.asarray
-    high = np.percentile(cells["intensity"], 99.7)
-    low = cells["intensity"].min()
+    scale = np.log if thresholds["log"] else np.asarray
+    low, high = cells["intensity"].min(), np.percentile(cells["intensity"], 99.7)
     edges = np.linspace(scale(low), scale(max(high, low * 1.001 + 1e-6)), 80)
     for axes, (partition, part) in zip(rows, parts, strict=True):
         axes.hist(scale(part["intensity"].to_numpy()), edges, color="#c9d3da", label=f"{len(part)} patches")
-        here = fit_on == "all" or partition in fit_on
-        _components(axes, mixture, edges, len(part), "-" if here else ":")
-        for name, bound in (("live", mixture.live_below), ("dead", mixture.dead_above)):
-            word = "below" if name == "live" else "above"
-            axes.axvline(scale(bound), color=COLOURS[name], linestyle="--", label=f"{name} {word} {bound:.6g}")
+        here = thresholds["fit_on"] == "all" or partition in thresholds["fit_on"]
+        for component in thresholds["components"]:
+            _component(axes, component, edges, len(part), "-" if here else ":")
+        for name, bound in (("live below", thresholds["live_below"]), ("dead above", thresholds["dead_above"])):
+            axes.axvline(scale(bound), color=COLOURS[name[:4]], linestyle="--", label=f"{name} {bound:.6g}")
         axes.set(title=partition + ("" if here else " (thresholds applied, not fitted here)"), ylabel="patches")
         axes.legend(fontsize=8, frameon=False)
-    rows[-1].set_xlabel(("ln of " if mixture.log else "") + UNITS[intensity])
+    rows[-1].set_xlabel(("ln of " if thresholds["log"] else "") + UNITS[thresholds["intensity"]])
     return figure
 
 
-def _components(axes: Axes, mixture: "Mixture", edges: np.ndarray, count: int, style: str) -> None:
+def _component(axes: Axes, component: dict, edges: np.ndarray, count: int, style: str) -> None:
     x = np.linspace(edges[0], edges[-1], 400)
-    for name, mean, sd, weight in zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True):
-        density = weight * np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
-        axes.plot(x, density * count * (edges[1] - edges[0]), style, color=COLOURS[name], label=f"{name} component")
+    mean, sd, name = component["mean"], component["sd"], component["name"]
+    density = component["weight"] * np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
+    axes.plot(x, density * count * (edges[1] - edges[0]), style, color=COLOURS[name], label=f"{name} component")
 
 
-def intensity_scatter(cells: pd.DataFrame, mixture: "Mixture", intensity: str) -> Figure:
+def intensity_scatter(cells: pd.DataFrame, thresholds: dict) -> Figure:
     """Fig. 3b: the intensity of every patch, coloured by its label; cells: partition, intensity, label."""
     parts = list(cells.groupby("partition", sort=False))
-    figure = Figure(figsize=(0.6 + 4.2 * len(parts), 4.2) if len(parts) > 1 else (6.5, 4.2), layout="constrained")
+    width = 0.6 + 4.6 * len(parts) if len(parts) > 1 else 6.5
+    figure = Figure(figsize=(width, 4.4), layout="constrained")
     columns = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
     for axes, (partition, part) in zip(columns, parts, strict=True):
         place = np.arange(len(part))
         for name in ("live", "dead", "discarded"):
             own = (part["label"] == name).to_numpy()
-            axes.scatter(
-                place[own],
-                part["intensity"][own],
-                s=5,
-                color=COLOURS[name],
-                label=f"{name} ({own.sum()})",
-                rasterized=True,
-            )
-        axes.axhline(mixture.live_below, color=COLOURS["live"], linestyle="--", linewidth=1)
-        axes.axhline(mixture.dead_above, color=COLOURS["dead"], linestyle="--", linewidth=1)
-        axes.set(title=partition, xlabel="patch, in the order of the fields", yscale="log" if mixture.log else "linear")
-        axes.legend(fontsize=8, markerscale=3, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.06), frameon=False)
-    columns[0].set_ylabel(UNITS[intensity])
-    if mixture.log:
+            label = f"{name} ({own.sum()})"
+            axes.scatter(place[own], part["intensity"][own], s=4, color=COLOURS[name], label=label, rasterized=True)
+        axes.axhline(thresholds["live_below"], color=COLOURS["live"], linestyle="--", linewidth=1)
+        axes.axhline(thresholds["dead_above"], color=COLOURS["dead"], linestyle="--", linewidth=1)
+        axes.set(xlabel="patch, in the order of the fields", yscale="log" if thresholds["log"] else "linear")
+        title = {"fontsize": 8, "markerscale": 3, "ncols": 3, "frameon": False, "title": partition}
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **title)
+    columns[0].set_ylabel(UNITS[thresholds["intensity"]])
+    if thresholds["log"]:
         columns[0].yaxis.set_major_formatter(ScalarFormatter())
         columns[0].yaxis.set_minor_formatter(ScalarFormatter())
     return figure
@@ -205,7 +197,7 @@ def feature_map(patches: pd.DataFrame, features: np.ndarray, seed: int) -> Figur
             label=f"annotated {name}",
         )
     axes.set(xticks=[], yticks=[], title=f"t-SNE of backbone features, {len(table)} of {len(patches)} patches")
-    axes.legend(fontsize=8, loc="best")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False)
     return figure
 
 

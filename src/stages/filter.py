@@ -22,19 +22,20 @@ from ..common.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPAC
 from ..common.plots_data import barcodes, contact_sheet, feature_map, save_figures
 
 PAPER_F1 = 0.833
-MEASURES = ["focus", "contrast", "border"]
+MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
 
 
 def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The annotated rows with focus, contrast and border, and `place`: the row of `patches`, or -1 outside the grid."""
+    """The annotated rows with their measures, and `place`: the row of `patches`, or -1 outside the grid."""
     place = patches[fitting.KEY].assign(place=np.arange(len(patches)))
     merged = rows.merge(place, on=fitting.KEY, how="left")
     merged["place"] = merged["place"].fillna(-1).astype("int64")
-    measured = patches[MEASURES].reindex(merged["place"]).set_axis(merged.index)
+    names = [name for name in MEASURES if name in patches]
+    measured = patches[names].reindex(merged["place"]).set_axis(merged.index)
     for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
         frame = np.asarray(store.brightfield(image_id))
         found = bright_field_measures(frame, fitting.black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64))
-        measured.loc[part.index, MEASURES] = np.column_stack([found[name] for name in MEASURES])
+        measured.loc[part.index, names] = np.column_stack([found[name] for name in names])
     return merged.join(measured)
 
 

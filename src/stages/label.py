@@ -54,22 +54,19 @@ def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: L
         )
 
 
-def thresholds(
-    mixture: mixtures.Mixture, label: Label, interval: dict, counts: dict, verdicts: dict, used: int
-) -> dict:
-    """The content of thresholds.json: thresholds in the intensity's own unit, components in the fit's."""
+def thresholds(mixture: mixtures.Mixture, label: Label) -> dict:
+    """The head of thresholds.json: thresholds in the intensity's own unit, components in the fit's, rounded."""
     unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's median PI"}[label.intensity]
     parts = zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True)
     components = [{"name": name, "mean": mean, "sd": sd, "weight": weight} for name, mean, sd, weight in parts]
     if mixture.log:
         components = [{**part, "median": float(np.exp(part["mean"]))} for part in components]
-    return {
+    return rounded({
         "intensity": label.intensity, "unit": unit, "log": label.log,
         "components_unit": f"natural logarithm of {unit}" if label.log else unit,
-        "fit_on": label.fit_on, "fitted_patches": used, "components": components,
-        "live_below": mixture.live_below, "dead_above": mixture.dead_above, "interval_95": interval,
-        "overlap": mixture.overlap, "counts": counts, "verdicts": verdicts,
-    }  # fmt: skip
+        "fit_on": label.fit_on, "components": components, "overlap": mixture.overlap,
+        "live_below": mixture.live_below, "dead_above": mixture.dead_above,
+    })  # fmt: skip
 
 
 def rounded(value):
@@ -98,26 +95,23 @@ def run() -> dict[str, float]:
     used = fit_rows(cells, label.fit_on)
     values = used["intensity"].to_numpy()
     mixture = mixtures.fit(values, label.log, label.seed)
-    live_below, dead_above = round(mixture.live_below, 6), round(mixture.dead_above, 6)
-    cells["label"] = mixtures.classify(cells["intensity"].to_numpy(), live_below, dead_above)
-    counts = tally(cells, "label", mixtures.LABELS)
-    shutil.rmtree(REPORTS / "label", ignore_errors=True)
-    histograms = intensity_histograms(cells, mixture, label.intensity, label.fit_on)
-    figures = save_figures(REPORTS / "label", {"fig3a_histograms": histograms}, synthetic)
-    check(mixture, counts, label)
-    interval = mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed)
-    record = rounded(thresholds(mixture, label, interval, counts, tally(patches, "verdict", VERDICTS), len(used)))
+    record = thresholds(mixture, label)
+    cells["label"] = mixtures.classify(cells["intensity"].to_numpy(), record["live_below"], record["dead_above"])
+    record |= {
+        "fitted_patches": len(used),
+        "counts": tally(cells, "label", mixtures.LABELS),
+        "verdicts": tally(patches, "verdict", VERDICTS),
+    }
+    report = REPORTS / "label"
+    shutil.rmtree(report, ignore_errors=True)
+    figures = save_figures(report, {"fig3a_histograms": intensity_histograms(cells, record)}, synthetic)
+    check(mixture, record["counts"], label)
+    record["interval_95"] = rounded(mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed))
     LABELS.mkdir(parents=True, exist_ok=True)
     cells[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(LABELS / "labels.parquet")
     (LABELS / "thresholds.json").write_text(json.dumps(record, indent=2) + "\n")
-    figures += save_figures(
-        REPORTS / "label",
-        {
-            "fig3b_scatter": intensity_scatter(cells, mixture, label.intensity),
-            "fig2a_samples": stain_sheet(store, cells, label.seed),
-        },
-        synthetic,
-    )
+    drawn = {"fig3b_scatter": intensity_scatter(cells, record), "fig2a_samples": stain_sheet(store, cells, label.seed)}
+    figures += save_figures(report, drawn, synthetic)
     metrics = {key: record[key] for key in ("live_below", "dead_above", "interval_95", "overlap", "counts")}
     METRICS.mkdir(exist_ok=True)
     (METRICS / "label.json").write_text(json.dumps(metrics, indent=2) + "\n")

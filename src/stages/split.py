@@ -35,9 +35,8 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
     kfold = split.scheme == "kfold"
     parts = split.folds if kfold else len(NAMES)
     if len(counts) < parts:
-        raise SplitError(
-            f"{partition} has {len(counts)} groups for {parts} {'folds' if kfold else 'splits'}{_help(counts, kfold)}"
-        )
+        wanted, fewer = ("folds", ["fewer split.folds"]) if kfold else ("splits", [])
+        raise SplitError(f"{partition} has {len(counts)} groups for {parts} {wanted}. {_help(counts, *fewer)}")
     fractions = np.full(parts, 1 / parts) if kfold else np.array(split.fractions)
     part = table["group"].map(dict(zip(counts.index, assign(counts.to_numpy(), fractions, split.seed), strict=True)))
     names = "" if kfold else part.map(dict(enumerate(NAMES)))
@@ -51,9 +50,10 @@ def check(table: pd.DataFrame, partition: str, record: dict) -> None:
         for name in ("train",) if kfold else NAMES:
             lacking = [label for label in CLASSES if not (table["label"][getattr(part, name)] == label).any()]
             if lacking:
+                other = "more split.folds" if kfold else "split.scheme kfold, which wants both classes to train on only"
                 raise SplitError(
                     f"{partition}: {name} of {part.name} has no {' and no '.join(lacking)} patches: "
-                    f"{json.dumps(record['counts'][partition])}{_help(class_counts(table), kfold)}"
+                    f"{json.dumps(record['counts'][partition])}. {_help(class_counts(table), other)}"
                 )
     if kfold and (bare := [k for k, c in record["counts"][partition].items() if not c["live"] or not c["dead"]]):
         print(f"split: {partition}: {', '.join(bare)} hold one class only: no AUC of their own, pooled scores stand")
@@ -129,13 +129,11 @@ def main() -> dict[str, dict]:
         sys.exit(f"error: split: {error}")
 
 
-def _help(counts: pd.DataFrame, kfold: bool) -> str:
+def _help(counts: pd.DataFrame, *others: str) -> str:
     live, dead = int((counts["live"] > 0).sum()), int((counts["dead"] > 0).sum())
-    other = "fewer split.folds" if kfold else "split.scheme kfold, which wants no class in every part"
-    return (
-        f". Of its {len(counts)} groups {live} hold live and {dead} hold dead patches. "
-        f"What would help: more images, a finer split.group_by, or {other}"
-    )
+    helps = ["more images", "a finer split.group_by", *others]
+    found = f"Of its {len(counts)} groups {live} hold live and {dead} hold dead patches."
+    return f"{found} What would help: {', '.join(helps[:-1])} or {helps[-1]}"
 
 
 if __name__ == "__main__":
