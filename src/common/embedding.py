@@ -70,6 +70,12 @@ def purity(points: np.ndarray, labels: np.ndarray, k: int, groups: np.ndarray | 
     return {"k": k} | _means(own, expected) | {"by_label": by_label}
 
 
+def purities(spaces: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, k: int) -> dict:
+    """Purity in each named space of points (N, D): among any neighbours, and among those of other groups."""
+    kinds = {"any": None, "other_groups": groups}
+    return {space: {kind: purity(p, labels, k, only) for kind, only in kinds.items()} for space, p in spaces.items()}
+
+
 def _means(own: np.ndarray, expected: np.ndarray) -> dict:
     value, chance = float(own.mean()), float(expected.mean())
     excess = (value - chance) / (1 - chance) if chance < 1 else None

@@ -83,14 +83,15 @@ def _nearest(mask: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(mask.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0
 
 
-def pi_bright(store: PatchStore, image_id: str, y: int, x: int, size: int) -> np.ndarray:
-    """Where PI exceeds twice the field's background (median): (size // 4, size // 4) bool.
+def pi_ratio(store: PatchStore, image_id: str, y: int, x: int, size: int) -> np.ndarray:
+    """PI over the field's background (its median): (size // 4, size // 4) float. Above BRIGHT it counts as bright.
 
-    The threshold is in counts; the stored 8-bit PI runs linearly from the frame's pi_low to its pi_high.
+    From counts: the stored 8-bit PI runs linearly from the frame's pi_low to its pi_high, so that a field without any
+    stained nucleus fills the 8-bit range with noise.
     """
     frame = store.frames.loc[image_id]
-    level = (BRIGHT * frame["pi_background"] - frame["pi_low"]) * 255 / (frame["pi_high"] - frame["pi_low"])
-    return store.pi_window(image_id, y, x, size) > level
+    step = (frame["pi_high"] - frame["pi_low"]) / 255
+    return (frame["pi_low"] + step * store.pi_window(image_id, y, x, size)) / max(frame["pi_background"], 1.0)
 
 
 def agreement(maps: Sequence[np.ndarray], bright: Sequence[np.ndarray], groups: np.ndarray, seed: int) -> dict:
@@ -100,7 +101,8 @@ def agreement(maps: Sequence[np.ndarray], bright: Sequence[np.ndarray], groups: 
     mean intersection over union of the bright area and an equally large area of highest map values, without pixels of
     no evidence; so no threshold on the map is chosen. A map of zeros points nowhere and overlaps nothing.
     chance: mean over pairs of a map and the bright area of a window of another group, which keeps what all windows
-    share (centre, cell density). p: share of 9999 such random pairings at least as good. area_share: mean bright area.
+    share (centre, cell density). p: share of 9999 such random pairings at least as good, windows taken as independent;
+    gain: observed - chance, with its 95% interval over groups. area_share: mean bright area.
     """
     size = bright[0].shape[0]
     masks = np.stack([_nearest(mask, size).ravel() for mask in bright])
@@ -132,15 +134,26 @@ def _against_chance(pairs: np.ndarray, groups: np.ndarray, seed: int, draws: int
     """Mean of the diagonal against the pairs of different groups (of different windows, if there is one group)."""
     other = groups[:, None] != groups[None, :]
     other = other if other.any() else ~np.eye(len(pairs), dtype=bool)
-    observed = float(np.diag(pairs).mean())
+    observed = np.diag(pairs).astype(float)
     if not other.any():
-        return {"observed": observed, "chance": None, "p": None}
+        return {"observed": float(observed.mean()), "chance": None, "p": None, "gain": None, "gain_interval": None}
     random = np.random.default_rng(seed)
-    choices = [np.flatnonzero(row) for row in other]
-    drawn = np.mean([pairs[i, random.choice(c, draws)] for i, c in enumerate(choices) if len(c)], axis=0)
-    chance = np.mean([pairs[i, c].mean() for i, c in enumerate(choices) if len(c)])
-    p = (1 + (drawn >= observed - 1e-9).sum()) / (1 + draws)
-    return {"observed": observed, "chance": float(chance), "p": float(p)}
+    drawn = np.mean([pairs[i, random.choice(np.flatnonzero(row), draws)] for i, row in enumerate(other)], axis=0)
+    p = (1 + (drawn >= observed.mean() - 1e-9).sum()) / (1 + draws)
+    chance = (pairs * other).sum(1) / other.sum(1)
+    result = {"observed": float(observed.mean()), "chance": float(chance.mean()), "p": float(p)}
+    gain = observed - chance
+    return result | {"gain": float(gain.mean()), "gain_interval": _over_groups(gain, groups, random)}
+
+
+def _over_groups(values: np.ndarray, groups: np.ndarray, random: np.random.Generator, draws: int = 2000) -> list | None:
+    """95% percentile interval of the mean of values (N,), whole groups drawn with replacement; None for one group."""
+    names, codes = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return None
+    times = random.multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
+    means = times @ np.bincount(codes, values) / (times @ np.bincount(codes))
+    return np.quantile(means, [0.025, 0.975]).tolist()
 
 
 def randomised(net: Net, arch: str, part: str, seed: int) -> Net:

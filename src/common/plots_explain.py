@@ -12,22 +12,36 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from .backbones import CLASSES
-from .gradcam import enlarge
+from .gradcam import BRIGHT, enlarge, pi_ratio
+from .patches import PatchStore
 
 COLOURS = {"live": "#1b7837", "dead": "#c51b7d", "abstain": "#999999"}
 DPI, CANVAS, HEAT = 120, 1500, "inferno"
+PI_RANGE = (0.8, 5.0)  # of the field's background, for all panels: a field without stained nuclei stays dark
+PI_NOTE = f"PI from {PI_RANGE[0]} to {PI_RANGE[1]:g} times the field's median; outlined: above {BRIGHT:g} times"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One window with all that a figure shows of it: uint8 images, bright PI (bool), a raw map per class, its lines."""
+    """One window as a figure shows it: uint8 bright-field, PI over its background, raw map of each class, lines."""
 
     brightfield: np.ndarray
     pi: np.ndarray
-    bright: np.ndarray
     maps: dict[str, np.ndarray]
     title: str
     captions: dict[str, str]
+
+
+def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Panel:
+    """What figures show of a row (image_id, y, x, size, mean_pi, probability or NaN) and of its raw maps."""
+    where = (row.image_id, row.y, row.x, row.size)
+    captions = {"pi": f"PI, mean {row.mean_pi:.4g} counts"}
+    scores = {"dead": 1 - row.probability, "live": row.probability}
+    for label, cam in maps.items():
+        score = "not scored" if np.isnan(scores[label]) else f"{label} {scores[label]:.2f}"
+        captions[label] = f"{score}, max {cam.max():.3f}"
+    title = f"{title}\n{shortened(row.image_id)}"
+    return Panel(store.window(*where), pi_ratio(store, *where), maps, title, captions)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -63,17 +77,18 @@ def thumbnail_figure(places: np.ndarray, windows: Sequence[np.ndarray], labels: 
 def thumbnail_canvas(
     places: np.ndarray, windows: Sequence[np.ndarray], labels: np.ndarray, side: int = CANVAS
 ) -> np.ndarray:
-    """White (side, side, 3) uint8 with each window shrunk, framed and put at its place, later ones over earlier ones.
+    """White (h, w, 3) uint8, longer side `side`, with each window shrunk and framed at its place, later ones on top.
 
-    Thumbnails cover about half the canvas in sum, between 24 and 90 px each.
+    Thumbnails are of 24 to 90 px, smaller the more there are.
     """
     size = int(np.clip(side * np.sqrt(0.5 / len(places)), 24, 90))
-    span = np.ptp(places, axis=0)
-    corners = (places - places.min(0)) / np.where(span > 0, span, 1) * (side - size)
-    canvas = np.full((side, side, 3), 255, np.uint8)
-    for (x, y), window, label in zip(corners.round().astype(int), windows, labels):
+    corners = (places - places.min(0)) / max(np.ptp(places, axis=0).max(), 1e-12) * (side - size)
+    corners = corners.round().astype(int)
+    corners[:, 1] = corners[:, 1].max() - corners[:, 1]  # the map's second axis points up
+    width, height = corners.max(0) + size
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    for (x, y), window, label in zip(corners, windows, labels):
         small = cv2.resize(np.ascontiguousarray(window), (size - 4, size - 4), interpolation=cv2.INTER_AREA)
-        y = side - size - y  # the map's second axis points up
         canvas[y : y + size, x : x + size] = _rgb(COLOURS[label])
         canvas[y + 2 : y + size - 2, x + 2 : x + size - 2] = small[..., None]
     return canvas
@@ -94,13 +109,15 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     for block, (name, panels) in enumerate(blocks.items()):
         first = axes[0, block * width]
         text = name if panels else f"{name}: none"
-        first.text(0, 1.38, text, transform=first.transAxes, fontsize=11, weight="bold")
+        heading = first.text(0, 1.38, text, transform=first.transAxes, fontsize=11, weight="bold")
+        heading.set_in_layout(False)  # else a long one widens its column
         for row, panel in enumerate(panels):
             _draw_panel(axes[row, block * width : (block + 1) * width], panel, scale)
     norm = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, scale), HEAT)
     bar = figure.colorbar(norm, ax=axes, shrink=0.5, aspect=40, pad=0.01)
     bar.set_label("Grad-CAM, logit units per map cell; one scale for all", fontsize=9)
-    figure.suptitle(title, fontsize=11)
+    calls = "scores: calibrated probabilities; calls: conformal, with limits from validation"
+    figure.suptitle(f"{title}\n{calls}\n{PI_NOTE}", fontsize=9)
     return figure
 
 
@@ -114,9 +131,10 @@ def _draw_panel(axes: np.ndarray, panel: Panel, scale: float) -> None:
 
 
 def _draw_pi(axis, panel: Panel) -> None:
-    axis.imshow(panel.pi, cmap="gray", vmin=0, vmax=255)
-    if panel.bright.any() and not panel.bright.all():
-        axis.contour(panel.bright, [0.5], colors="#00b7ff", linewidths=0.7)
+    axis.imshow(panel.pi, cmap="gray", vmin=PI_RANGE[0], vmax=PI_RANGE[1])
+    bright = panel.pi > BRIGHT
+    if bright.any() and not bright.all():
+        axis.contour(bright, [0.5], colors="#00b7ff", linewidths=0.7)
     axis.set_title(panel.captions["pi"], fontsize=7, loc="left")
 
 
@@ -132,7 +150,11 @@ def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
     """The most confident mistakes: bright-field and PI beside each other, with truth, score and image."""
     rows = max(1, -(-len(panels) // columns))
     figure, axes = plt.subplots(
-        rows, 2 * columns, figsize=(3.9 * columns, 2.25 * rows + 0.7), layout="constrained", squeeze=False
+        rows,
+        2 * columns,
+        figsize=(3.9 * columns, (2.25 if panels else 0.4) * rows + 0.7),
+        layout="constrained",
+        squeeze=False,
     )
     for axis in axes.flat:
         axis.axis("off")
@@ -143,7 +165,7 @@ def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
         _draw_pi(right, panel)
     if not panels:
         axes[0, 0].text(0, 0.5, "no wrong calls on the test split", fontsize=10)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(f"{title}\n{PI_NOTE}", fontsize=10)
     return figure
 
 
@@ -159,8 +181,14 @@ def embedding_figures(
 
 def _bare(axes, title: str) -> None:
     axes.set(xticks=[], yticks=[])
+    axes.set_aspect("equal", "datalim")
     axes.set_title(title, fontsize=10)
 
 
 def _rgb(colour: str) -> list[int]:
     return [round(255 * part) for part in matplotlib.colors.to_rgb(colour)]
+
+
+def shortened(name: str, longest: int = 22) -> str:
+    """A long image id without its middle, so that it fits over its window."""
+    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}...{name[-(longest // 2 - 2) :]}"

@@ -18,15 +18,18 @@ import pandas as pd
 
 from ..common import gradcam, plots_explain, tracking
 from ..common.backbones import CLASSES, Net
-from ..common.embedding import purity, tsne
+from ..common.embedding import purities, tsne
 from ..common.inference import embed, load_model
 from ..common.params import Explain, load
 from ..common.patches import PatchStore
 from ..common.paths import MODELS, PATCHES, REPORTS
-from ..common.plots_explain import Panel
+from ..common.plots_explain import Panel, panel
 from ..common.tables import existing, read_table
 
-HEAD_SEEDS, ALL_SEEDS, SANITY_WINDOWS, ERRORS = 5, 2, 24, 12
+SANITY_WINDOWS, ERRORS = 24, 12
+DRAWS = {"head": 5, "all": 2}  # random networks of the sanity check
+EMPTIEST = "least contrast"
+SAID = {"live": "called live", "dead": "called dead", "abstain": "abstained"}
 
 
 class Models:
@@ -37,11 +40,9 @@ class Models:
         self.card = json.loads(existing(self.directory / "model.json").read_text())
         note = " (synthetic data)" if self.card["synthetic"] else ""
         self.title = f"{partition}{note}, {self.card['arch']}"
-        self.of = cache(self._load)
-
-    def _load(self, name: str) -> Net:
-        place = self.directory if name == "holdout" else self.directory / name
-        return load_model(place, self.card["arch"])
+        self.of = cache(
+            lambda name: load_model(self.directory / ("" if name == "holdout" else name), self.card["arch"])
+        )
 
     def maps(self, store: PatchStore, rows: pd.DataFrame, label: str, change=lambda net: net) -> list[np.ndarray]:
         """Raw Grad-CAM of a class for each row, by the (changed) network of its round."""
@@ -64,8 +65,7 @@ def test_rows(partition: str) -> pd.DataFrame:
 
 def disjoint(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """The first `count` rows no two of which overlap in their image: overlapping windows are near-duplicates."""
-    kept: list[tuple] = []
-    taken: dict[str, list[tuple[int, int, int]]] = {}
+    kept, taken = [], {}
     for index, image, y, x, size in rows[["image_id", "y", "x", "size"]].itertuples(name=None):
         near = taken.setdefault(image, [])
         if len(kept) < count and all(abs(y - b) >= max(size, s) or abs(x - a) >= max(size, s) for b, a, s in near):
@@ -81,32 +81,22 @@ def draw(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return disjoint(mixed.loc[turn.sort_values(kind="stable").index], count).reset_index(drop=True)
 
 
-def embedding(models: Models, store: PatchStore, rows: pd.DataFrame, settings: Explain, report: Path) -> dict:
+def map_figures(models: Models, store: PatchStore, rows: pd.DataFrame, settings: Explain, report: Path) -> dict:
     """Fig. 5a-c and the purity of neighbourhoods, in feature space and on the map."""
     name = round_to_map(rows)
     part = rows[rows["round"] == name]
     of = len(part)
-    if of > settings.windows:
-        part = part.sample(settings.windows, random_state=settings.seed).sort_index()
-    part = part.reset_index(drop=True)
+    part = part.sample(min(of, settings.windows), random_state=settings.seed).sort_index().reset_index(drop=True)
     features = embed(models.of(name), store, part, desc="explain: features")
     places, perplexity = tsne(features, settings.perplexity, settings.seed)
     windows = [store.window(*row) for row in part[gradcam.WINDOWS].itertuples(index=False)]
     heading = f"{models.title}\nt-SNE of {features.shape[1]} features, {len(part)} test windows"
     heading += "" if name == "holdout" else f" of {name}, by its out-of-fold model"
     plots_explain.embedding_figures(places, part, windows, heading, report)
-    labels, groups = part["label"].to_numpy(), part["group"].to_numpy()
-    pure = {
-        space: {
-            which: purity(points, labels, settings.neighbours, only)
-            for which, only in (("any", None), ("other_groups", groups))
-        }
-        for space, points in (("features", features), ("map", places))
-    }
-    return {
-        "round": name, "windows": len(part), "of": of, "groups": part["group"].nunique(),
-        "features": features.shape[1], "perplexity": perplexity, "purity": pure,
-    }  # fmt: skip
+    labels, groups, spaces = part["label"].to_numpy(), part["group"].to_numpy(), {"features": features, "map": places}
+    pure = purities(spaces, labels, groups, settings.neighbours)
+    counts = {"windows": len(part), "of": of, "groups": len(np.unique(groups)), "features": features.shape[1]}
+    return {"round": name} | counts | {"perplexity": perplexity, "purity": pure}
 
 
 def round_to_map(rows: pd.DataFrame) -> str:
@@ -116,83 +106,70 @@ def round_to_map(rows: pd.DataFrame) -> str:
     return str(order.sort_values(["least", "all"], ascending=False, kind="stable").index[0])
 
 
-def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Panel:
-    """What the figures show of one row of the predictions."""
-    where = (row.image_id, row.y, row.x, row.size)
-    captions = {"pi": "" if pd.isna(row.mean_pi) else f"PI, mean {row.mean_pi:.4g} counts"}
-    for label, score in (("dead", 1 - row.probability), ("live", row.probability)):
-        text = "" if pd.isna(score) else f"{label} {score:.2f}, "
-        captions[label] = f"{text}max {maps[label].max():.3f}" if label in maps else ""
-    return Panel(store.window(*where), store.pi_window(*where), gradcam.pi_bright(store, *where), maps, title, captions)
+def cam_examples(store: PatchStore, rows: pd.DataFrame, settings: Explain) -> pd.DataFrame:
+    """Windows for Fig. 6: a block of right and one of wrong calls of both classes, each with a nearly empty one.
 
-
-def cam_examples(rows: pd.DataFrame, settings: Explain) -> dict[str, pd.DataFrame]:
-    """Windows for Fig. 6: right and wrong calls, each class in turn, drawn with the seed."""
-    found = {}
-    for outcome in ("right", "wrong"):
-        own = rows[rows["outcome"] == outcome]
+    Without wrong calls the windows abstained on take their place.
+    """
+    second = "wrong" if (rows["outcome"] == "wrong").any() else "abstained"
+    found = []
+    for block, empty in zip(("right", second), emptiest(store, rows, 2)):
+        own = rows[rows["outcome"] == block]
         parts = [draw(own[own["label"] == c], settings.patches, settings.seed) for c in CLASSES]
         mixed = pd.concat([part.assign(turn=range(len(part))) for part in parts]).sort_values("turn", kind="stable")
-        found[outcome] = mixed.head(settings.patches).sort_values("label", kind="stable").reset_index(drop=True)
-    return found
+        shown = mixed.head(settings.patches).sort_values("label", kind="stable")
+        found.append(pd.concat([shown, empty]).assign(block=block))
+    return pd.concat(found, ignore_index=True)
 
 
-def emptiest(store: PatchStore, rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The windows of the test images with the least contrast, labelled or not, one of an image; without black border.
+def emptiest(store: PatchStore, rows: pd.DataFrame, count: int) -> list[pd.DataFrame]:
+    """The windows of the test images with the least contrast, one of an image, without black border: tables of one row.
 
     They show whether a patch without cells stays dark on the scale of the others.
     """
-    table = store.patches(rows["partition"].unique().tolist())
     rounds = rows.drop_duplicates("image_id").set_index("image_id")["round"]
+    table = store.patches(sorted(store.frames["partition"].unique()))
     table = table[table["image_id"].isin(rounds.index) & (table["border"] == 0)].sort_values("contrast", kind="stable")
     chosen = table.drop_duplicates("image_id").head(count)
     known = rows.set_index("patch_id")["probability"].reindex(chosen["patch_id"]).to_numpy()
-    return chosen.assign(round=chosen["image_id"].map(rounds), probability=known).reset_index(drop=True)
+    chosen = chosen.assign(round=chosen["image_id"].map(rounds), probability=known, outcome=EMPTIEST)
+    return [chosen.iloc[i : i + 1] for i in range(count)]
 
 
 def cam_figure(models: Models, store: PatchStore, rows: pd.DataFrame, settings: Explain, report: Path) -> dict:
-    """Fig. 6: both classes' maps over right and wrong calls and over the emptiest windows, on one scale."""
-    groups = cam_examples(rows, settings)
-    groups["least contrast"] = emptiest(store, rows, 2)
-    maps = {name: {c: models.maps(store, part, c) for c in CLASSES} for name, part in groups.items() if len(part)}
-    highest = {name: {c: [float(m.max()) for m in maps[name][c]] for c in CLASSES} for name in maps}
-    scale = max(v for name in maps if name != "least contrast" for c in CLASSES for v in highest[name][c]) or 1.0
-    panels: dict[str, list[Panel]] = {}
-    for name, part in groups.items():
-        panels[name] = []
-        for i, row in enumerate(part.itertuples()):
-            mark = name if name == "least contrast" else f"truth {row.label}, called {row.call}"
-            panels[name].append(panel(store, row, {c: maps[name][c][i] for c in CLASSES}, f"{mark}\n{row.image_id}"))
-    for name, own in zip(("right", "wrong"), panels.pop("least contrast")):
-        panels[name].append(own)
-    blocks = {f"{name} calls": panels[name] for name in ("right", "wrong")}
+    """Fig. 6: both classes' maps over right and wrong calls and nearly empty windows, on one scale, with raw maxima."""
+    table = cam_examples(store, rows, settings)
+    maps = {label: models.maps(store, table, label) for label in CLASSES}
+    highest = pd.DataFrame({label: [float(cam.max()) for cam in maps[label]] for label in CLASSES})
+    scale = float(highest[table["outcome"] != EMPTIEST].max(axis=None)) or 1.0
+    blocks: dict[str, list[Panel]] = {}
+    for i, row in enumerate(table.itertuples()):
+        line = EMPTIEST if row.outcome == EMPTIEST else f"truth {row.label}, {SAID[row.call]}"
+        name = f"{row.block} calls" if row.block != "abstained" else "no wrong calls; abstained on"
+        blocks.setdefault(name, []).append(panel(store, row, {label: maps[label][i] for label in CLASSES}, line))
     plots_explain.save(plots_explain.gradcam_figure(blocks, f"{models.title}: Grad-CAM", scale), report / "gradcam.png")
-    examples = {
-        name: [dict(zip(("patch_id", *CLASSES), row)) for row in zip(groups[name]["patch_id"], *highest[name].values())]
-        for name in maps
-    }
-    return {"scale": scale, "raw_maximum": examples}
+    raw = table[["patch_id", "block", "outcome"]].join(highest).to_dict("records")
+    return {"map_cells_a_side": len(maps["dead"][0]), "scale": scale, "raw_maximum": raw}
 
 
 def pi_agreement(models: Models, store: PatchStore, rows: pd.DataFrame, settings: Explain) -> dict:
     """Agreement of the maps with bright PI over truly dead windows, and the sanity check on the same maps."""
     dead = draw(rows[rows["label"] == "dead"], settings.overlap, settings.seed)
-    bright = [gradcam.pi_bright(store, *row) for row in dead[gradcam.WINDOWS].itertuples(index=False)]
+    bright = [gradcam.pi_ratio(store, *row) > gradcam.BRIGHT for row in dead[gradcam.WINDOWS].itertuples(index=False)]
     partly = np.array([b.any() and not b.all() for b in bright], bool)
+    result: dict = {"drawn": len(dead), "bright_nowhere_or_everywhere": int((~partly).sum())}
     dead, bright = dead[partly].reset_index(drop=True), [b for b, kept in zip(bright, partly) if kept]
-    result: dict = {"drawn": len(partly), "without_contrast_in_pi": int((~partly).sum())}
     if dead.empty:
         return {"agreement": result, "sanity": None}
     maps = {c: models.maps(store, dead, c) for c in CLASSES}
     groups = dead["group"].to_numpy()
     result |= {f"{c}_map": gradcam.agreement(maps[c], bright, groups, settings.seed) for c in CLASSES}
-    few, seeds = dead.head(SANITY_WINDOWS), {"head": HEAD_SEEDS, "all": ALL_SEEDS}
-    arch = models.card["arch"]
+    few = dead.head(SANITY_WINDOWS)
 
     def redraw(part: str, seed: int) -> list[np.ndarray]:
-        return models.maps(store, few, "dead", lambda net: gradcam.randomised(net, arch, part, seed))
+        return models.maps(store, few, "dead", lambda net: gradcam.randomised(net, models.card["arch"], part, seed))
 
-    random = {part: [redraw(part, settings.seed + i) for i in range(count)] for part, count in seeds.items()}
+    random = {part: [redraw(part, settings.seed + i) for i in range(count)] for part, count in DRAWS.items()}
     return {"agreement": result, "sanity": gradcam.sanity(maps["dead"][: len(few)], random)}
 
 
@@ -202,22 +179,18 @@ def errors(store: PatchStore, rows: pd.DataFrame, title: str, report: Path) -> l
     confidence = np.where(wrong["call"] == "live", wrong["probability"], 1 - wrong["probability"])
     wrong = wrong.assign(confidence=confidence).sort_values(["confidence", "patch_id"], ascending=[False, True])
     worst = disjoint(wrong, ERRORS)
-    lines = "truth {0.label}, called {0.call} ({0.confidence:.3f})\n{0.image_id}\ny {0.y}, x {0.x}"
-    panels = [panel(store, row, {}, lines.format(row)) for row in worst.itertuples()]
+    line = "truth {0.label}, called {0.call} ({0.confidence:.3f})\ny {0.y}, x {0.x}"
+    panels = [panel(store, row, {}, line.format(row)) for row in worst.itertuples()]
     heading = f"{title}: most confident of {len(wrong)} wrong calls among {len(rows)} test windows"
     plots_explain.save(plots_explain.error_figure(panels, heading), report / "errors.png")
     names = ["patch_id", "image_id", "experiment", "round", "label", "call", "confidence", "probability", "mean_pi"]
     return worst[names].to_dict("records")
 
 
-def clean(value):
-    """The record with floats rounded to 6 decimals and numpy's numbers as Python's."""
-    if isinstance(value, dict):
-        return {key: clean(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [clean(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return round(value, 6) if isinstance(value, float) else value
+def clean(record: dict) -> dict:
+    """The record as JSON keeps it: floats rounded to 6 decimals, numpy's numbers as Python's, NaN as None."""
+    text = json.dumps(record, default=lambda number: number.item())
+    return json.loads(text, parse_float=lambda number: round(float(number), 6), parse_constant=lambda name: None)
 
 
 def run(partition: str) -> dict:
@@ -230,7 +203,7 @@ def run(partition: str) -> dict:
     counts = rows["outcome"].value_counts().reindex(["right", "wrong", "abstained"], fill_value=0).to_dict()
     record = {"partition": partition} | {key: models.card.get(key) for key in ("arch", "digest", "synthetic")}
     record["windows"] = {"test": len(rows)} | counts
-    record["embedding"] = embedding(models, store, rows, settings, report)
+    record["embedding"] = map_figures(models, store, rows, settings, report)
     record["gradcam"] = cam_figure(models, store, rows, settings, report)
     record |= pi_agreement(models, store, rows, settings)
     record["errors"] = errors(store, rows, models.title, report)
@@ -242,12 +215,12 @@ def run(partition: str) -> dict:
 def choices(settings: Explain) -> dict[str, str]:
     """What was chosen where the paper leaves it open, in words that stand beside the numbers."""
     return {
-        "calls": "right and wrong are conformal calls; windows abstained on are neither",
+        "calls": "right and wrong are conformal calls; a window abstained on is neither",
         "gradcam_target": "margin of the class's logit over the other's; maps unstretched, logit units per map cell",
         "bright_pi": f"PI above {gradcam.BRIGHT:g} times the field's median, at a quarter of the resolution",
         "agreement_sample": f"up to {settings.overlap} truly dead test windows that do not overlap, images in turn",
-        "chance": "map and bright area of windows of different groups; p from 9999 pairings, windows as independent",
-        "sanity": f"{HEAD_SEEDS} random heads and {ALL_SEEDS} wholly random networks; Spearman over map cells",
+        "chance": "map and bright area of different groups; p takes windows as independent, gain_interval groups",
+        "sanity": f"random networks {DRAWS}; Spearman over map cells, first {SANITY_WINDOWS} dead windows",
         "purity": f"{settings.neighbours} nearest by Euclidean distance; other_groups: without the window's own group",
     }
 

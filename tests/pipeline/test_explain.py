@@ -28,7 +28,9 @@ def write_store(directory: Path, images: list[str]) -> pd.DataFrame:
     np.save(directory / "brightfield-000.npy", grey.ravel())
     np.save(directory / "pi-000.npy", pi.ravel())
     number = np.arange(len(images))
-    frames = pd.DataFrame({"image_id": images, "shard": 0, "offset": number * SIDE**2, "pi_offset": number * SIDE**2 // 16})
+    frames = pd.DataFrame(
+        {"image_id": images, "shard": 0, "offset": number * SIDE**2, "pi_offset": number * SIDE**2 // 16}
+    )
     frames = frames.assign(height=SIDE, width=SIDE, pi_background=100.0, pi_low=100.0, pi_high=610.0, partition="p")
     frames.to_parquet(directory / "frames.parquet")
     rows = [
@@ -48,7 +50,11 @@ def predictions_of(table: pd.DataFrame, rounds: dict[str, str]) -> pd.DataFrame:
     live = number % 2 == 1
     said = live ^ (number % 5 == 0)
     calls = np.where(number % 7 == 0, "abstain", np.where(said, "live", "dead"))
-    names = {"label": np.where(live, "live", "dead"), "call": calls, "probability": np.where(said, 0.9, 0.2) - number / 1e3}
+    names = {
+        "label": np.where(live, "live", "dead"),
+        "call": calls,
+        "probability": np.where(said, 0.9, 0.2) - number / 1e3,
+    }
     images = table["image_id"]
     return table.assign(experiment="e", group=images, round=images.map(rounds), split="test", **names)
 
@@ -90,9 +96,10 @@ def test_holdout(tree):
     assert tree.logged == [("p", record, report)]
     assert record["windows"]["test"] == 27 and record["embedding"]["windows"] == 27 and record["synthetic"]
     assert sum(record["windows"][name] for name in ("right", "wrong", "abstained")) == 27
-    shown = record["gradcam"]["raw_maximum"]
-    highest = [row[label] for name in ("right", "wrong") for row in shown[name] for label in ("dead", "live")]
-    assert record["gradcam"]["scale"] == max(highest) > 0 and len(shown["least contrast"]) == 2
+    shown = pd.DataFrame(record["gradcam"]["raw_maximum"])
+    empty = shown["outcome"] == "least contrast"
+    assert empty.sum() == 2 and set(shown["block"]) == {"right", "wrong"}
+    assert record["gradcam"]["scale"] == shown.loc[~empty, ["dead", "live"]].max(axis=None) > 0
     dead = record["agreement"]["dead_map"]
     assert record["agreement"]["drawn"] == 6 and dead["windows"] <= 6 and 0 < dead["area_share"] < 1
     assert record["sanity"]["head"]["pairs"] + record["sanity"]["head"]["undefined"] == 5 * record["sanity"]["windows"]
@@ -149,9 +156,10 @@ def test_no_wrong_calls(tree):
     root = tree(dict.fromkeys(("a", "b"), "holdout"))
     path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
     rows = pd.read_parquet(path)
-    rows.assign(call=rows["label"]).to_parquet(path)
+    rows.assign(call=rows["label"].where(rows["call"] != "abstain", "abstain")).to_parquet(path)
     record = explain.run("p")
     assert record["errors"] == [] and record["windows"]["wrong"] == 0
+    assert {row["block"] for row in record["gradcam"]["raw_maximum"]} == {"right", "abstained"}
 
 
 def test_no_dead_windows(tree):
@@ -159,13 +167,13 @@ def test_no_dead_windows(tree):
     path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
     pd.read_parquet(path).assign(label="live").to_parquet(path)
     record = explain.run("p")
-    assert record["agreement"] == {"drawn": 0, "without_contrast_in_pi": 0} and record["sanity"] is None
+    assert record["agreement"] == {"drawn": 0, "bright_nowhere_or_everywhere": 0} and record["sanity"] is None
 
 
 def test_missing_inputs_are_named(tree):
     root = tree(dict.fromkeys(("a", "b"), "holdout"))
     (root / "models" / "p" / "model.json").unlink()
-    with pytest.raises(SystemExit, match="error: explain p: .*model.json does not exist"):
+    with pytest.raises(SystemExit, match=r"error: explain p: .*model\.json does not exist"):
         explain.main("p")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from src.common.embedding import TooFewWindows, purity, tsne
+from src.common.plots_explain import thumbnail_canvas
 
 
 def blobs(count: int, distance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -71,3 +72,12 @@ def test_map_repeats_and_keeps_classes_apart():
 def test_too_few_windows_are_refused():
     with pytest.raises(TooFewWindows, match="7 windows or more, not 6"):
         tsne(np.zeros((6, 3)), perplexity=30, seed=1)
+
+
+def test_thumbnails_stand_at_their_places():
+    places = np.array([[0.0, 0.0], [10.0, 5.0]])  # the second: right and above
+    windows = [np.full((32, 32), 40, np.uint8), np.full((32, 32), 200, np.uint8)]
+    canvas = thumbnail_canvas(places, windows, np.array(["dead", "live"]), side=300)
+    height, width = canvas.shape[:2]
+    assert width == 300 and height == 90 + 105  # thumbnails of 90 px; the map's aspect is kept
+    assert (canvas[-45, 45] == 40).all() and (canvas[45, -45] == 200).all() and (canvas[0, 0] == 255).all()

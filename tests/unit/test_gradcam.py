@@ -81,8 +81,10 @@ class Store:
         return np.array([[140, 141], [0, 255]], np.uint8)
 
 
-def test_bright_pi_is_twice_the_background_in_counts():
-    np.testing.assert_array_equal(gradcam.pi_bright(Store(), "a", 0, 0, 8), [[False, True], [False, True]])
+def test_pi_is_taken_over_the_background_in_counts():
+    found = gradcam.pi_ratio(Store(), "a", 0, 0, 8)
+    np.testing.assert_allclose(found, [[240 / 120, 241 / 120], [100 / 120, 355 / 120]])
+    np.testing.assert_array_equal(found > gradcam.BRIGHT, [[False, True], [False, True]])
 
 
 def quadrant(row: int, column: int, dtype=np.float32) -> np.ndarray:
@@ -100,11 +102,12 @@ def test_perfect_maps_against_chance():
     assert found["pointing"]["observed"] == found["iou"]["observed"] == 1
     assert found["pointing"]["chance"] == found["iou"]["chance"] == 0
     assert found["area_share"] == 0.25 and found["pointing"]["p"] == 1 / 10000
+    assert found["pointing"]["gain"] == 1 and found["pointing"]["gain_interval"] == [1, 1]
 
 
 def test_the_same_bright_area_everywhere_is_no_evidence():
     found = gradcam.agreement([quadrant(0, 0)] * 4, [quadrant(0, 0, bool)] * 4, np.array(list("abcd")), seed=1)
-    assert found["pointing"] == {"observed": 1.0, "chance": 1.0, "p": 1.0}
+    assert [found["pointing"][name] for name in ("observed", "chance", "p", "gain")] == [1, 1, 1, 0]
 
 
 def test_pairs_within_a_group_are_no_chance():
@@ -112,13 +115,21 @@ def test_pairs_within_a_group_are_no_chance():
     found = gradcam.agreement(maps, bright, np.array(["a", "a", "b"]), seed=1)
     assert found["pointing"]["observed"] == 2 / 3 and found["pointing"]["chance"] == 0
     alone = gradcam.agreement(maps[:1], bright[:1], np.array(["a"]), seed=1)
-    assert alone["pointing"] == {"observed": 1.0, "chance": None, "p": None}
+    assert alone["pointing"]["observed"] == 1 and alone["pointing"]["chance"] is None
 
 
 def test_a_map_without_evidence_neither_points_nor_overlaps():
     maps, bright = [np.zeros((4, 4), np.float32)] * 2, [np.ones((4, 4), bool)] * 2
     found = gradcam.agreement(maps, bright, np.array(["a", "b"]), seed=1)
     assert found["pointing"]["observed"] == found["iou"]["observed"] == 0 and found["empty_maps"] == 2
+
+
+def test_interval_is_over_groups():
+    bright = [quadrant(*c, bool) for c in CORNERS] * 3
+    maps = [quadrant(*c) for c in CORNERS] + [quadrant(*c) for c in CORNERS[::-1]] * 2
+    groups = np.repeat(np.array(["a", "b", "c"]), 4)  # group a is right throughout, the others are wrong throughout
+    low, high = gradcam.agreement(maps, bright, groups, seed=1)["pointing"]["gain_interval"]
+    assert low == pytest.approx(-0.25) and high == pytest.approx(0.75)
 
 
 def test_iou_takes_as_many_pixels_as_are_bright():
