@@ -53,7 +53,8 @@ def save(figure: Figure, path: Path) -> None:
 
 def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: str) -> Figure:
     """Fig. 5a, b: places (N, 2) coloured by kind (N,): live, dead or abstain."""
-    figure, axes = plt.subplots(figsize=(6.4, 6.0), layout="constrained")
+    width, height = np.maximum(np.ptp(places, axis=0), 1e-12)
+    figure, axes = plt.subplots(figsize=(6.4, np.clip(6.4 * height / width, 3, 9) + 0.5), layout="constrained")
     order = np.random.default_rng(0).permutation(len(places))  # so that no class covers the other
     axes.scatter(*places[order].T, s=14, lw=0, alpha=0.75, c=[COLOURS[kind] for kind in kinds[order]])
     for kind in [k for k in COLOURS if (kinds == k).any()]:
@@ -65,8 +66,9 @@ def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: 
 
 def thumbnail_figure(places: np.ndarray, windows: Sequence[np.ndarray], labels: np.ndarray, title: str) -> Figure:
     """Fig. 5c: every place (N, 2) as the window (s, s) uint8 itself, framed in the colour of its label."""
-    figure, axes = plt.subplots(figsize=(10, 10.4), layout="constrained")
-    axes.imshow(thumbnail_canvas(places, windows, labels), interpolation="antialiased")
+    canvas = thumbnail_canvas(places, windows, labels)
+    figure, axes = plt.subplots(figsize=(10, 10 * len(canvas) / canvas.shape[1] + 0.5), layout="constrained")
+    axes.imshow(canvas, interpolation="antialiased")
     for label in CLASSES:
         axes.plot([], [], "s", color=COLOURS[label], label=label)
     axes.legend(fontsize=9, title="frame: truth (PI)", title_fontsize=9, loc="best")
@@ -109,8 +111,7 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     for block, (name, panels) in enumerate(blocks.items()):
         first = axes[0, block * width]
         text = name if panels else f"{name}: none"
-        heading = first.text(0, 1.38, text, transform=first.transAxes, fontsize=11, weight="bold")
-        heading.set_in_layout(False)  # else a long one widens its column
+        first.text(0, 1.38, text, transform=first.transAxes, fontsize=10, weight="bold")
         for row, panel in enumerate(panels):
             _draw_panel(axes[row, block * width : (block + 1) * width], panel, scale)
     norm = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, scale), HEAT)
@@ -181,7 +182,7 @@ def embedding_figures(
 
 def _bare(axes, title: str) -> None:
     axes.set(xticks=[], yticks=[])
-    axes.set_aspect("equal", "datalim")
+    axes.set_aspect("equal")
     axes.set_title(title, fontsize=10)
 
 

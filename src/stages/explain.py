@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..common import gradcam, plots_explain, tracking
-from ..common.backbones import CLASSES, Net
+from ..common.backbones import CLASSES
 from ..common.embedding import purities, tsne
 from ..common.inference import embed, load_model
 from ..common.params import Explain, load
@@ -145,7 +145,7 @@ def cam_figure(models: Models, store: PatchStore, rows: pd.DataFrame, settings: 
     blocks: dict[str, list[Panel]] = {}
     for i, row in enumerate(table.itertuples()):
         line = EMPTIEST if row.outcome == EMPTIEST else f"truth {row.label}, {SAID[row.call]}"
-        name = f"{row.block} calls" if row.block != "abstained" else "no wrong calls; abstained on"
+        name = f"{row.block} calls" if row.block != "abstained" else "abstained (0 wrong)"
         blocks.setdefault(name, []).append(panel(store, row, {label: maps[label][i] for label in CLASSES}, line))
     plots_explain.save(plots_explain.gradcam_figure(blocks, f"{models.title}: Grad-CAM", scale), report / "gradcam.png")
     raw = table[["patch_id", "block", "outcome"]].join(highest).to_dict("records")
