@@ -27,7 +27,7 @@ COLUMNS: dict[str, dict[str, str]] = {  # per table; those after the bar may hav
         "rejected": "| image_id file reason duplicate_of",
     },
     "patches": {
-        "patches": "patch_id image_id partition row col y x size mean_pi pi_background pi_saturated pi_positive focus"
+        "patches": "patch_id image_id partition row col y x size mean_pi pi_background pi_saturated focus"
         " contrast border | experiment well position time day compound concentration",
         "frames": "image_id partition shard offset height width phash phash_fine brightfield_sha256 pi_sha256"
         " remainder_right remainder_bottom | experiment pixel_size_um",
@@ -123,7 +123,7 @@ def patches(check: Check, tables: Mapping) -> list[Gate]:
     redo = f"{EDITED}tile`"
     hashes = "perceptual hashes of 16 hex digits"
     ranges = {
-        "mean_pi": (0, 65535), "pi_background": (0, 65535), "pi_saturated": (0, 1), "pi_positive": (0, 1),
+        "mean_pi": (0, 65535), "pi_background": (0, 65535), "pi_saturated": (0, 1),
         "focus": (0, None), "contrast": (0, 127.5), "border": (0, 1),
     }  # fmt: skip
     return [
