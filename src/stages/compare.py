@@ -21,6 +21,12 @@ trained and tested on the same patches. *Experiment alone* scores each patch by 
 without a look at any pixel: where it is high, the pooled AUC rewards knowing the batch, and the AUC within experiments
 is the one to read."""
 
+SYNTHETIC = """\
+**The data are SYNTHETIC**: a simulated plate tests the machinery and says nothing about real cells; the paper's numbers
+stand beside them for their scale alone.
+
+"""
+
 
 def records(partitions: list[str]) -> dict[str, dict]:
     """The evaluation records of the partitions now in params; names the others as ignored."""
@@ -107,9 +113,7 @@ def main() -> dict:
     """Runs the stage; returns the content of metrics/compare.json."""
     found = {name: digest(record) for name, record in records(load("dataset").partitions).items()}
     synthetic = [name for name, one in found.items() if one["synthetic"]]
-    warning = "**The data are SYNTHETIC**: a simulated plate tests the machinery and says nothing about real cells; the "
-    warning += "paper's numbers stand beside them for their scale alone.\n\n"
-    text = "# Models compared\n\n" + (warning if synthetic else "") + models_table(found)
+    text = "# Models compared\n\n" + (SYNTHETIC if synthetic else "") + models_table(found)
     text += "\n\n## Baselines (AUC)\n\n" + baselines_table(found) + "\n\n" + NOTES + "\n"
     REPORTS.mkdir(exist_ok=True)
     (REPORTS / "compare.md").write_text(text)
