@@ -164,5 +164,5 @@ def _scheme(model: dict) -> str:
 
 
 def _interval(value: dict) -> str:
-    low, high = value["group_interval"]
-    return f"{value['value']:.3f} ({low:.3f} to {high:.3f})" if low is not None else f"{value['value']:.3f}"
+    span = value["group_interval"]
+    return f"{value['value']:.3f}" + (f" ({span[0]:.3f} to {span[1]:.3f})" if span else "")
