@@ -78,10 +78,10 @@ def _spectra(maps: np.ndarray) -> np.ndarray:
 
 
 def _fine(frame: np.ndarray, seen: np.ndarray) -> bytes:
-    bright, known = _grid(cv2.medianBlur(frame, 7).astype(np.int64) * 256, seen, GRID)
-    fine = cv2.boxFilter(frame, cv2.CV_32S, (9, 9), normalize=False).astype(np.int64) * 41**2
-    coarse = cv2.boxFilter(frame, cv2.CV_32S, (41, 41), normalize=False).astype(np.int64) * 9**2
-    texture, known_texture = _grid(np.rint(np.sqrt(np.abs(fine - coarse))).astype(np.int64), seen, TEXTURE_GRID)
+    bright, known = _grid(cv2.medianBlur(frame, 7).astype(np.int32) * 256, seen, GRID)
+    fine = cv2.boxFilter(frame, cv2.CV_32S, (9, 9), normalize=False) * 41**2
+    coarse = cv2.boxFilter(frame, cv2.CV_32S, (41, 41), normalize=False) * 9**2
+    texture, known_texture = _grid(np.rint(np.sqrt(np.abs(fine - coarse))).astype(np.int32), seen, TEXTURE_GRID)
     return _code(bright, known, 13) + _code(texture, known_texture, 13)
 
 
@@ -98,7 +98,7 @@ def _code(grid: np.ndarray, known: np.ndarray, size: int) -> bytes:
 
 
 def _phash(frame: np.ndarray, seen: np.ndarray) -> str:
-    grid, known = _grid(frame.astype(np.int64) * 256, seen, 32)
+    grid, known = _grid(frame.astype(np.int32) * 256, seen, 32)
     filled = np.where(known, grid, int(np.median(grid[known])) if known.any() else 0)
     coefficients = np.round(dctn(filled.astype(np.float64), norm="ortho")[:8, :8].ravel(), 3)
     bits = coefficients > np.median(coefficients[1:])
@@ -115,7 +115,7 @@ def _border(frame: np.ndarray) -> np.ndarray:
 def _grid(values: np.ndarray, seen: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
     """Means (integer) over a `cells` x `cells` grid, and which cells are wholly `seen`."""
     rows, cols = (np.arange(cells) * length // cells for length in values.shape)
-    total = np.add.reduceat(np.add.reduceat(np.where(seen, values, 0), rows, 0), cols, 1)
+    total = np.add.reduceat(np.add.reduceat(np.where(seen, values, 0), rows, 0, dtype=np.int64), cols, 1)
     count = np.add.reduceat(np.add.reduceat(seen.astype(np.int64), rows, 0), cols, 1)
     area = np.outer(np.diff(np.append(rows, values.shape[0])), np.diff(np.append(cols, values.shape[1])))
     return total // np.maximum(count, 1), count == area
