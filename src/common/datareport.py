@@ -1,4 +1,4 @@
-"""reports/data/data.md: what the data are, beside the paper's Table 1, its biological check and its sample figures."""
+"""reports/data.md: what the data are, beside the paper's Table 1, its biological check and its sample figures."""
 
 import json
 import shutil
@@ -30,10 +30,10 @@ FIGURES = {  # made by the stages that have what they show
 
 
 def write_data_report(workspace: Path, partitions: Sequence[str], seed: int) -> Path:
-    """Writes workspace/reports/data/data.md with its figures and data.json, and returns the path of the first.
+    """Writes workspace/reports/data.md, and data/ beside it with the figure and data.json; returns the page's path.
 
-    Reads data/ (raw, patches, filtered, labels, splits), and takes the figures of reports/filter and reports/label if
-    they are there. Raises MissingInput for a missing table.
+    Reads data/ (raw, patches, filtered, labels, splits); links figures of reports/filter and reports/label. Raises
+    MissingInput for a missing table.
     """
     data, folder = workspace / "data", workspace / "reports" / "data"
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,13 +45,10 @@ def write_data_report(workspace: Path, partitions: Sequence[str], seed: int) -> 
     areas = pi_areas(images, data / "raw", thresholds).assign(group=_groups(images, data))
     check = _rounded(compare_areas(areas, control(partitions, thresholds), seed))
     save_figures(folder, {"pi_area": area_figure(areas, check)}, source["synthetic"])
-    shown = [name for name in FIGURES if (workspace / "reports" / name).exists()]
-    for name in shown:
-        shutil.copy(workspace / "reports" / name, folder / Path(name).name)
     record = {"synthetic": source["synthetic"], "counts": counts, "pi_area": check}
     (folder / "data.json").write_text(json.dumps(record, indent=2) + "\n")
-    page = folder / "data.md"
-    page.write_text(_page(source, counts, thresholds, check, shown))
+    page = workspace / "reports" / "data.md"
+    page.write_text(_page(source, counts, thresholds, check))
     return page
 
 
@@ -84,7 +81,7 @@ def _groups(images: pd.DataFrame, data: Path) -> list[str]:
     return images["image_id"].map(frames).fillna(images["image_id"]).tolist()
 
 
-def _page(source: Mapping, counts: Mapping, thresholds: Mapping, check: Mapping, shown: Sequence[str]) -> str:
+def _page(source: Mapping, counts: Mapping, thresholds: Mapping, check: Mapping) -> str:
     kind = "**Synthetic data** (a simulated plate)" if source["synthetic"] else f"Source: {source['source']}"
     lines = ["# The data", "", f"{kind}. The paper's numbers are of its own plates (Pattarone et al. 2021).", ""]
     lines += ["## Counts beside the paper's", "", *_counts_table(counts), ""]
@@ -92,11 +89,9 @@ def _page(source: Mapping, counts: Mapping, thresholds: Mapping, check: Mapping,
     lines += ["## Thresholds", "", *_thresholds_table(thresholds), ""]
     built = " The simulated plate is built that way." if source["synthetic"] and len(counts) > 1 else ""
     lines += ["## PI-positive area, treated and control", "", *_area_lines(check, thresholds, built), ""]
-    lines += ["![PI-positive area](pi_area.png)", ""]
+    lines += ["![PI-positive area](data/pi_area.png)", ""]
     for name, title in FIGURES.items():
-        lines += [f"## {title}", ""]
-        missing = f"Not drawn: `reports/{name}` is not there."
-        lines += [f"![{title}]({Path(name).name})" if name in shown else missing, ""]
+        lines += [f"## {title}", "", f"![{title}]({name})", ""]
     return "\n".join(lines)
 
 
