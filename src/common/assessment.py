@@ -162,7 +162,7 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         "experiment_only: in_sample scores a patch by its experiment's live share, the patch included, and errs high; "
         "leave_one_out without the patch, which puts an experiment's live patches below its dead ones, and errs low",
         f"linear baselines: logistic regression on at most {BASELINE_WINDOWS} training windows, seeded, called at 0.5",
-        "cell density: thirds by textured area (local sd over mean), a stand-in, since no cells are counted",
+        "cell density: by the share of the window that is textured beyond its noise, a stand-in: no cells are counted",
     ]
     if groups < 10:
         found.append(f"{groups} groups are few: a percentile bootstrap of fewer than about ten is still too narrow")

@@ -156,12 +156,14 @@ def score_figure(test: pd.DataFrame, record: dict) -> Figure:
     figure, axes = plt.subplots(figsize=SIZE)
     for label, colour in COLOURS.items():
         rows = test.loc[test["label"] == label, "probability"]
-        axes.hist(rows, np.linspace(0, 1, 41), alpha=0.6, color=colour, label=f"{label} (n = {len(rows)})")
+        share = np.full(len(rows), 1 / max(len(rows), 1))
+        text = f"{label} (n = {len(rows)})"
+        axes.hist(rows, np.linspace(0, 1, 41), weights=share, alpha=0.6, color=colour, label=text)
     at = record["threshold"]
     axes.axvline(at["value"], color="black", lw=1, label=f"threshold {at['value']:.3f}")
     band = sorted((record["conformal"]["live_from"], record["conformal"]["dead_to"]))
     axes.axvspan(*band, color=GREY, alpha=0.2, lw=0, label=f"abstain: {record['conformal']['abstention']:.1%}")
-    axes.set(xlabel="live probability", ylabel="patches", yscale="symlog")
+    axes.set(xlabel="live probability", ylabel="share of the class's patches")
     axes.legend(fontsize=8)
     return figure
 

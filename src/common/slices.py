@@ -9,8 +9,11 @@ import pandas as pd
 
 from .metrics import point_metrics
 
-THIRDS = ["lowest third", "middle third", "highest third"]
-LOCAL, CONTRAST = 9, 0.06  # side in pixels of the neighbourhood, and its sd over mean above which it is textured
+THIRDS = ["lower third", "middle third", "upper third"]  # in the order of the alphabet, too
+DENSITIES = ["1 sparse, below 0.9", "2 dense, 0.9 to 0.99", "3 closed, from 0.99"]
+SMOOTH, LOCAL = 2.0, 25  # sigma and side of the neighbourhood, in pixels
+NOISES, LEAST = 3.0, 5.0  # multiples of the noise; grey levels that count as texture where there is none
+IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 def slice_table(test: pd.DataFrame, slicings: dict[str, pd.Series]) -> list[dict]:
@@ -38,10 +41,15 @@ def slicings(test: pd.DataFrame, store, thresholds: dict) -> dict[str, pd.Series
         "partition": test["partition"],
         "experiment": test["experiment"],
         "day": test["day"].map(lambda day: f"{day:g}", na_action="ignore"),
-        "cell density (textured area)": thirds(pd.Series(textured(store, test), test.index)),
-        "PI from its class's threshold": distance_thirds(test, thresholds["live_below"], thresholds["dead_above"]),
+        "cell density (textured share)": density(pd.Series(textured(store, test), test.index)),
+        "distance of PI from threshold": distance_thirds(test, thresholds["live_below"], thresholds["dead_above"]),
         "position in the frame": frame_position(test),
     }
+
+
+def density(share: pd.Series) -> pd.Series:
+    """Sparse, dense or closed, by the textured share of a window: below 0.9, below 0.99, from 0.99 up."""
+    return pd.cut(share, [-np.inf, 0.9, 0.99, np.inf], right=False, labels=DENSITIES).astype("str")
 
 
 def thirds(values: pd.Series) -> pd.Series:
@@ -51,7 +59,7 @@ def thirds(values: pd.Series) -> pd.Series:
 
 
 def distance_thirds(test: pd.DataFrame, live_below: float, dead_above: float) -> pd.Series:
-    """Thirds of each class by the distance of a patch's intensity from the threshold of its class: lowest = nearest."""
+    """Thirds of each class by the distance of a patch's intensity from the threshold of its class: lower = nearest."""
     distance = np.where(test["live"], live_below - test["intensity"], test["intensity"] - dead_above)
     parts = [thirds(part) for _, part in pd.Series(distance, test.index).groupby(test["live"])]
     return pd.concat(parts).reindex(test.index)
@@ -65,8 +73,10 @@ def frame_position(test: pd.DataFrame) -> pd.Series:
 
 
 def textured(store, table: pd.DataFrame) -> np.ndarray:
-    """Share (N,) of each window that is textured, as a stand-in for cell density: local sd over local mean above
-    CONTRAST (the local contrast of PHANTAST, Jaccard et al. 2014).
+    """Share (N,) of each window that is textured beyond its noise: a stand-in for the density of cells.
+
+    Textured: the local sd of the smoothed window is above NOISES times what its noise alone leaves there; the noise is
+    the median of the response to Immerkaer's (1996) mask, which edges and ramps do not excite.
     """
     rows = table[["image_id", "y", "x", "size"]].itertuples(index=False)
     return np.array([_textured(store.window(*row)) for row in rows])
@@ -74,6 +84,9 @@ def textured(store, table: pd.DataFrame) -> np.ndarray:
 
 def _textured(window: np.ndarray) -> float:
     image = window.astype(np.float32)
-    mean = cv2.blur(image, (LOCAL, LOCAL))
-    variance = cv2.blur(image * image, (LOCAL, LOCAL)) - mean * mean
-    return float((np.sqrt(np.maximum(variance, 0)) > CONTRAST * np.maximum(mean, 1)).mean())
+    noise = np.median(np.abs(cv2.filter2D(image, -1, IMMERKAER))) / 0.6745 / 6
+    smooth = cv2.GaussianBlur(image, (0, 0), SMOOTH)
+    mean = cv2.blur(smooth, (LOCAL, LOCAL))
+    variance = cv2.blur(smooth * smooth, (LOCAL, LOCAL)) - mean * mean
+    limit = max(NOISES * noise / (2 * SMOOTH * np.sqrt(np.pi)), LEAST)
+    return float((np.sqrt(np.maximum(variance, 0)) > limit).mean())

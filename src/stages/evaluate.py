@@ -53,11 +53,11 @@ def model_directory(partition: str, name: str) -> Path:
     return MODELS / partition if name == "holdout" else MODELS / partition / name
 
 
-def score(splits: pd.DataFrame, parts: list[Round], partition: str, store: PatchStore) -> pd.DataFrame:
+def score(splits: pd.DataFrame, parts: list[Round], partition: str, arch: str, store: PatchStore) -> pd.DataFrame:
     """Validation and test patches of every round with their logit z_live - z_dead, rounded to 6 decimals."""
     found = []
     for part in parts:
-        net = load_model(model_directory(partition, part.name))
+        net = load_model(model_directory(partition, part.name), arch)
         rows = splits[part.valid | part.test]
         logits = predict(net, store, rows, desc=f"evaluate {partition} {part.name}").astype(float)
         split = np.where(part.test[part.valid | part.test], "test", "valid")
@@ -160,7 +160,7 @@ def digest(test: pd.DataFrame) -> str:
 
 def list_figures(partition: str) -> list[Path]:
     """The figures of a partition's report, for tracking."""
-    return sorted((REPORTS / "evaluate" / partition).glob("*.png"))
+    return sorted((REPORTS / "evaluate" / partition / "figures").glob("*.png"))
 
 
 def run(partition: str) -> dict:
@@ -175,7 +175,7 @@ def run(partition: str) -> dict:
     others = read_splits(dataset.partitions, store)
     splits = others.pop(partition)
     parts = held_out_rounds(splits, split_json)
-    scored, points = operate_rounds(score(splits, parts, partition, store), settings.abstain_error)
+    scored, points = operate_rounds(score(splits, parts, partition, card["arch"], store), settings.abstain_error)
     test = scored[scored["split"] == "test"].reset_index(drop=True)
     draws = assessment.resamples(test, settings)
     if split_json["scheme"] == "holdout":
@@ -211,14 +211,14 @@ def write(partition: str, record: dict, scored: pd.DataFrame, thresholds: dict) 
     """The record, the predictions, the tables for `dvc plots` and the figures."""
     report = REPORTS / "evaluate" / partition
     shutil.rmtree(report, ignore_errors=True)
-    report.mkdir(parents=True)
+    (report / "figures").mkdir(parents=True)
     (METRICS / "evaluate").mkdir(parents=True, exist_ok=True)
     (METRICS / "evaluate" / f"{partition}.json").write_text(json.dumps(record, indent=2) + "\n")
     scored[PREDICTIONS].to_parquet(report / "predictions.parquet", index=False)
     test = scored[scored["split"] == "test"]
     for name, table in plots_evaluate.tables(test).items():
         table.round(6).to_csv(report / f"{name}.csv", index=False)
-    plots_evaluate.figures(test, record, thresholds, report)
+    plots_evaluate.figures(test, record, thresholds, report / "figures")
 
 
 def main(partition: str) -> dict:

@@ -1,0 +1,126 @@
+"""Temperature, threshold, reliability and conformal band: planted truths and known answers."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.metrics import balanced_accuracy_score
+
+from src.common import calibration
+from src.common.operating import Operating, calibrate, called_live, conformal_call
+
+
+def planted(n: int, temperature: float, seed: int = 0):
+    """Logits that are `temperature` times too large for the truth drawn from them."""
+    random = np.random.default_rng(seed)
+    honest = random.normal(0, 2, n)
+    return honest * temperature, random.random(n) < expit(honest)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_planted_temperature_is_recovered(temperature):
+    assert calibration.fit_temperature(*planted(20000, temperature)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_temperature_mends_calibration_and_keeps_the_ranking():
+    logit, live = planted(20000, 4.0)
+    test_logit, test_live = planted(20000, 4.0, seed=1)
+    before = calibrate(test_logit, 1.0)
+    after = calibrate(test_logit, calibration.fit_temperature(logit, live))
+    assert calibration.expected_error(after, test_live) < 0.02 < 0.1 < calibration.expected_error(before, test_live)
+    assert calibration.brier(after, test_live) < calibration.brier(before, test_live)
+    order = np.argsort(test_logit)
+    assert (np.diff(after[order]) >= 0).all()
+
+
+def test_separated_scores_do_not_drive_the_temperature_to_zero():
+    logit, live = np.array([-3.0, -2, 2, 3]), np.array([False, False, True, True])
+    temperature = calibration.fit_temperature(logit, live)
+    assert temperature == pytest.approx(np.exp(-2), rel=1e-3)
+
+
+def test_expected_error_and_brier_by_hand():
+    probability, live = np.array([0.05, 0.05, 0.95, 0.95]), np.array([False, True, True, True])
+    # bin 0: two patches at 0.05, half live; bin 9: two at 0.95, all live
+    assert calibration.expected_error(probability, live) == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
+    assert calibration.brier(probability, live) == pytest.approx((0.05**2 * 3 + 0.95**2) / 4)
+    rows = calibration.reliability(probability, live)
+    assert [(r["lower"], r["n"], r["live_fraction"]) for r in rows] == [(0.0, 2, 0.5), (0.9, 2, 1.0)]
+
+
+def test_probability_one_belongs_to_the_last_bin():
+    assert calibration.reliability(np.array([1.0]), np.array([True]))[0]["upper"] == 1.0
+
+
+def test_threshold_has_the_best_balanced_accuracy_of_all():
+    random = np.random.default_rng(4)
+    live = random.random(200) < 0.1
+    probability = np.round(expit(random.normal(size=200) + 1.5 * live), 2)
+    threshold = calibration.fit_threshold(probability, live)
+    best = balanced_accuracy_score(live, called_live(probability, threshold))
+    assert best == max(balanced_accuracy_score(live, probability >= cut) for cut in np.unique(probability))
+
+
+def test_threshold_nearest_to_one_half_among_equals():
+    live = np.array([False, False, True, True])
+    assert calibration.fit_threshold(np.array([0.1, 0.2, 0.9, 0.95]), live) == 0.5
+    assert calibration.fit_threshold(np.array([0.1, 0.2, 0.3, 0.95]), live) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("error", [0.05, 0.1, 0.2])
+def test_conformal_sets_cover_both_classes_as_stated(error):
+    random = np.random.default_rng(2)
+    covered = {True: [], False: []}
+    for _ in range(200):
+        live = random.random(600) < 0.3
+        probability = calibrate(random.normal(size=600) + 2.0 * live - 1, 1.0)
+        valid, test = slice(0, 300), slice(300, None)
+        live_from, dead_to = calibration.fit_conformal(probability[valid], live[valid], error)
+        inside = np.where(live[test], probability[test] >= live_from, probability[test] <= dead_to)
+        for part in covered:
+            covered[part].append(inside[live[test] == part].mean())
+    for part, values in covered.items():
+        assert np.mean(values) == pytest.approx(1 - error, abs=0.015), part
+        assert np.mean(values) >= 1 - error - 0.005
+
+
+def test_conformal_ranks_by_hand():
+    probability = np.arange(1, 20) / 20  # 19 patches of each class: k = floor(20 * 0.1) = 2
+    both = np.concatenate([probability, probability])
+    live = np.repeat([True, False], 19)
+    assert calibration.fit_conformal(both, live, 0.1) == (0.1, 0.9)
+
+
+def test_too_few_patches_put_their_class_into_every_set():
+    live = np.array([True] * 3 + [False] * 30)
+    live_from, dead_to = calibration.fit_conformal(np.linspace(1, 0, 33), live, 0.1)
+    assert live_from == 0.0 and dead_to < 1.0
+
+
+def test_one_member_is_called_and_none_or_both_abstain():
+    probability = np.array([0.1, 0.4, 0.5, 0.6, 0.9])
+    both = conformal_call(probability, live_from=0.4, dead_to=0.6)
+    assert both.tolist() == ["dead", "abstain", "abstain", "abstain", "live"]
+    none = conformal_call(probability, live_from=0.6, dead_to=0.4)
+    assert none.tolist() == ["dead", "dead", "abstain", "live", "live"]
+
+
+def test_summary_by_hand():
+    call = np.array(["live", "live", "abstain", "dead"])
+    live, covered = np.array([True, False, True, False]), np.array([True, False, True, True])
+    found = calibration.conformal_summary(call, live, covered)
+    assert found["coverage"] == 0.75 and found["coverage_live"] == 1.0 and found["coverage_dead"] == 0.5
+    assert found["abstention"] == 0.25 and found["n_called"] == 3
+    assert found["error_among_called"] == pytest.approx(1 / 3)
+
+
+def test_operating_point_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="one class only"):
+        calibration.fit_operating(np.arange(3.0), np.ones(3, bool), 0.1)
+
+
+def test_operating_point_is_the_parts_together():
+    logit, live = planted(500, 2.0)
+    found = calibration.fit_operating(logit, live, 0.1)
+    probability = calibrate(logit, found.temperature)
+    expected = calibration.fit_threshold(probability, live), *calibration.fit_conformal(probability, live, 0.1)
+    assert found == Operating(calibration.fit_temperature(logit, live), *expected)
