@@ -71,7 +71,7 @@ def write_patches(folder: Path) -> None:
     table["offset"] = np.arange(len(table)) * SIDE * SIDE
     table.to_parquet(folder / "frames.parquet")
     unknown = dict.fromkeys(["time", "day", "concentration"], np.nan) | {"well": "", "compound": ""}
-    measures = {"pi_background": 200.0, "pi_saturated": 0.0, "pi_positive": 0.1}
+    measures = {"pi_background": 200.0, "pi_saturated": 0.0}
     measures |= {"focus": 9.0, "contrast": 20.0, "border": 0.0}
     windows().drop(columns="label").assign(**unknown, **measures).to_parquet(folder / "patches.parquet")
 

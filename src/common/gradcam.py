@@ -19,7 +19,7 @@ from .backbones import CLASSES, Net, build, prepare
 from .inference import WINDOWS
 from .patches import PatchStore
 
-BRIGHT = 2.0  # times the field's median PI: as in the patch table's pi_positive
+BRIGHT = 2.0  # times the field's median PI
 
 
 class RawGradCAM(GradCAM):

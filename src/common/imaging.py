@@ -85,7 +85,7 @@ def pi_measures(pi: np.ndarray, corners: np.ndarray, saturation: int) -> dict[st
     """What the PI counts (H, W) say of each window (y, x, size): the label's raw material (paper, step 3).
 
     mean_pi: mean counts; pi_background: the field's median count outside black borders; pi_saturated: fraction of
-    pixels at `saturation` or above; pi_positive: fraction of pixels above twice the background.
+    pixels at `saturation` or above.
     """
     lit = pi[pi > 0]
     background = float(np.median(lit)) if lit.size else 0.0
@@ -94,5 +94,4 @@ def pi_measures(pi: np.ndarray, corners: np.ndarray, saturation: int) -> dict[st
         "mean_pi": window_sums(pi, corners) / area,
         "pi_background": np.full(len(corners), background),
         "pi_saturated": window_sums(pi >= saturation, corners) / area,
-        "pi_positive": window_sums(pi > 2 * background, corners) / area,
     }

@@ -67,9 +67,10 @@ def runs(tree: Path) -> pd.DataFrame:
     """All runs of a clone's MLflow store."""
     code = (
         "import mlflow; mlflow.set_tracking_uri('sqlite:///mlruns/mlflow.db'); "
-        "print('JSON' + mlflow.search_runs(experiment_names=['unstained']).to_json())"
+        "mlflow.search_runs(experiment_names=['unstained']).to_json('mlruns/runs.json')"
     )
-    return pd.read_json(__import__("io").StringIO(run(tree, sys.executable, "-c", code).split("JSON", 1)[1]))
+    run(tree, sys.executable, "-c", code)
+    return pd.read_json(tree / "mlruns" / "runs.json")
 
 
 def test_everything_is_made(plate):

@@ -72,15 +72,15 @@ def test_the_report_counts_what_is_there_and_is_the_same_again(workspace):
     page = write_data_report(workspace, gates.PARTITIONS, 1)
     text, folder = page.read_text(), page.parent
     assert "Synthetic data" in text
-    counts = json.loads((folder / "data.json").read_text())["counts"]["treated"]
+    counts = json.loads((folder / "data" / "data.json").read_text())["counts"]["treated"]
     assert counts["fields"] == 6 and counts["windows"] == counts["cells"] == 54
     assert counts["live"] + counts["dead"] + counts["discarded"] == 54
     splits = [sum(counts[part]) for part in ("train", "valid", "test")]
     assert sum(splits) == counts["live and dead"]
-    assert "| train, live / dead |" in text and "Not drawn: `reports/label/fig2a_samples.png`" in text
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "| train, live / dead |" in text and "(label/fig2a_samples.png)" in text
+    first = {path.name: path.read_bytes() for path in folder.rglob("*.*")}
     write_data_report(workspace, gates.PARTITIONS, 1)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert {path.name: path.read_bytes() for path in folder.rglob("*.*")} == first
 
 
 def test_the_papers_partitions_stand_beside_its_numbers(workspace):
