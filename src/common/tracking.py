@@ -131,6 +131,8 @@ def log_training(model: dict, directory: Path) -> None:
     mlflow.set_tags({"synthetic": str(model["synthetic"]).lower(), "weights": model["weights"]["weights"]})
     mlflow.log_params(flat(model["params"]))
     mlflow.log_artifacts(str(directory), "model")
+    for gate in sorted(path for path in (REPORTS / "checks").glob("*") if path.is_dir()):
+        mlflow.log_artifacts(str(gate), f"checks/{gate.name}")
 
 
 def filter_run() -> str:
