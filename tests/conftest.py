@@ -11,9 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several test process
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from src.common.imaging import reduce_mean, reduced_size
 from src.common.patches import PatchStore, ShardWriter, plan_shards
+
+# No deadline, since a busy machine is not a fault; the same examples each time, since a test is not a lottery.
+settings.register_profile("unstained", deadline=None, derandomize=True)
+settings.load_profile("unstained")
 
 REPO = Path(__file__).resolve().parents[1]
 WINDOW = 64
