@@ -39,7 +39,7 @@ def slicings(test: pd.DataFrame, store, thresholds: dict) -> dict[str, pd.Series
     """
     return {
         "partition": test["partition"],
-        "experiment": test["experiment"],
+        "experiment": test["experiment"].mask(test["experiment"] == ""),
         "day": test["day"].map(lambda day: f"{day:g}", na_action="ignore"),
         "cell density (textured share)": density(pd.Series(textured(store, test), test.index)),
         "distance of PI from threshold": distance_thirds(test, thresholds["live_below"], thresholds["dead_above"]),
