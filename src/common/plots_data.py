@@ -168,55 +168,32 @@ def barcodes(store, patches: pd.DataFrame, features: np.ndarray, seed: int, each
     return figure
 
 
-def feature_map(patches: pd.DataFrame, features: np.ndarray, seed: int) -> Figure:
-    """Fig. 2b, left: t-SNE of the features, shaded by the filter's decision function; annotated windows have a rim.
-
-    patches: verdict, score, annotation ('' for most), rows as in features (N, D). A seeded sample of the patches, with
-    all annotated ones. Between points the shade is the mean score of the 15 nearest.
-    """
-    place = _tsne(features, rows := _sample(patches["annotation"] != "", seed), seed)
-    table = patches.iloc[rows].reset_index(drop=True)
-    figure = Figure(figsize=(8, 6.4), layout="constrained")
-    axes = figure.subplots()
-    _shade(figure, axes, place, table["score"].to_numpy())
-    for name, own in table.groupby("verdict", sort=True):
-        axes.scatter(
-            *place[own.index].T,
-            s=9,
-            color=COLOURS[name],
-            label=f"{name} ({(patches['verdict'] == name).sum()})",
-            linewidths=0,
-        )
-    for name, own in table[table["annotation"] != ""].groupby("annotation", sort=True):
-        axes.scatter(
-            *place[own.index].T,
-            s=26,
-            facecolors="none",
-            edgecolors=COLOURS[name],
-            linewidths=1.1,
-            label=f"annotated {name}",
-        )
-    axes.set(xticks=[], yticks=[], title=f"t-SNE of backbone features, {len(table)} of {len(patches)} patches")
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False)
-    return figure
-
-
-def _sample(always: pd.Series, seed: int) -> np.ndarray:
-    """Rows of all marked patches and of a random choice of the others."""
-    fixed, free = np.flatnonzero(always), np.flatnonzero(~always)
+def map_sample(annotation: pd.Series, seed: int) -> np.ndarray:
+    """Rows for the map: all annotated ones, and a seeded choice of the others up to MAP_POINTS in all."""
+    marked = (annotation != "").to_numpy()
+    fixed, free = np.flatnonzero(marked), np.flatnonzero(~marked)
     count = min(len(free), max(MAP_POINTS - len(fixed), 0))
     return np.sort(np.append(fixed, np.random.default_rng(seed).choice(free, count, replace=False)))
 
 
-def _tsne(features: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
+def feature_map(table: pd.DataFrame, place: np.ndarray, total: int) -> Figure:
+    """Fig. 2b, left: the map, shaded by the filter's decision function; annotated windows have a rim.
 
-    wide = features[rows].astype(np.float64)
-    scaled = (wide - wide.mean(axis=0)) / (wide.std(axis=0) + 1e-9)
-    few = PCA(min(50, *scaled.shape), svd_solver="full").fit_transform(scaled)
-    perplexity = min(30.0, max(1.0, (len(few) - 1) / 3))
-    return TSNE(init="pca", perplexity=perplexity, random_state=seed, n_jobs=2).fit_transform(few)
+    table: verdict, score, annotation ('' for most), its rows as in `place` (N, 2), a sample of `total` patches.
+    Between points the shade is the mean score of the 15 nearest.
+    """
+    table = table.reset_index(drop=True)
+    figure = Figure(figsize=(8, 6.4), layout="constrained")
+    axes = figure.subplots()
+    _shade(figure, axes, place, table["score"].to_numpy())
+    for name, own in table.groupby("verdict", sort=True):
+        axes.scatter(*place[own.index].T, s=9, color=COLOURS[name], label=f"{name} ({len(own)})", linewidths=0)
+    for name, own in table[table["annotation"] != ""].groupby("annotation", sort=True):
+        rim = {"s": 26, "facecolors": "none", "edgecolors": COLOURS[name], "linewidths": 1.1}
+        axes.scatter(*place[own.index].T, label=f"annotated {name} ({len(own)})", **rim)
+    axes.set(xticks=[], yticks=[], title=f"t-SNE of backbone features, {len(table)} of {total} patches")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False)
+    return figure
 
 
 def _shade(figure: Figure, axes: Axes, place: np.ndarray, score: np.ndarray) -> None:

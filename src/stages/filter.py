@@ -13,15 +13,17 @@ import pandas as pd
 
 from ..common import emptiness_fit as fitting
 from ..common.backbones import build
+from ..common.embedding import tsne
 from ..common.emptiness import VERDICTS, EmptyFilter, decide
 from ..common.imaging import bright_field_measures
 from ..common.inference import embed
 from ..common.params import Filter, load
 from ..common.patches import PatchStore
 from ..common.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
-from ..common.plots_data import barcodes, contact_sheet, feature_map, save_figures
+from ..common.plots_data import barcodes, contact_sheet, feature_map, map_sample, save_figures
 
 PAPER_F1 = 0.833
+PERPLEXITY = 30
 MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
 
 
@@ -96,6 +98,10 @@ def run() -> dict:
     annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
 
     bordered = annotated["border"] > params.max_border  # a rule decides these: the SVM must get no credit for them
+    if (patches["border"] > params.max_border).all():
+        raise ValueError(
+            f"every window has more than filter.max_border {params.max_border} of its pixels without counts"
+        )
     table = annotated[~bordered].reset_index(drop=True)
     chosen = fit(table, features[table["place"]], patches[patches["border"] <= params.max_border], params, source)
     left_out = matched.left_out | {"border": int(bordered.sum())}
@@ -135,8 +141,11 @@ def draw(
     marked = patches.assign(annotation="")
     marked.loc[inside["place"], "annotation"] = inside["verdict"].to_numpy()
     sample = {"seed": params.seed}
+    rows = map_sample(marked["annotation"], **sample)
+    scaled = (features[rows] - features[rows].mean(axis=0)) / (features[rows].std(axis=0) + 1e-6)
+    place, _ = tsne(scaled, PERPLEXITY, **sample)
     return {
-        "fig2b_map": feature_map(marked, features, **sample),
+        "fig2b_map": feature_map(marked.iloc[rows], place, len(marked)),
         "fig2b_barcodes": barcodes(store, patches, features, **sample),
         "dropped": contact_sheet(store, patches[patches["verdict"] != "cells"], "dropped", **sample),
         "kept": contact_sheet(store, patches[patches["verdict"] == "cells"], "kept", **sample),

@@ -1,13 +1,18 @@
 """Thresholds from the stain: the paper's are found again, and what does not separate is not forced apart."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 
 from src.common import mixture as mixtures
+from src.common.imaging import pi_measures
 from src.common.mixture import Mixture, MixtureError
+from src.common.windows import windows
 
 PAPER = Mixture((224.51, 550.44), (34.46, 153.55), (0.48, 0.52), log=False, bic_gain=1.0)
 
@@ -109,3 +114,20 @@ def test_binned_refit_agrees_with_scikit_learn():
     order = np.argsort(exact.means_[:, 0])
     assert mean[:, 0] == pytest.approx(exact.means_[order, 0], rel=0.002)
     assert sd[:, 0] == pytest.approx(np.sqrt(exact.covariances_[order, 0, 0]), rel=0.01)
+
+
+@pytest.mark.real
+def test_real_fields_have_two_components_on_the_background_ratio():
+    folder = os.environ.get("UNSTAINED_MCF7")
+    if not folder:
+        pytest.skip("UNSTAINED_MCF7 does not name the folder of the real MCF-7 fields")
+    values = []
+    for name in pd.read_csv(f"{folder}/images.csv")["pi"]:
+        pi = tifffile.imread(f"{folder}/{name}")
+        corners = np.array([[w.y, w.x, w.size] for w in windows(*pi.shape, 224, 112)])
+        measured = pd.DataFrame(pi_measures(pi, corners, 65535)).assign(image_id=name)
+        values.append(mixtures.intensities(measured, "background_ratio"))
+    found = mixtures.fit(np.concatenate(values), log=True, seed=1)
+    assert np.exp(found.mean) == pytest.approx([1.01, 1.6], rel=0.03) and mixtures.problems(found) == []
+    assert 1.02 < found.live_below < 1.05 < 1.08 < found.dead_above < 1.2
+    assert mixtures.problems(mixtures.fit(np.concatenate(values), log=False, seed=1)) == []
