@@ -66,17 +66,26 @@ def window_variances(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return window_sums(values.astype(np.int64) ** 2, corners) / area - mean * mean
 
 
+def texture_map(frame8: np.ndarray) -> np.ndarray:
+    """Sixteen times the difference of means over 5 and over 21 px of a (H, W) uint8 frame, as (H, W) int64."""
+    fine = cv2.boxFilter(frame8, cv2.CV_32S, (5, 5), normalize=False).astype(np.int64) * 21**2
+    coarse = cv2.boxFilter(frame8, cv2.CV_32S, (21, 21), normalize=False).astype(np.int64) * 5**2
+    return (fine - coarse) * 16 // (5 * 21) ** 2
+
+
 def bright_field_measures(frame8: np.ndarray, zero: np.ndarray, corners: np.ndarray) -> dict[str, np.ndarray]:
     """What the 8-bit bright-field (H, W) and its mask of zero counts say of each window (y, x, size).
 
-    focus: variance of the Laplacian (higher is sharper); contrast: standard deviation of the grey values; border:
-    fraction of pixels without any count, as registration leaves them.
+    focus: variance of the Laplacian (higher is sharper); contrast: standard deviation of the grey values; texture: that
+    of what lies between means over 5 and 21 px, the size of detail inside cells; border: fraction of pixels without any
+    count, as registration leaves them.
     """
     laplacian = cv2.Laplacian(frame8, cv2.CV_16S)
     area = corners[:, 2].astype(np.float64) ** 2
     return {
         "focus": window_variances(laplacian, corners),
         "contrast": np.sqrt(np.maximum(window_variances(frame8, corners), 0)),
+        "texture": np.sqrt(np.maximum(window_variances(texture_map(frame8), corners), 0)) / 16,
         "border": window_sums(zero, corners) / area,
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..common import emptiness_fit as fitting
+from ..common import tracking
 from ..common.backbones import build
 from ..common.embedding import tsne
 from ..common.emptiness import VERDICTS, EmptyFilter, decide
@@ -156,11 +157,13 @@ def draw(
 
 
 def main() -> dict:
-    """Runs the stage; returns the content of metrics/filter.json."""
+    """Runs the stage and logs it as an MLflow run; returns the content of metrics/filter.json."""
     try:
-        return run()
+        metrics = run()
     except ValueError as error:
         sys.exit(f"error: filter: {error}")
+    tracking.filter_run()
+    return metrics
 
 
 def _report(metrics: dict, figures: list) -> None:
