@@ -16,9 +16,9 @@ import pandas as pd
 from .simulator_render import Cells, place_cells, render_brightfield, render_pi
 
 PIXEL_SIZE_UM = 0.3225  # 20x objective of the paper
-DEAD_FRACTION = {"no_treatment": 0.5, "doxo_paclitaxel": 0.86}  # of cells; about 0.9 of labelled windows
+DEAD_FRACTION = {"no_treatment": 0.47, "doxo_paclitaxel": 0.83}  # of cells; of windows about 0.5 and 0.9
 CONFLUENCE = {1: 0.28, 2: 0.45, 3: 0.72, 4: 0.82, 5: 0.92}  # share of the field covered, by culture day
-DAYS = (4, 3, 5, 4, 3, 5, 4, 3, 5, 2, 4, 3, 5, 4, 3, 5, 4, 3, 5, 1)  # mostly days 3-5, as in the paper
+DAYS = (4, 3, 1, 5, 4, 3, 5, 4, 3, 5, 4, 3, 2, 5, 4, 3, 5, 4, 3, 5)  # mostly days 3-5, as in the paper
 WELLS = ("A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4")  # controls in row A, treated in row B
 EXPERIMENTS = 5  # slides, each with both arms
 EMPTY_COVERAGE = 0.06  # a window with less of its area under cells than one live cell fills counts as empty
@@ -116,7 +116,7 @@ _RANGES = {  # what differs from field to field: lowest and highest value
     "brightness": (24000.0, 36000.0),
     "vignette": (0.0, 0.25),
     "noise": (0.5, 1.8),
-    "pi_background": (188.0, 218.0),
+    "pi_background": (187.5, 217.5),
 }
 
 

@@ -2,7 +2,7 @@
 
 `np.exp`, `np.sin`, float blurs, float reductions and numpy's normal or Poisson draws differ in the last bit between
 CPUs. Here everything is elementwise + - * / sqrt on float64 (IEEE exact), integers, uniform PCG64 draws and box filters
-over whole numbers, so the bytes are the same on any x86-64. Levels are relative to the background until counts are made.
+over whole numbers, so the bytes are the same on any x86-64. Levels are relative to the background, counts come last.
 """
 
 from dataclasses import dataclass
@@ -15,21 +15,24 @@ if TYPE_CHECKING:
     from .simulator import FieldPlan
 
 WINDOW = 224  # px, the paper's patch: PI levels are stated as means over it
-DEAD_LEVEL, DEAD_SPREAD = 655.0, 105.0  # mean PI and its sd where all cells are dead, counts
+DEAD_LEVEL, DEAD_SPREAD = 641.0, 105.0  # mean PI and its sd where all cells are dead, counts
 LIVE_SPREAD = 30.0  # sd of the smooth PI background, counts
 DIM_BELOW = 8  # cells a window; with fewer, its PI falls in proportion
+DEATH_SHOWS = 0.6  # how far death moves the look of the outline, in sd of local stress
+GRANULES_AT = 0.6  # where dead cells keep their dark granules, as a share of the radius
 STRAY = 0.03  # share of cells in the other state than their surroundings
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of one field as columns: centre and radius in px, state, and the outline's harmonics."""
+    """Cells of one field as columns: centre and radius in px, state, look, and the outline's harmonics."""
 
     y: np.ndarray
     x: np.ndarray
     radius: np.ndarray
     dead: np.ndarray
-    rounded: np.ndarray  # live cells in division: small, round, bright rim
+    decay: np.ndarray  # 0 spread out with a sharp edge .. 1 shrunken with a blurred dark halo
+    rounded: np.ndarray  # cells in division: small, round, bright rim
     outline: np.ndarray  # (n, 6): cos and sin terms 2, 3, 4 of the outline
 
 
@@ -68,7 +71,7 @@ def _interpolate(lattice: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def place_cells(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
     """Scatter cells over the occupied part of the field and let one side of it die."""
-    radius = plan.cell_radius_um / plan.pixel_size_um
+    radius = (0.88 + 0.03 * plan.day) * plan.cell_radius_um / plan.pixel_size_um
     step = 1.55 * radius
     margin = int(2 * radius)
     grid_y = np.arange(-margin, plan.height + margin, step * 0.87)
@@ -81,10 +84,18 @@ def place_cells(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
     kept = room >= np.sort(room)[int((1 - plan.confluence) * len(room))]
     y, x, where = y[kept], x[kept], (where[0][kept], where[1][kept])
     dead = _dying(plan, rng, y, x, where)
-    rounded = ~dead & (rng.random(len(y)) < 0.05)
-    shrink = np.where(dead, 0.62 + 0.3 * rng.random(len(y)), np.where(rounded, 0.55, 0.9 + 0.25 * rng.random(len(y))))
+    decay = _decay(plan, rng, dead, where)
+    rounded = rng.random(len(y)) < 0.04
+    shrink = np.where(rounded, 0.6, 1.05 - 0.3 * decay + 0.15 * rng.random(len(y)))
     bumps = np.array([0.11, 0.11, 0.06, 0.06, 0.04, 0.04]) * np.where(rounded, 0.2, 1.0)[:, None]
-    return Cells(y, x, radius * shrink, dead, rounded, normal(rng, len(y), 6) * bumps)
+    return Cells(y, x, radius * shrink, dead, decay, rounded, normal(rng, len(y), 6) * bumps)
+
+
+def _decay(plan: "FieldPlan", rng: np.random.Generator, dead: np.ndarray, where: tuple) -> np.ndarray:
+    """Say how far each cell's outline looks dead: local stress, alike for both states, weighs as much as the state."""
+    stress = smooth_field(rng, plan.height, plan.width, 180.0)[where]
+    looks = 0.5 + 0.3 * (stress + 0.6 * normal(rng, len(dead)) + DEATH_SHOWS * (dead - 0.5))
+    return np.minimum(np.maximum(looks, 0.0), 1.0)
 
 
 def _inside(plan: "FieldPlan", y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,12 +111,12 @@ def _dying(plan: "FieldPlan", rng: np.random.Generator, y: np.ndarray, x: np.nda
     along, far = divmod(around, 2)
     pole = (along, far * plan.width) if along < plan.height else (far * plan.height, along - plan.height)
     distance = np.sqrt((y - pole[0]) * (y - pole[0]) + (x - pole[1]) * (x - pole[1]))
-    order = np.argsort(distance + 50.0 * smooth_field(rng, plan.height, plan.width, 300.0)[where], kind="stable")
-    least = 120_000 / (plan.height * plan.width)  # room for a few wholly live windows
-    live = min(0.5, max(least, 1 - plan.dead_fraction))
-    dead = np.ones(len(y), dtype=bool)
-    dead[order[: int(live * len(y))]] = False
-    return dead ^ (rng.random(len(y)) < STRAY)
+    depth = distance + 40.0 * smooth_field(rng, plan.height, plan.width, 300.0)[where]
+    least = 120_000 / (plan.height * plan.width * plan.confluence)  # room for a few wholly live windows
+    live = max(1 - plan.dead_fraction, min(0.5, least))
+    visible = np.sort(depth[(where[0] == y.astype(np.int64)) & (where[1] == x.astype(np.int64))])
+    cut = visible[int(live * len(visible))] if len(visible) else 0.0
+    return (depth >= cut) ^ (rng.random(len(y)) < STRAY)
 
 
 def _stamp(
@@ -121,7 +132,7 @@ def _stamp(
 
 
 def _territories(plan: "FieldPlan", cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share the field out: each pixel's nearest cell, and the distances to it and to the next in units of their radius."""
+    """Share the field out: each pixel's nearest cell, and the distances to it and the next in units of their radius."""
     shape = (plan.height, plan.width)
     owner, first, second = np.zeros(shape, np.int64), np.full(shape, 2.0), np.full(shape, 2.0)
     for i in range(len(cells.y)):
@@ -164,47 +175,60 @@ def render_brightfield(plan: "FieldPlan", cells: Cells, rng: np.random.Generator
     """Render the (height, width) uint16 bright-field frame."""
     owner, first, second = _territories(plan, cells)
     sharp = _membranes(cells, owner, first, second, rng)
-    _add_inner_life(sharp, cells, rng)
+    _add_inner_life(sharp, plan, cells, rng)
     _add_debris(sharp, plan, rng)
-    soft = _dead_bodies(cells, owner, first, rng)
-    grain = blur(normal(rng, plan.height, plan.width), 1)
+    soft = _halos(cells, owner, first, rng)
+    texture = _texture(plan, rng) * (first < 1.1)
     local = 1 + 0.25 * smooth_field(rng, plan.height, plan.width, 300.0)
-    relief = (sharp + blur(soft, 3) + 0.05 * grain * (first < 1.1)) * local * plan.contrast
+    relief = (sharp + blur(soft, 3) + texture) * local * plan.contrast
     return _expose(plan, _focus(plan, relief, rng), rng)
+
+
+def _texture(plan: "FieldPlan", rng: np.random.Generator) -> np.ndarray:
+    """Draw the grain of cytoplasm, fine and coarse, whose strength varies over the field."""
+    shape = (plan.height, plan.width)
+    fine, coarse = blur(normal(rng, *shape), 1), blur(normal(rng, *shape), 2)
+    strength = np.maximum(0.2 + 0.12 * smooth_field(rng, *shape, 150.0), 0.0)
+    return 0.05 * fine + strength * coarse
 
 
 def _membranes(
     cells: Cells, owner: np.ndarray, first: np.ndarray, second: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw live cells' bodies and sharp edges: a bright line with a dark inner lip."""
+    """Draw the cells' bodies and sharp edges: a bright line with a dark inner lip, fainter the further the decay."""
     count = len(cells.y)
-    edge = np.where(cells.dead, 0.0, 0.6 + 0.8 * rng.random(count)) + np.where(cells.rounded, 1.0, 0.0)
-    body = np.where(cells.dead, 0.0, 0.05 * (rng.random(count) - 0.4))
+    edge = (1 - cells.decay) * (0.6 + 0.8 * rng.random(count)) + np.where(cells.rounded, 1.0, 0.0)
+    body = 0.08 * (rng.random(count) - 0.5)
     depth = cells.radius[owner] * np.minimum(1 - first, (second - first) * 0.5)
     line = 0.14 * _ridge(depth, 0.0, 2.0) - 0.08 * _ridge(depth, 3.0, 2.5)
     return line * edge[owner] + body[owner] * np.minimum(np.maximum(depth * 0.25, 0.0), 1.0)
 
 
-def _dead_bodies(cells: Cells, owner: np.ndarray, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw dead cells' bodies and dark halos, to be blurred."""
-    count = len(cells.y)
-    halo = np.where(cells.dead, 0.5 + rng.random(count), 0.0)
-    body = np.where(cells.dead, 0.15 * (rng.random(count) - 0.5), 0.0)
-    return body[owner] * (first < 0.9) - 0.2 * halo[owner] * _ridge(first, 1.05, 0.3)
+def _halos(cells: Cells, owner: np.ndarray, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw the dark halos of decaying cells, to be blurred."""
+    halo = cells.decay * (0.5 + rng.random(len(cells.y)))
+    return -0.15 * halo[owner] * _ridge(first, 1.05, 0.3)
 
 
-def _add_inner_life(image: np.ndarray, cells: Cells, rng: np.random.Generator) -> None:
-    """Add dark spots: nucleoli within a pale nucleus to live cells, as many granules near the edge to dead ones."""
-    draws = rng.random((len(cells.y), 3, 4)) - 0.5
-    for i in range(len(cells.y)):
-        if cells.rounded[i]:
-            continue
-        radius, spread = cells.radius[i], 0.5 if not cells.dead[i] else 1.5
-        if not cells.dead[i]:
-            _add_spot(image, cells.y[i], cells.x[i], 0.55 * radius, 0.04)
-        for dy, dx, size, level in draws[i, : 1 + i % 3]:
-            y, x = cells.y[i] + spread * radius * dy, cells.x[i] + spread * radius * dx
-            _add_spot(image, y, x, 4.0 + 2 * size, -0.22 + 0.1 * level)
+def _add_inner_life(image: np.ndarray, plan: "FieldPlan", cells: Cells, rng: np.random.Generator) -> None:
+    """Add a nucleus and a cluster of dark spots to each cell: nucleoli amid it if alive, granules aside if dead."""
+    where = _inside(plan, cells.y, cells.x)
+    pale = 0.02 + 0.05 * smooth_field(rng, *image.shape, 150.0)[where]
+    dark = 0.2 + 0.08 * smooth_field(rng, *image.shape, 150.0)[where]
+    vesicles = np.rint(1.5 + 1.5 * smooth_field(rng, *image.shape, 150.0)[where])
+    draws = rng.random((len(cells.y), 8, 3)) - 0.5
+    for i in np.flatnonzero(~cells.rounded):
+        y, x, radius = cells.y[i], cells.x[i], cells.radius[i]
+        _add_spot(image, y, x, 0.5 * radius, pale[i])
+        aside = radius * (GRANULES_AT if cells.dead[i] else 0.1)
+        dy, dx, many = draws[i, 0]
+        away = aside / np.sqrt(dy * dy + dx * dx + 1e-6)
+        for oy, ox, size in draws[i, 1 : 3 + (many > 0)]:
+            spot_y, spot_x = y + away * dy + 0.45 * radius * oy, x + away * dx + 0.45 * radius * ox
+            _add_spot(image, spot_y, spot_x, 4.0 + 2 * size, -np.maximum(dark[i], 0.05))
+        for dy, dx, size in draws[i, 4 : 4 + int(min(max(vesicles[i], 0), 4))]:
+            away = (0.8 + 0.5 * size) * radius / np.sqrt(dy * dy + dx * dx + 1e-6)
+            _add_spot(image, y + away * dy, x + away * dx, 3.5 + 2 * size, -0.7 * np.maximum(dark[i], 0.05))
 
 
 def _add_debris(image: np.ndarray, plan: "FieldPlan", rng: np.random.Generator) -> None:
