@@ -9,7 +9,7 @@ from sklearn.metrics import brier_score_loss
 
 from .operating import Operating, calibrate
 
-LOG_TEMPERATURE = (-2.0, 3.0)  # perfectly separated validation scores would drive the temperature to zero
+LOG_TEMPERATURE = (-4.0, 4.0)  # where it is looked for
 BINS = 10
 
 
@@ -26,11 +26,17 @@ def fit_operating(logit: np.ndarray, live: np.ndarray, error: float) -> Operatin
 
 
 def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
-    """The temperature T > 0 that minimises the cross entropy of logit / T (Guo et al. 2017), rounded to 6 decimals."""
-    sign = np.where(live, 1.0, -1.0)
+    """The temperature T that minimises the cross entropy of logit / T (Guo et al. 2017), rounded to 6 decimals.
+
+    Truth is smoothed as by Platt (1999), (n + 1) / (n + 2) for a class of n: a few validation patches that happen to be
+    separated would otherwise drive T to zero and every probability to 0 or 1.
+    """
+    lives, deads = int(live.sum()), int((~live).sum())
+    truth = np.where(live, (lives + 1) / (lives + 2), 1 / (deads + 2))
 
     def loss(log_t: float) -> float:
-        return float(np.logaddexp(0, -sign * logit / np.exp(log_t)).mean())
+        scaled = logit / np.exp(log_t)
+        return float((np.logaddexp(0, scaled) - truth * scaled).mean())
 
     found = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded", options={"xatol": 1e-8})
     return round(float(np.exp(found.x)), 6)

@@ -33,9 +33,10 @@ def test_temperature_mends_calibration_and_keeps_the_ranking():
 
 
 def test_separated_scores_do_not_drive_the_temperature_to_zero():
-    logit, live = np.array([-3.0, -2, 2, 3]), np.array([False, False, True, True])
-    temperature = calibration.fit_temperature(logit, live)
-    assert temperature == pytest.approx(np.exp(-2), rel=1e-3)
+    live = np.repeat([False, True], 18)
+    temperature = calibration.fit_temperature(np.where(live, 5.0, -5.0), live)
+    # truth is smoothed to 19 / 20, so that is the probability that fits best
+    assert calibrate(np.array([5.0]), temperature)[0] == pytest.approx(19 / 20, abs=1e-4)
 
 
 def test_expected_error_and_brier_by_hand():
