@@ -157,7 +157,7 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         "paper for balanced accuracy, sensitivity, specificity and accuracy, else a percentile bootstrap of patches",
         f"group_interval: {percent}, percentile bootstrap of {groups} whole groups, {settings.bootstrap} resamples",
         "temperature: minimises the cross entropy on validation, truth smoothed as by Platt; ECE: of the live "
-        "probability, equal bins; AUC and average precision rank by logit / temperature, which the saved probability rounds",
+        "probability, equal bins; AUC and average precision rank by logit / temperature, which probability rounds",
         f"conformal: class-conditional split-conformal sets at error {settings.abstain_error}, from validation; a set "
         "of none or both classes abstains; the guarantee wants exchangeable patches, and those of few groups are not",
         "experiment_only: in_sample scores a patch by its experiment's live share, the patch included, and errs high; "
