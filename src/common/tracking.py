@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 
-from .paths import MLRUNS, MODELS, REPORTS, WORKSPACE
+from .paths import METRICS, MLRUNS, MODELS, REPORTS, WORKSPACE
 
 EXPERIMENT = "unstained"
 DIGEST = "model_digest"  # the tag by which a run and a model version are found again
