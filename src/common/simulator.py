@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .simulator_render import Cells, place_cells, render_brightfield, render_pi
+from .simulator_render import Cells, inside, normal, render_brightfield, render_pi, smooth_field
 
 PIXEL_SIZE_UM = 0.3225  # 20x objective of the paper
 DEAD_FRACTION = {"no_treatment": 0.47, "doxo_paclitaxel": 0.83}  # of cells; of windows about 0.5 and 0.9
@@ -21,7 +21,18 @@ CONFLUENCE = {1: 0.28, 2: 0.45, 3: 0.72, 4: 0.82, 5: 0.92}  # share of the field
 DAYS = (4, 3, 1, 5, 4, 3, 5, 4, 3, 5, 4, 3, 2, 5, 4, 3, 5, 4, 3, 5)  # mostly days 3-5, as in the paper
 WELLS = ("A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4")  # controls in row A, treated in row B
 EXPERIMENTS = 5  # slides, each with both arms
+DEATH_SHOWS = 0.6  # how far death moves the look of the outline, in sd of local stress
+STRAY = 0.03  # share of cells in the other state than their surroundings
 EMPTY_COVERAGE = 0.06  # a window with less of its area under cells than one live cell fills counts as empty
+_RANGES = {  # what differs from field to field: lowest and highest value
+    "cell_radius_um": (8.0, 11.0),
+    "contrast": (0.6, 1.4),
+    "defocus": (0.0, 0.8),
+    "brightness": (24000.0, 36000.0),
+    "vignette": (0.0, 0.25),
+    "noise": (0.5, 1.8),
+    "pi_background": (187.5, 217.5),
+}
 
 
 @dataclass(frozen=True)
@@ -109,31 +120,63 @@ def _plan_partition(partition: str, frames: int, height: int, width: int, seed: 
     return plans
 
 
-_RANGES = {  # what differs from field to field: lowest and highest value
-    "cell_radius_um": (8.0, 11.0),
-    "contrast": (0.6, 1.4),
-    "defocus": (0.0, 0.8),
-    "brightness": (24000.0, 36000.0),
-    "vignette": (0.0, 0.25),
-    "noise": (0.5, 1.8),
-    "pi_background": (187.5, 217.5),
-}
-
-
 def simulate_field(plan: FieldPlan) -> SimulatedField:
     """Render one planned field; the same plan gives the same bytes on any x86-64 CPU."""
     streams = [np.random.default_rng((*plan.seed, part)) for part in range(3)]
-    cells = place_cells(plan, streams[0])
+    cells = _place_cells(plan, streams[0])
     brightfield = render_brightfield(plan, cells, streams[1])
     pi = render_pi(plan, cells, streams[2])
     return SimulatedField(brightfield, pi, _truth(cells, plan.height, plan.width), plan.out_of_focus)
 
 
+def _place_cells(plan: FieldPlan, rng: np.random.Generator) -> Cells:
+    """Scatter cells over the occupied part of the field and let one side of it die."""
+    radius = (0.88 + 0.03 * plan.day) * plan.cell_radius_um / plan.pixel_size_um
+    step = 1.55 * radius
+    margin = int(2 * radius)
+    grid_y = np.arange(-margin, plan.height + margin, step * 0.87)
+    grid_x = np.arange(-margin, plan.width + margin, step)
+    y, x = (axis.ravel() for axis in np.meshgrid(grid_y, grid_x, indexing="ij"))
+    x = x + step / 2 * (np.arange(len(grid_y)) % 2).repeat(len(grid_x))
+    y, x = (axis + step * 0.6 * (rng.random(len(axis)) - 0.5) for axis in (y, x))
+    where = inside(plan, y, x)
+    room = smooth_field(rng, plan.height, plan.width, 380.0)[where]
+    kept = room >= np.sort(room)[int((1 - plan.confluence) * len(room))]
+    y, x, where = y[kept], x[kept], (where[0][kept], where[1][kept])
+    dead = _dying(plan, rng, y, x, where)
+    decay = _decay(plan, rng, dead, where)
+    rounded = rng.random(len(y)) < 0.04
+    shrink = np.where(rounded, 0.6, 1.05 - 0.3 * decay + 0.15 * rng.random(len(y)))
+    bumps = np.array([0.11, 0.11, 0.06, 0.06, 0.04, 0.04]) * np.where(rounded, 0.2, 1.0)[:, None]
+    return Cells(y, x, radius * shrink, dead, decay, rounded, normal(rng, len(y), 6) * bumps)
+
+
+def _decay(plan: FieldPlan, rng: np.random.Generator, dead: np.ndarray, where: tuple) -> np.ndarray:
+    """Say how far each cell's outline looks dead: local stress, alike for both states, weighs as much as the state."""
+    stress = smooth_field(rng, plan.height, plan.width, 180.0)[where]
+    looks = 0.5 + 0.3 * (stress + 0.6 * normal(rng, len(dead)) + DEATH_SHOWS * (dead - 0.5))
+    return np.minimum(np.maximum(looks, 0.0), 1.0)
+
+
+def _dying(plan: FieldPlan, rng: np.random.Generator, y: np.ndarray, x: np.ndarray, where: tuple) -> np.ndarray:
+    """Choose the dead cells: all but those nearest to a pole on the field's rim: every field has both domains."""
+    around = int(rng.integers(0, 2 * (plan.height + plan.width)))
+    along, far = divmod(around, 2)
+    pole = (along, far * plan.width) if along < plan.height else (far * plan.height, along - plan.height)
+    distance = np.sqrt((y - pole[0]) * (y - pole[0]) + (x - pole[1]) * (x - pole[1]))
+    depth = distance + 40.0 * smooth_field(rng, plan.height, plan.width, 300.0)[where]
+    least = 120_000 / (plan.height * plan.width * plan.confluence)  # room for a few wholly live windows
+    live = max(1 - plan.dead_fraction, min(0.5, least))
+    visible = np.sort(depth[(where[0] == y.astype(np.int64)) & (where[1] == x.astype(np.int64))])
+    cut = visible[int(live * len(visible))] if len(visible) else 0.0
+    return (depth >= cut) ^ (rng.random(len(y)) < STRAY)
+
+
 def _truth(cells: Cells, height: int, width: int) -> pd.DataFrame:
     """Return the cells whose centre lies in the field."""
-    inside = (cells.y >= 0) & (cells.y < height) & (cells.x >= 0) & (cells.x < width)
-    columns = {"y": cells.y[inside], "x": cells.x[inside], "radius": cells.radius[inside]}
-    return pd.DataFrame(columns).assign(state=np.where(cells.dead[inside], "dead", "live"))
+    within = (cells.y >= 0) & (cells.y < height) & (cells.x >= 0) & (cells.x < width)
+    columns = {"y": cells.y[within], "x": cells.x[within], "radius": cells.radius[within]}
+    return pd.DataFrame(columns).assign(state=np.where(cells.dead[within], "dead", "live"))
 
 
 def true_windows(field: SimulatedField, height: int, width: int, size: int, stride: int) -> pd.DataFrame:

@@ -18,9 +18,7 @@ WINDOW = 224  # px, the paper's patch: PI levels are stated as means over it
 DEAD_LEVEL, DEAD_SPREAD = 641.0, 105.0  # mean PI and its sd where all cells are dead, counts
 LIVE_SPREAD = 30.0  # sd of the smooth PI background, counts
 DIM_BELOW = 8  # cells a window; with fewer, its PI falls in proportion
-DEATH_SHOWS = 0.6  # how far death moves the look of the outline, in sd of local stress
 GRANULES_AT = 0.6  # where dead cells keep their dark granules, as a share of the radius
-STRAY = 0.03  # share of cells in the other state than their surroundings
 
 
 @dataclass(frozen=True)
@@ -69,54 +67,11 @@ def _interpolate(lattice: np.ndarray, at: np.ndarray) -> np.ndarray:
     return lattice[low] * (1 - t) + lattice[low + 1] * t
 
 
-def place_cells(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
-    """Scatter cells over the occupied part of the field and let one side of it die."""
-    radius = (0.88 + 0.03 * plan.day) * plan.cell_radius_um / plan.pixel_size_um
-    step = 1.55 * radius
-    margin = int(2 * radius)
-    grid_y = np.arange(-margin, plan.height + margin, step * 0.87)
-    grid_x = np.arange(-margin, plan.width + margin, step)
-    y, x = (axis.ravel() for axis in np.meshgrid(grid_y, grid_x, indexing="ij"))
-    x = x + step / 2 * (np.arange(len(grid_y)) % 2).repeat(len(grid_x))
-    y, x = (axis + step * 0.6 * (rng.random(len(axis)) - 0.5) for axis in (y, x))
-    where = _inside(plan, y, x)
-    room = smooth_field(rng, plan.height, plan.width, 380.0)[where]
-    kept = room >= np.sort(room)[int((1 - plan.confluence) * len(room))]
-    y, x, where = y[kept], x[kept], (where[0][kept], where[1][kept])
-    dead = _dying(plan, rng, y, x, where)
-    decay = _decay(plan, rng, dead, where)
-    rounded = rng.random(len(y)) < 0.04
-    shrink = np.where(rounded, 0.6, 1.05 - 0.3 * decay + 0.15 * rng.random(len(y)))
-    bumps = np.array([0.11, 0.11, 0.06, 0.06, 0.04, 0.04]) * np.where(rounded, 0.2, 1.0)[:, None]
-    return Cells(y, x, radius * shrink, dead, decay, rounded, normal(rng, len(y), 6) * bumps)
-
-
-def _decay(plan: "FieldPlan", rng: np.random.Generator, dead: np.ndarray, where: tuple) -> np.ndarray:
-    """Say how far each cell's outline looks dead: local stress, alike for both states, weighs as much as the state."""
-    stress = smooth_field(rng, plan.height, plan.width, 180.0)[where]
-    looks = 0.5 + 0.3 * (stress + 0.6 * normal(rng, len(dead)) + DEATH_SHOWS * (dead - 0.5))
-    return np.minimum(np.maximum(looks, 0.0), 1.0)
-
-
-def _inside(plan: "FieldPlan", y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def inside(plan: "FieldPlan", y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixel of each point, moved onto the field where it lies outside."""
     pairs = ((y, plan.height), (x, plan.width))
     rows, columns = (np.minimum(np.maximum(axis, 0), size - 1).astype(np.int64) for axis, size in pairs)
     return rows, columns
-
-
-def _dying(plan: "FieldPlan", rng: np.random.Generator, y: np.ndarray, x: np.ndarray, where: tuple) -> np.ndarray:
-    """Choose the dead cells: all but those nearest to a pole on the field's rim: every field has both domains."""
-    around = int(rng.integers(0, 2 * (plan.height + plan.width)))
-    along, far = divmod(around, 2)
-    pole = (along, far * plan.width) if along < plan.height else (far * plan.height, along - plan.height)
-    distance = np.sqrt((y - pole[0]) * (y - pole[0]) + (x - pole[1]) * (x - pole[1]))
-    depth = distance + 40.0 * smooth_field(rng, plan.height, plan.width, 300.0)[where]
-    least = 120_000 / (plan.height * plan.width * plan.confluence)  # room for a few wholly live windows
-    live = max(1 - plan.dead_fraction, min(0.5, least))
-    visible = np.sort(depth[(where[0] == y.astype(np.int64)) & (where[1] == x.astype(np.int64))])
-    cut = visible[int(live * len(visible))] if len(visible) else 0.0
-    return (depth >= cut) ^ (rng.random(len(y)) < STRAY)
 
 
 def _stamp(
@@ -212,7 +167,7 @@ def _halos(cells: Cells, owner: np.ndarray, first: np.ndarray, rng: np.random.Ge
 
 def _add_inner_life(image: np.ndarray, plan: "FieldPlan", cells: Cells, rng: np.random.Generator) -> None:
     """Add a nucleus and a cluster of dark spots to each cell: nucleoli amid it if alive, granules aside if dead."""
-    where = _inside(plan, cells.y, cells.x)
+    where = inside(plan, cells.y, cells.x)
     pale = 0.02 + 0.05 * smooth_field(rng, *image.shape, 150.0)[where]
     dark = 0.2 + 0.08 * smooth_field(rng, *image.shape, 150.0)[where]
     vesicles = np.rint(1.5 + 1.5 * smooth_field(rng, *image.shape, 150.0)[where])
@@ -265,7 +220,7 @@ def render_pi(plan: "FieldPlan", cells: Cells, rng: np.random.Generator) -> np.n
     shape = (plan.height, plan.width)
     medium = plan.pi_background + LIVE_SPREAD * smooth_field(rng, *shape, 260.0)
     level = DEAD_LEVEL + DEAD_SPREAD * smooth_field(rng, *shape, 260.0)
-    rows, columns = _inside(plan, cells.y, cells.x)
+    rows, columns = inside(plan, cells.y, cells.x)
     dose = (level[rows, columns] - plan.pi_background) * WINDOW * WINDOW / _neighbours(cells)
     core, glow = np.zeros(shape), np.zeros(shape)
     for i in np.flatnonzero(cells.dead & (rows == cells.y.astype(np.int64)) & (columns == cells.x.astype(np.int64))):

@@ -84,11 +84,15 @@ def test_thresholds_land_near_the_papers(monkeypatch):
     assert dead == pytest.approx(396.89, rel=0.10)
 
 
-def test_controls_are_balanced_and_treated_wells_mostly_dead(plate):
-    cells = pd.concat([field.cells.assign(partition=plan.partition) for plan, field in zip(*plate[:2])])
-    dead = (cells["state"] == "dead").groupby(cells["partition"]).mean()
-    assert dead["no_treatment"] == pytest.approx(0.5, abs=0.05)
-    assert 0.65 < dead["doxo_paclitaxel"] < 0.9  # small frames keep a live corner, so less than the 0.82 of full ones
+def test_controls_are_balanced_and_treated_wells_mostly_dead(monkeypatch):
+    for channel in ("render_brightfield", "render_pi"):
+        monkeypatch.setattr(f"src.common.simulator.{channel}", lambda plan, cells, rng: None)
+    share = {}
+    for name in PARTITIONS:
+        plans = plan_plate([name], 10, 1024, 1344, seed=1)
+        share[name] = (pd.concat([simulate_field(plan).cells for plan in plans])["state"] == "dead").mean()
+    assert share["no_treatment"] == pytest.approx(0.5, abs=0.06)
+    assert share["doxo_paclitaxel"] == pytest.approx(0.83, abs=0.06)  # about 9 in 10 of the windows that get a label
 
 
 def test_nearly_every_control_field_has_windows_of_both_classes(plate):
