@@ -186,7 +186,7 @@ def summary(record: dict) -> list[str]:
         lines.append(f"  {metric}: {number(found['value'])}, {span(found['group_interval'])} over groups")
     probe = (record["baselines"]["linear_probe"] or {}).get("auc", {}).get("value")
     within_auc = (record["within_experiment"] or {}).get("pair_weighted", {}).get("value")
-    lines.append(f"  AUC within experiments: {number(within_auc)}; of a linear probe: {number(probe)}")
+    lines.append(f"  auc within experiments: {number(within_auc)}; pooled auc of a linear probe: {number(probe)}")
     return lines
 
 

@@ -184,4 +184,5 @@ def _notes(records: dict[str, dict]) -> list[str]:
         "paper: Pattarone et al., Sci Rep 11:10304 (2021), Inception-v3, the best of its three architectures; its "
         "interval takes overlapping patches of one image as independent; its cells, microscope and images are not ours"
     ]
-    return ["## How the numbers came about", "", *(f"- {note}" for note in [*own, *paper])]
+    beside = any(record["partition"] in PAPER for record in records.values())
+    return ["## How the numbers came about", "", *(f"- {note}" for note in [*own, *(paper if beside else [])])]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from sklearn import metrics as sk
 
 from .assessment import number, span
@@ -143,6 +144,8 @@ def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
         axes.axvline(thresholds[name], ls=":", color=GREY, lw=1)
     if column == "intensity" or test[column].min() <= 0 or test[column].max() / test[column].min() > 10:
         axes.set_xscale("log" if test[column].min() > 0 else "linear")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(ScalarFormatter())
     found = record["correlation"][column]
     text = ", ".join(f"{name.capitalize()} {number(found[name]['value'])}" for name in ("pearson", "spearman"))
     unit = "mean PI (16-bit counts)" if column == "mean_pi" else "mean PI over the field's median PI"
