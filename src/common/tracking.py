@@ -82,10 +82,15 @@ def flat(record: dict, prefix: str = "") -> dict:
 
 
 def numbers(record: dict) -> dict[str, float]:
-    """The numeric leaves of a nested record, as MLflow metrics."""
+    """The numeric leaves of a nested record, as MLflow metrics; an interval becomes NAME_low and NAME_high."""
     allowed = str.maketrans(dict.fromkeys("[]()%,:<>=", "_"))
-    found = {k.translate(allowed): v for k, v in flat(record).items()}
-    return {k: float(v) for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    found = {}
+    for key, value in flat(record).items():
+        if key.endswith("_interval") and value:
+            found |= {f"{key}_low": value[0], f"{key}_high": value[1]}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[key] = value
+    return {key.translate(allowed): float(value) for key, value in found.items()}
 
 
 def find_run(digest: str, stage: str = "train") -> str | None:
