@@ -131,7 +131,8 @@ def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> No
     own = {k: v for k, v in model.state_dict().items() if not _is_classifier(k)}
     lacking = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
     if lacking:
-        raise ValueError(f"{name} does not fit the backbone: {len(lacking)} of {len(own)} tensors lack, as {lacking[0]}")
+        missing = f"{len(lacking)} of {len(own)} tensors lack, as {lacking[0]}"
+        raise ValueError(f"{name} does not fit the backbone: {missing}")
     model.load_state_dict({k: state[k] for k in own}, strict=False)
 
 
@@ -149,7 +150,7 @@ def _body(backbone: Backbone, model: nn.Module) -> Body:
     with torch.inference_mode():
         shape = body(torch.zeros(1, 3, backbone.input_size, backbone.input_size)).shape
     if len(shape) != 4 or shape[1] != backbone.feature_dim:
-        raise UnknownBackbone(f"timm:{backbone.name} yields {tuple(shape)}, not a convolutional feature map (N, D, h, w)")
+        raise UnknownBackbone(f"timm:{backbone.name} yields {tuple(shape)}, no convolutional feature map (N, D, h, w)")
     return body
 
 

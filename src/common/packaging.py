@@ -93,9 +93,8 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     (directory / package / "__init__.py").write_text('"""Scoring code of a registered unstained model."""\n')
     for name, text in sources.items():
         (directory / package / name).write_text(text)
-    (directory / "model.py").write_text(
-        f"from mlflow.models import set_model\n\nfrom {package}.pyfunc import LiveDeadModel\n\nset_model(LiveDeadModel())\n"
-    )
+    entry = ["from mlflow.models import set_model", f"from {package}.pyfunc import LiveDeadModel"]
+    (directory / "model.py").write_text("\n\n".join([*entry, "set_model(LiveDeadModel())\n"]))
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return _digest(b"".join(_digest(p.read_bytes()).encode() + p.name.encode() for p in files))
 

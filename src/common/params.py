@@ -69,7 +69,7 @@ class Scaling(Section):
     def _ordered(self):
         if not self.low < self.high:
             raise ValueError(f"scaling.low {self.low} must be below scaling.high {self.high}")
-        if self.method == "percentile" and not (0 <= self.low and self.high <= 100):
+        if self.method == "percentile" and (self.low < 0 or self.high > 100):
             raise ValueError("scaling.low and scaling.high are percentiles here: 0 to 100")
         return self
 
@@ -113,7 +113,9 @@ class Split(Section):
     @model_validator(mode="after")
     def _whole(self):
         if abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(f"split.fractions are train, valid and test and must add up to 1, not {sum(self.fractions)}")
+            raise ValueError(
+                f"split.fractions are train, valid and test and must add up to 1, not {sum(self.fractions)}"
+            )
         return self
 
 

@@ -148,7 +148,7 @@ def card(model: dict, record: dict) -> str:
         f"**{model['arch']}** from {model['weights']['weights']} weights ({model['weights']['origin']}), "
         f"partition `{model['partition']}`, source `{model['source']}`.",
         "**Trained on SYNTHETIC images: not for real plates.**" if model["synthetic"] else "Trained on real images.",
-        f"Training patches: {model['patches']['live']} live, {model['patches']['dead']} dead, {model['groups']} groups.",
+        f"Patches: {model['patches']['live']} live, {model['patches']['dead']} dead, {model['groups']} groups.",
         f"Test ({_scheme(model)}): balanced accuracy {_interval(accuracy)}, AUC {_interval(auc)}, "
         f"{record['data']['n_patches']} patches of {record['data']['n_groups']} groups; 95% intervals over groups.",
         "Yields the live-patch fraction, not cell viability. For research use, not for diagnosis.",
@@ -160,7 +160,9 @@ def card(model: dict, record: dict) -> str:
 def _scheme(model: dict) -> str:
     if model["scheme"] == "holdout":
         return "held-out groups"
-    return "out-of-fold scores of the folds' models; the registered one is trained on all groups and was not itself tested"
+    return (
+        "out-of-fold scores of the folds' models; the registered one is trained on all groups and was not itself tested"
+    )
 
 
 def _interval(value: dict) -> str:

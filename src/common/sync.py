@@ -1,4 +1,4 @@
-"""Rebuilds MLflow from the outputs of stages: a stage that DVC restores from its cache does not run, so logs nothing."""
+"""Rebuilds MLflow from stage outputs: a stage that DVC restores from its cache does not run, so it logs nothing."""
 
 import json
 

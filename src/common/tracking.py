@@ -58,7 +58,11 @@ def origin(stage: str) -> dict[str, str]:
     """Where a run comes from: stage, DVC experiment, git revision and the digests of its data, as tags."""
     tags = {"stage": stage, "git_revision": _git("rev-parse", "HEAD") or "none"}
     tags |= {"git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()}
-    for tag, variable in (("dvc_exp", "DVC_EXP_NAME"), ("dvc_baseline", "DVC_EXP_BASELINE_REV"), ("dvc_stage", "DVC_STAGE")):
+    for tag, variable in (
+        ("dvc_exp", "DVC_EXP_NAME"),
+        ("dvc_baseline", "DVC_EXP_BASELINE_REV"),
+        ("dvc_stage", "DVC_STAGE"),
+    ):
         if value := os.environ.get(variable):
             tags[tag] = value
     return tags | {f"data.{name}": digest for name, digest in data_digests().items()}
@@ -193,5 +197,3 @@ def run_again(run_id: str) -> Iterator[None]:
 def _git(*arguments: str) -> str:
     result = subprocess.run(["git", *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else ""
-
-

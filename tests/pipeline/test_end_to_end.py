@@ -1,4 +1,4 @@
-"""The whole road on a small simulated plate, in a clone: `dvc repro`, round trip, leak, experiment, registered model."""
+"""The whole road in a clone with a small simulated plate: `dvc repro`, round trip, leak, experiment, model."""
 
 import json
 import os

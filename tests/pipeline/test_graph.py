@@ -1,4 +1,4 @@
-"""The graph itself: what dvc.yaml says of a stage agrees with what its code imports, and data never depends on models."""
+"""What dvc.yaml says of a stage agrees with what its code imports, and data never depends on models."""
 
 import ast
 from pathlib import Path
@@ -11,7 +11,17 @@ from src.common.params import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-DATA_STAGES = {"acquire", "tile", "filter", "label", "split", "check@raw", "check@patches", "check@labels", "check@splits"}
+DATA_STAGES = {
+    "acquire",
+    "tile",
+    "filter",
+    "label",
+    "split",
+    "check@raw",
+    "check@patches",
+    "check@labels",
+    "check@splits",
+}
 # A change here is a change of how stages are run, not of what they make: parameters are tracked as parameters, paths
 # and readers of tables are the same for all, and tracking and reading MLflow leaves no trace in an output.
 EVERYWHERE = {"params", "paths", "tables", "tracking", "__init__"}
@@ -63,7 +73,9 @@ def test_code_dependencies_are_used(stage):
 
 def loaded_sections(stage: str) -> set[str]:
     """Sections of params.yaml that a stage's code asks for by `load("...")`."""
-    calls = [n for n in ast.walk(ast.parse((ROOT / "src" / "stages" / f"{stage}.py").read_text())) if isinstance(n, ast.Call)]
+    calls = [
+        n for n in ast.walk(ast.parse((ROOT / "src" / "stages" / f"{stage}.py").read_text())) if isinstance(n, ast.Call)
+    ]
     names = [n for n in calls if getattr(n.func, "id", "") == "load"]
     return {a.value for n in names for a in n.args if isinstance(a, ast.Constant)}
 

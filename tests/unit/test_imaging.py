@@ -22,9 +22,7 @@ def test_window_sums_and_variances_are_those_of_numpy(frame, seed):
     corners = _corners(frame.shape, np.random.default_rng(seed))
     crops = [frame[y : y + s, x : x + s].astype(np.int64) for y, x, s in corners]
     assert imaging.window_sums(frame, corners).tolist() == [c.sum() for c in crops]
-    np.testing.assert_allclose(
-        imaging.window_variances(frame, corners), [c.var() for c in crops], rtol=1e-9, atol=1e-3
-    )
+    np.testing.assert_allclose(imaging.window_variances(frame, corners), [c.var() for c in crops], rtol=1e-9, atol=1e-3)
 
 
 def test_mean_pi_is_exact_and_from_16_bit_counts():
