@@ -28,7 +28,7 @@ repro: $(READY)  ## Build the environment, then run the whole graph: images to r
 	unstained summary
 
 test: $(READY)  ## Build the environment, then run the tests
-	pytest -n 2 -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(READY)  ## The tests that take minutes
 	pytest -m slow
