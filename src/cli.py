@@ -64,6 +64,17 @@ def rollback(
 
 
 @app.command()
+def compare(
+    experiments: Annotated[list[str], typer.Argument(help="names of DVC experiments, branches or commits")],
+    out: Annotated[Path, typer.Option(help="folder for the page and its figures")] = Path("reports/experiments"),
+) -> None:
+    """Set experiments beside each other: a table of all their models, and their ROC curves together."""
+    from .common.experiments import compare_experiments
+
+    typer.echo(f"wrote {compare_experiments(experiments, out)}")
+
+
+@app.command()
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.paths import METRICS, WORKSPACE
