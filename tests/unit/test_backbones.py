@@ -93,7 +93,7 @@ def test_logits_of_squeezenet_can_be_negative():
 
 
 def test_a_transformer_is_refused():
-    with pytest.raises(UnknownBackbone, match="not a convolutional feature map"):
+    with pytest.raises(UnknownBackbone, match="no convolutional feature map"):
         build("timm:test_vit")
 
 
