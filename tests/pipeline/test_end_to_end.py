@@ -29,8 +29,7 @@ def run(tree: Path, *command: str, ok: bool = True, **environment: str) -> str:
     """Runs a command in a clone, with this interpreter first on the path; returns what it printed."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    env |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t.invalid"}
-    env |= {"GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t.invalid"} | environment
+    env |= environment
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
     printed = done.stdout + done.stderr
     assert (done.returncode == 0) == ok, f"{' '.join(command)} ended with {done.returncode}:\n{printed[-6000:]}"
@@ -48,8 +47,11 @@ def clone(target: Path) -> Path:
     for section, changes in SMALL.items():
         params[section] |= changes
     (target / "params.yaml").write_text(yaml.safe_dump(params))
-    for command in (["git", "init", "-q", "-b", "main"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
-        run(target, *command)
+    run(target, "git", "init", "-q", "-b", "main")
+    run(target, "git", "config", "user.name", "test")
+    run(target, "git", "config", "user.email", "test@test.invalid")
+    run(target, "git", "add", "-A")
+    run(target, "git", "commit", "-qm", "start")
     return target
 
 
