@@ -19,14 +19,16 @@ START, END = "<!-- results: filled by results/record.py -->", "<!-- end of resul
 def collect() -> dict:
     """The metrics at hand with all that tells which data, parameters and code they come from."""
     read = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "metrics").glob("*.json"))}
-    partitions = yaml.safe_load((ROOT / "params.yaml").read_text())["dataset"]["partitions"]
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["dataset"]["path"] = ""  # says where the images lay on one machine, nothing about the data
+    partitions = params["dataset"]["partitions"]
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     return {
         "git_revision": revision.stdout.strip(),
         "data": {path: digest for path, digest in outs.items() if path.startswith("data/")},
-        "params": yaml.safe_load((ROOT / "params.yaml").read_text()),
+        "params": params,
         "filter": read["filter"],
         "label": read["label"],
         "evaluate": {
