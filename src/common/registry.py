@@ -13,6 +13,7 @@ from . import packaging, tracking
 from .params import Register, Tile
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+STILL = "is the champion"
 
 
 class RegistryError(ValueError):
@@ -89,7 +90,7 @@ def decide(candidate: dict[str, str], champion: dict[str, str] | None, rule: Reg
     if champion is None:
         return Decision(CHAMPION, f"first version of balanced accuracy {accuracy:.3f}")
     if candidate["package_digest"] == champion["package_digest"]:
-        return Decision(CHAMPION, "is the champion")
+        return Decision(CHAMPION, STILL)
     if os.environ.get("DVC_EXP_NAME"):
         return Decision(CHALLENGER, "an experiment never moves the champion: `unstained promote` does")
     if candidate[tracking.DIGEST] == champion[tracking.DIGEST]:
@@ -115,7 +116,8 @@ def apply(version: ModelVersion, decision: Decision) -> None:
     held = by_alias(client, version.name, other)
     if held and held.version == version.version:
         client.delete_registered_model_alias(version.name, other)
-    client.set_model_version_tag(version.name, version.version, "decision", f"{decision.alias}: {decision.reason}")
+    if decision.reason != STILL:  # keep the reason that made it champion
+        client.set_model_version_tag(version.name, version.version, "decision", f"{decision.alias}: {decision.reason}")
 
 
 def promote(name: str, number: int, reason: str) -> str:
