@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help env repro test test-slow real paper weights sync ui lint clean
+.PHONY: help env repro test test-slow real paper weights sync ui lint
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
