@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from src.common.imaging import reduce_mean, reduced_size
 from src.common.patches import PatchStore, ShardWriter, plan_shards
+from src.common.scoring.imaging import reduce_mean, reduced_size
 
 # No deadline, since a busy machine is not a fault; the same examples each time, since a test is not a lottery.
 settings.register_profile("unstained", deadline=None, derandomize=True)

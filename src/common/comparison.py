@@ -1,6 +1,6 @@
 """Evaluation records beside each other, their baselines and the paper's Inception-v3, as rows and as Markdown."""
 
-from .assessment import number, span
+from .evaluation.assessment import number, span
 
 # Pattarone et al. 2021, the best of its three architectures; the interval takes patches as independent
 PAPER = {

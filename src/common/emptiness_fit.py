@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from .emptiness import VERDICTS, Svm, detail, sharpness
+from .scoring.emptiness import VERDICTS, Svm, detail, sharpness
 
 COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 KEY = ["image_id", "y", "x", "size"]

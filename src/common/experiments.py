@@ -11,8 +11,8 @@ import yaml
 from dvc.exceptions import DvcException
 
 from .comparison import markdown
+from .evaluation.plots import roc_together
 from .paths import REPO
-from .plots_evaluate import roc_together
 
 
 class ExperimentError(ValueError):

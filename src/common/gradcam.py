@@ -15,9 +15,9 @@ import torch
 from pytorch_grad_cam import GradCAM
 from scipy.stats import spearmanr
 
-from .backbones import CLASSES, Net, build, prepare
-from .inference import WINDOWS
 from .patches import PatchStore
+from .scoring.backbones import CLASSES, Net, build, prepare
+from .scoring.inference import WINDOWS
 
 BRIGHT = 2.0  # times the field's median PI
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .backbones import CLASSES, Backbone, prepare
 from .patches import PatchStore
+from .scoring.backbones import CLASSES, Backbone, prepare
 
 Draw = tuple[int, int, float, float]  # row, orientation 0..7, gain, offset
 

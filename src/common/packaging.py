@@ -16,12 +16,13 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
 
-from .backbones import CLASSES, facts
-from .operating import Operating
+from . import scoring
 from .params import Tile
 from .paths import LABELS, METRICS, MODELS, PATCHES
+from .scoring.backbones import CLASSES, facts
+from .scoring.operating import Operating
 
-CODE = ["backbones", "emptiness", "imaging", "inference", "operating", "pyfunc", "scorer", "windows"]
+CODE = Path(scoring.__file__).parent  # ships as it is
 REQUIREMENTS = ["mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "torch", "torchvision", "tqdm"]
 SIGNATURE = ModelSignature(
     inputs=Schema([
@@ -87,10 +88,9 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     if json.loads((MODELS / "filter" / "filter.json").read_text())["method"] == "svm":
         shutil.copy(MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter")
     (scorer / "contract.json").write_text(json.dumps(contract(partition, tile), indent=2) + "\n")
-    sources = {f"{name}.py": (Path(__file__).parent / f"{name}.py").read_text() for name in CODE}
+    sources = {path.name: path.read_text() for path in sorted(CODE.glob("*.py"))}
     package = f"unstained_{_digest(json.dumps(sources).encode())[:12]}"
     (directory / package).mkdir()
-    (directory / package / "__init__.py").write_text('"""Scoring code of a registered unstained model."""\n')
     for name, text in sources.items():
         (directory / package / name).write_text(text)
     entry = ["from mlflow.models import set_model", f"from {package}.pyfunc import LiveDeadModel"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .imaging import PI_REDUCTION
+from .scoring.imaging import PI_REDUCTION
 from .tables import existing, read_table
 
 SHARD_BYTES = 256 * 2**20  # few files, as DVC likes them, yet many enough to move in parallel

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .backbones import CLASSES
 from .gradcam import BRIGHT, enlarge, pi_ratio
 from .patches import PatchStore
+from .scoring.backbones import CLASSES
 
 COLOURS = {"live": "#1b7837", "dead": "#c51b7d", "abstain": "#999999"}
 DPI, CANVAS, HEAT = 120, 1500, "inferno"

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from .backbones import Backbone, facts, library_model, load_body
 from .paths import from_repo
+from .scoring.backbones import Backbone, facts, library_model, load_body
 
 SEED = 0  # of randomly initialised weights
 

@@ -9,7 +9,7 @@ from .paths import METRICS, MODELS, REPORTS
 
 def sync_all() -> None:
     """Runs, model versions and aliases of every model at hand. What MLflow has already is left as it is."""
-    from ..stages.register import register  # the stage is the one place that registers
+    from ..stages.register import register
 
     dataset, tile, rule = load("dataset", "tile", "register")
     sync_filter()

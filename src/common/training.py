@@ -24,10 +24,10 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC, MulticlassRecall
 
-from .backbones import CLASSES, Net
 from .loading import EpochPlan, ResumableLoader, Windows, in_order, targets
 from .params import Train
 from .patches import PatchStore
+from .scoring.backbones import CLASSES, Net
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints inside an epoch; 0 writes one after every step
 VALID_BATCH = 32

@@ -11,10 +11,10 @@ import sys
 import pandas as pd
 
 from ..common import paths
-from ..common.datadocs import summary, write_docs
-from ..common.expectations import Finding, message
+from ..common.gates.datadocs import summary, write_docs
+from ..common.gates.expectations import Finding, message
+from ..common.gates.suites import ARTIFACTS, judge
 from ..common.params import load
-from ..common.suites import ARTIFACTS, judge
 
 
 def write_report(name: str, findings: list[Finding], found: pd.DataFrame, synthetic: bool) -> dict:

@@ -15,15 +15,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..common import assessment, baselines, calibration, plots_evaluate, tracking
-from ..common.backbones import build
-from ..common.inference import embed, load_model, predict
-from ..common.metrics import confusion
-from ..common.operating import Operating, calibrate, called_live, conformal_call
+from ..common import tracking
+from ..common.evaluation import assessment, baselines, calibration
+from ..common.evaluation import plots as plots_evaluate
+from ..common.evaluation.metrics import confusion
+from ..common.evaluation.slices import slice_table, slicings
 from ..common.params import Evaluate, load
 from ..common.patches import PatchStore
 from ..common.paths import LABELS, METRICS, MODELS, PATCHES, REPORTS, SPLITS
-from ..common.slices import slice_table, slicings
+from ..common.scoring.backbones import build
+from ..common.scoring.inference import embed, load_model, predict
+from ..common.scoring.operating import Operating, calibrate, called_live, conformal_call
 from ..common.splitting import Round, rounds
 from ..common.tables import existing, read_table
 

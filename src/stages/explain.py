@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 
 from ..common import gradcam, plots_explain, tracking
-from ..common.backbones import CLASSES
 from ..common.embedding import purities, tsne
-from ..common.inference import embed, load_model
 from ..common.params import Explain, load
 from ..common.patches import PatchStore
 from ..common.paths import MODELS, PATCHES, REPORTS
 from ..common.plots_explain import Panel, panel
+from ..common.scoring.backbones import CLASSES
+from ..common.scoring.inference import embed, load_model
 from ..common.tables import existing, read_table
 
 SANITY_WINDOWS, ERRORS = 24, 12

@@ -13,15 +13,15 @@ import pandas as pd
 
 from ..common import emptiness_fit as fitting
 from ..common import tracking
-from ..common.backbones import build
 from ..common.embedding import tsne
-from ..common.emptiness import VERDICTS, EmptyFilter, decide
-from ..common.imaging import bright_field_measures
-from ..common.inference import embed
 from ..common.params import Filter, load
 from ..common.patches import PatchStore
 from ..common.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 from ..common.plots_data import barcodes, contact_sheet, feature_map, map_sample, save_figures
+from ..common.scoring.backbones import build
+from ..common.scoring.emptiness import VERDICTS, EmptyFilter, decide
+from ..common.scoring.imaging import bright_field_measures
+from ..common.scoring.inference import embed
 
 PAPER_F1 = 0.833
 PERPLEXITY = 30

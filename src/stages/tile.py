@@ -11,13 +11,13 @@ import tifffile
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ..common import imaging
 from ..common.fingerprint import fingerprint
 from ..common.params import Tile, load
 from ..common.patches import ShardWriter, plan_shards
 from ..common.paths import PATCHES, RAW
+from ..common.scoring import imaging
+from ..common.scoring.windows import in_pixels, remainder, windows
 from ..common.tables import GROUP_COLUMNS, read_images
-from ..common.windows import in_pixels, remainder, windows
 
 
 def cut(field: pd.Series, tile: Tile) -> tuple[np.ndarray, np.ndarray, dict, pd.DataFrame]:

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 from ..common import tracking
-from ..common.backbones import CLASSES, build
 from ..common.params import Train, load
 from ..common.patches import PatchStore
 from ..common.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
+from ..common.scoring.backbones import CLASSES, build
 from ..common.splitting import Round, rounds
 from ..common.tables import read_table
 from ..common.training import TrainingError, fit, is_rank_zero

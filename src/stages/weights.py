@@ -9,10 +9,10 @@ import sys
 
 from safetensors.torch import save_file
 
-from ..common.backbones import UnknownBackbone, build
 from ..common.params import load
 from ..common.paths import MODELS
 from ..common.pretrained import WeightsError, resolve
+from ..common.scoring.backbones import UnknownBackbone, build
 
 
 def main(role: str) -> dict[str, str]:

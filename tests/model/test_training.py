@@ -16,9 +16,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from src.common import tracking, training
-from src.common.backbones import build, facts, library_model
 from src.common.params import Train, load, parse
 from src.common.patches import PatchStore
+from src.common.scoring.backbones import build, facts, library_model
 from src.common.training import Classifier, Keeper, TrainingError, cosine, fit, precision
 from src.stages import train as train_stage
 from tests.conftest import ARCH, REPO

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from src.common.fingerprint import fingerprint
-from src.common.suites import judge
+from src.common.gates.suites import judge
 from tests import gates
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from src.common import comparison
+from src.common.evaluation.plots import roc_together
 from src.common.params import Dataset
-from src.common.plots_evaluate import roc_together
 from src.stages import compare
 
 matplotlib.use("Agg")

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import save_file
 
 from src.common import params
-from src.common.backbones import library_model
-from src.common.imaging import bright_field_measures
+from src.common.scoring.backbones import library_model
+from src.common.scoring.imaging import bright_field_measures
 from src.stages import filter as filter_stage
 from src.stages import label as label_stage
 from src.stages import split as split_stage

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.common.backbones import build
 from src.common.params import Explain
+from src.common.scoring.backbones import build
 from src.stages import explain
 
 SIDE, WINDOW, STRIDE = 448, 224, 112

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from src.common.backbones import REGISTRY, UnknownBackbone, build, facts, library_model, prepare
+from src.common.scoring.backbones import REGISTRY, UnknownBackbone, build, facts, library_model, prepare
 
 ALL = {
     "resnet18": (224, 512),

@@ -5,8 +5,8 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score
 
-from src.common import calibration
-from src.common.operating import Operating, calibrate, called_live, conformal_call
+from src.common.evaluation import calibration
+from src.common.scoring.operating import Operating, calibrate, called_live, conformal_call
 
 
 def planted(n: int, temperature: float, seed: int = 0):

@@ -10,9 +10,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from src.common import emptiness
 from src.common import emptiness_fit as fitting
-from src.common.emptiness import EmptyFilter, decide, load_filter
+from src.common.scoring import emptiness
+from src.common.scoring.emptiness import EmptyFilter, decide, load_filter
 
 LIMITS = {"border": 0.01, "detail": 10.0, "sharpness": 0.2}
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"

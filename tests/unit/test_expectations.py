@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import tifffile
 
-from src.common import leakage
-from src.common.coverage import uncovered
-from src.common.expectations import Gate, message, validate
 from src.common.fingerprint import chance, correlations, fingerprint, hamming
-from src.common.imaging import percentile_range, to_uint8
-from src.common.suites import ARTIFACTS, COLUMNS, SUITES, form
-from src.common.windows import windows
+from src.common.gates import leakage
+from src.common.gates.coverage import uncovered
+from src.common.gates.expectations import Gate, message, validate
+from src.common.gates.suites import ARTIFACTS, COLUMNS, SUITES, form
+from src.common.scoring.imaging import percentile_range, to_uint8
+from src.common.scoring.windows import windows
 from tests import gates
 
 
@@ -101,7 +101,7 @@ def splits_of(fields: list[np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_simulated_fields_never_look_alike():
-    from src.common.simulator import plan_plate, simulate_field
+    from src.common.sources.simulator import plan_plate, simulate_field
 
     plans = plan_plate(["no_treatment"], 12, 512, 512, 3)
     frames = [simulate_field(plan).brightfield for plan in plans]

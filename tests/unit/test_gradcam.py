@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from src.common import gradcam
-from src.common.backbones import REGISTRY, Backbone, Body, Net, build, prepare
 from src.common.plots_explain import overlay
+from src.common.scoring.backbones import REGISTRY, Backbone, Body, Net, build, prepare
 
 CELL = 8  # px a side of a map cell of the planted network
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from src.common import imaging
+from src.common.scoring import imaging
 
 frames = hnp.arrays(np.uint16, st.tuples(st.integers(8, 24), st.integers(8, 24)), elements=st.integers(0, 65535))
 

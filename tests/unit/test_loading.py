@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.common.backbones import facts, prepare
 from src.common.loading import EpochPlan, ResumableLoader, Windows, in_order, targets
+from src.common.scoring.backbones import facts, prepare
 
 LABELS = np.array([0] * 900 + [1] * 100)
 

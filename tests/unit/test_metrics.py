@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from src.common import metrics
+from src.common.evaluation import metrics
 
 LIVE = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
 SCORE = np.array([0.9, 0.8, 0.7, 0.2, 0.8, 0.6, 0.3, 0.2, 0.1, 0.1])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from src.common import confounding, intervals
-from src.common.metrics import weighted_metrics
+from src.common import intervals
+from src.common.evaluation import confounding
+from src.common.evaluation.metrics import weighted_metrics
 
 
 def clustered(groups: int = 20, size: int = 30, seed: int = 0, spread: float = 1.0):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from src.common import baselines, slices
+from src.common.evaluation import baselines, slices
 
 
 class Windows:

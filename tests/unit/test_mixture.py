@@ -10,9 +10,9 @@ from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 
 from src.common import mixture as mixtures
-from src.common.imaging import pi_measures
 from src.common.mixture import Mixture, MixtureError
-from src.common.windows import windows
+from src.common.scoring.imaging import pi_measures
+from src.common.scoring.windows import windows
 
 PAPER = Mixture((224.51, 550.44), (34.46, 153.55), (0.48, 0.52), log=False, bic_gain=1.0)
 

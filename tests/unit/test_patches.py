@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.common.imaging import reduce_mean
 from src.common.patches import PatchStore, plan_shards
+from src.common.scoring.imaging import reduce_mean
 from src.common.tables import MissingInput
 from tests.conftest import write_store
 

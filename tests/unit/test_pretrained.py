@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from src.common import pretrained
-from src.common.backbones import build, facts, library_model, prepare
 from src.common.pretrained import WeightsError, resolve
+from src.common.scoring.backbones import build, facts, library_model, prepare
 
 SMALL = "timm:test_efficientnet"
 

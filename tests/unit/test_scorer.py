@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.common.backbones import build
-from src.common.emptiness import EmptyFilter
-from src.common.inference import embed, load_model, predict
-from src.common.pyfunc import decode
-from src.common.scorer import COLUMNS, RefusedFrame, Scorer
+from src.common.scoring.backbones import build
+from src.common.scoring.emptiness import EmptyFilter
+from src.common.scoring.inference import embed, load_model, predict
+from src.common.scoring.pyfunc import decode
+from src.common.scoring.scorer import COLUMNS, RefusedFrame, Scorer
 from tests.conftest import ARCH, write_store
 
 CONTRACT = {

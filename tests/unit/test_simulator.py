@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from src.common.simulator import SimulatedField, plan_plate, simulate_field, true_windows
-from src.common.simulator_render import Cells, render_pi
+from src.common.sources.simulator import SimulatedField, plan_plate, simulate_field, true_windows
+from src.common.sources.simulator_render import Cells, render_pi
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH, SIZE, STRIDE = 560, 784, 224, 112

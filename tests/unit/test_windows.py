@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.common.windows import in_pixels, remainder, starts, windows
+from src.common.scoring.windows import in_pixels, remainder, starts, windows
 
 lengths, sizes, strides = st.integers(1, 300), st.integers(1, 90), st.integers(1, 90)
 

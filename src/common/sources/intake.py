@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from ..windows import in_pixels
+from ..scoring.windows import in_pixels
 from .field import Field, Frame, Refused
 from .files import FileField, check
 

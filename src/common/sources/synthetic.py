@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..simulator import FieldPlan, plan_plate, simulate_field, true_windows
 from .field import Field, Found, Frame, SourceError
+from .simulator import FieldPlan, plan_plate, simulate_field, true_windows
 
 WINDOW, STRIDE = 224, 112  # the paper's, for the truth about windows that the tests and the annotation script use
 

@@ -10,8 +10,8 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from .fingerprint import chance, correlations, hamming
-from .splitting import SPLITS, rounds
+from ..fingerprint import chance, correlations, hamming
+from ..splitting import SPLITS, rounds
 
 CLASSES = ("live", "dead")
 COPY = 0.6  # correlation of fine hashes from which two fields are copies even in different partitions

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from ..tables import TEXT, existing
 from . import leakage
 from .coverage import coverage
-from .tables import TEXT, existing
 
 Tables = dict[str, pd.DataFrame]
 Names = Sequence[str]

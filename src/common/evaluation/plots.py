@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from sklearn import metrics as sk
 
+from ..scoring.operating import calibrate
 from .assessment import number, span
 from .calibration import reliability
-from .operating import calibrate
 
 COLOURS = {"live": "#1b7837", "dead": "#c51b7d"}
 GREY, SIZE, DPI = "#777777", (5.2, 4.6), 120

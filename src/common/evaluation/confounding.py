@@ -7,7 +7,7 @@ seen a dead cell. The AUC within experiments compares live with dead patches of 
 import numpy as np
 import pandas as pd
 
-from .intervals import Statistic
+from ..intervals import Statistic
 
 
 def within_experiments(live: np.ndarray, score: np.ndarray, experiment: np.ndarray) -> dict[str, float]:

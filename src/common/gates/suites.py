@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..params import Check
 from . import evidence
 from .expectations import Finding, Gate, validate
 from .leakage import CLASSES, part_names
-from .params import Check
 
 ARTIFACTS = {  # folder of data/: the stage that writes it, and what it holds
     "raw": ("acquire", "Raw fields: bright-field and propidium iodide (PI), 16 bit, with their manifest."),

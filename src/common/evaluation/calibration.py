@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss
 
-from .operating import Operating, calibrate
+from ..scoring.operating import Operating, calibrate
 
 LOG_TEMPERATURE = (-4.0, 4.0)  # where it is looked for
 BINS = 10

@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from ..intervals import Resamples, binomial, bootstrap, draw, draw_patches, percentile
+from ..params import Evaluate
+from ..scoring.operating import Operating, calibrate
 from . import calibration
 from .baselines import BASELINE_WINDOWS
 from .confounding import live_share, live_share_of_others, within_experiments, within_statistic
-from .intervals import Resamples, binomial, bootstrap, draw, draw_patches, percentile
 from .metrics import THRESHOLDED, correlations, point_metrics, weighted_correlations, weighted_metrics
-from .operating import Operating, calibrate
-from .params import Evaluate
 
 MAIN = ["auc", "average_precision", "balanced_accuracy"]
 UNITS = {"image": "image_id", "group": "group", "experiment": "experiment"}
