@@ -34,23 +34,29 @@ test-slow: $(READY)  ## The tests that take minutes
 	pytest -m slow
 
 DATA ?=
-NAME ?= real
+RECIPE ?= head
+NAME ?= real-$(RECIPE)
+SET ?=
 # annotations/NAME.csv of a folder NAME if there is one (as of mcf7), else annotations/folder.csv
 ANNOTATIONS ?= $(firstword $(wildcard annotations/$(notdir $(abspath $(DATA))).csv) annotations/folder.csv)
-real: $(READY)  ## Real images: make real DATA=FOLDER (see the README)
+real: $(READY)  ## Real images: make real DATA=FOLDER [RECIPE=head|modern|paper] [NAME=...] [SET="-S model.arch=..."]
 	@test -n "$(DATA)" || { echo "usage: make real DATA=FOLDER (images.csv in it says what they are)"; exit 2; }
+	@test -f presets/$(RECIPE).txt || { echo "error: no presets/$(RECIPE).txt: RECIPE is head, modern or paper"; exit 2; }
 	unstained digest "$(abspath $(DATA))"
 	dvc exp run --name $(NAME) -S dataset.source=folder -S dataset.path="$(abspath $(DATA))" \
 	  -S "dataset.partitions=[$$(unstained partitions "$(abspath $(DATA))")]" \
-	  -S filter.annotations=$(ANNOTATIONS) $$(cat presets/real.txt)
+	  -S filter.annotations=$(ANNOTATIONS) $$(cat presets/real.txt presets/$(RECIPE).txt) $(SET)
 	unstained sync
 	unstained summary
 
-paper: $(READY)  ## Queue the paper's recipe with its three architectures, then run them one by one
-	dvc exp run --queue -S model.arch=resnet18,squeezenet1_1,inception_v3 $$(cat presets/paper.txt)
+ARCHS ?= resnet18 squeezenet1_1 inception_v3
+paper: $(READY)  ## The paper's three architectures with its recipe, one after another, and their comparison
+	for arch in $(ARCHS); do \
+	  dvc exp run --queue --name paper-$$arch -S model.arch=$$arch $$(cat presets/paper.txt) $(SET) || exit 1; done
 	dvc queue start --jobs 1
-	dvc queue logs --follow $$(dvc queue status | awk '/Running/{print $$1; exit}') || true
-	@echo "dvc queue status shows how far they are; dvc exp show compares them"
+	while dvc queue status | grep -qE 'Queued|Running'; do sleep 10; done
+	dvc queue status
+	unstained compare $(addprefix paper-,$(ARCHS)) --out reports/paper
 
 weights: $(READY)  ## Resolve the pretrained weights again (after connecting to a network)
 	dvc repro --single-item --force weights@filter weights@model

@@ -11,6 +11,7 @@ BASELINES = {
     "linear_probe": "baseline: linear model on the frozen backbone",
     "texture_linear": "baseline: linear model on intensity and texture",
 }
+SAME = [("model", "arch"), ("model", "recipe"), ("data", "digest")]  # of models that differ in first weights alone
 COLUMNS = [
     "partition", "model", "weights", "data", "patches (groups)", "balanced accuracy", "95% over patches",
     "95% over groups", "AUC", "AUC over groups", "AUC within experiments", "Pearson r, mean PI",
@@ -98,12 +99,12 @@ def paper_row(partition: str) -> dict:
 def initialisation(records: dict[str, dict]) -> list[dict]:
     """Pretrained against random: for models that differ in their first weights alone, the gain in both main metrics.
 
-    Models are set against each other if partition, architecture and test patches are the same.
+    Models are set against each other if architecture, recipe and test patches are the same.
     """
     found = []
     for random_name, random in records.items():
         for name, record in records.items():
-            same = all(random[a][b] == record[a][b] for a, b in (("model", "arch"), ("data", "digest")))
+            same = all(random[a].get(b) == record[a].get(b) for a, b in SAME)
             if not same or random["model"]["weights"] != "random" or record["model"]["weights"] == "random":
                 continue
             values = {

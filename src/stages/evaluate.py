@@ -160,11 +160,6 @@ def digest(test: pd.DataFrame) -> str:
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
-def list_figures(partition: str) -> list[Path]:
-    """The figures of a partition's report, for tracking."""
-    return sorted((REPORTS / "evaluate" / partition / "figures").glob("*.png"))
-
-
 def run(partition: str) -> dict:
     """Does the stage's work; raises ValueError for what a user can mend."""
     dataset, settings = load("dataset", "evaluate")
@@ -187,7 +182,8 @@ def run(partition: str) -> dict:
     record = {
         "partition": partition,
         "synthetic": card["synthetic"],
-        "model": {"arch": card["arch"], "digest": card["digest"], "weights": card["weights"]["weights"]},
+        "model": {name: card[name] for name in ("arch", "digest")}
+        | {"weights": card["weights"]["weights"], "recipe": card["params"]},
         "data": assessment.counts(test)
         | {"scheme": split_json["scheme"], "digest": digest(test), "resamples_redrawn": draws.lacking},
         "overall": assessment.overall(test, draws, settings),

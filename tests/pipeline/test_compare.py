@@ -108,6 +108,9 @@ def test_pretrained_against_random_only_on_the_same_patches_and_architecture():
     other_data = copy.deepcopy(records)
     other_data["tuned"]["data"]["digest"] = "changed"
     assert comparison.initialisation(other_data) == []
+    other_recipe = copy.deepcopy(records)
+    other_recipe["tuned"]["model"]["recipe"] = {"lr": 1e-5}
+    assert comparison.initialisation(other_recipe) == []
 
 
 def test_cross_partition_matrix_has_its_own_test_split_on_the_diagonal():

@@ -91,7 +91,13 @@ def tree(tmp_path, monkeypatch):
         limits = {"intensity": "counts", "live_below": 250.0, "dead_above": 400.0}
         (tmp_path / "labels" / "thresholds.json").write_text(json.dumps(limits))
         (tmp_path / "models" / "p").mkdir(parents=True, exist_ok=True)
-        card = {"arch": ARCH, "digest": "d", "weights": {"weights": "random"}, "synthetic": True}
+        card = {
+            "arch": ARCH,
+            "digest": "d",
+            "weights": {"weights": "random"},
+            "synthetic": True,
+            "params": {"lr": 1e-3},
+        }
         (tmp_path / "models" / "p" / "model.json").write_text(json.dumps(card))
         return evaluate.main(partition)
 
@@ -185,7 +191,7 @@ def test_tables_for_dvc_plots_and_figures(tree, monkeypatch):
     assert list(tables["pr"].columns) == ["recall", "precision", "threshold"]
     assert list(tables["confusion"].columns) == ["actual", "predicted"] and len(tables["confusion"]) == 36
     assert set(tables["reliability"]["calibrated"]) == {"before", "after"}
-    assert {path.stem for path in evaluate.list_figures("p")} == FIGURES
+    assert {path.stem for path in (evaluate.REPORTS / "evaluate" / "p" / "figures").glob("*.png")} == FIGURES
     assert titles == ["p (synthetic data)"] * len(FIGURES)
 
 
