@@ -1,0 +1,79 @@
+"""Self-contained HTML pages: the summary of a scored plate and the validation on stained controls."""
+
+import base64
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+OVERLAYS, FIGURES, ROWS = 12, 40, 4000  # shown on the page; the rest is in the folder
+WIDTH = 560  # px of an overlay on the page
+
+
+def summary(out: Path, images: pd.DataFrame, wells: pd.DataFrame, plate: dict, figures: dict[str, list[str]]) -> Path:
+    """Writes OUT/summary.html from the tables, the plate's record and the names of its figures."""
+    drawn = {kind: [(name, inline(out / name)) for name in names[:FIGURES]] for kind, names in figures.items()}
+    dropped = sum(max(0, len(names) - FIGURES) for names in figures.values())
+    shown = images.drop_duplicates("image_id").to_dict("records")
+    several = images["experiment"].unique().size > 1
+    context = {
+        "plate": plate, "model": plate["model"], "figures": drawn, "dropped": dropped,
+        "overlays": overlays(out, images), "several": several,
+        "wells": wells.head(ROWS).to_dict("records"), "rows": ROWS, "more_wells": max(0, len(wells) - ROWS),
+        "per_image": [] if len(wells) else shown[:ROWS],
+    }  # fmt: skip
+    return write(out / "summary.html", "summary.html.j2", context)
+
+
+def write(path: Path, template: str, context: dict) -> Path:
+    """Renders a template of this package to a file."""
+    loader = PackageLoader(__package__, "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "number": number, "known": known}
+    path.write_text(environment.get_template(template).render(**context), encoding="utf-8")
+    return path
+
+
+def inline(path: Path) -> str:
+    """An image file as a data URI."""
+    kind = "png" if path.suffix == ".png" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def overlays(out: Path, images: pd.DataFrame) -> list[dict]:
+    """At most OVERLAYS of the pictures in OUT/overlays: some flagged ones, then a row from most dead to most live."""
+    have = images[[(out / "overlays" / f"{name}.jpg").is_file() for name in images["image_id"]]]
+    flagged = have[have["status"] == "flagged"].head(OVERLAYS // 4)
+    scored = have[have["status"] == "scored"].sort_values(["live_patch_fraction", "image_id"])
+    count = min(OVERLAYS - len(flagged), len(scored))
+    chosen = scored.iloc[np.unique(np.linspace(0, len(scored) - 1, count).astype(int))] if count else scored
+    rows = pd.concat([chosen, flagged]).to_dict("records")
+    return [row | {"picture": thumbnail(out / "overlays" / f"{row['image_id']}.jpg")} for row in rows]
+
+
+def thumbnail(path: Path) -> str:
+    """A picture at most WIDTH px wide, as a data URI."""
+    picture = cv2.imread(str(path))
+    factor = min(1.0, WIDTH / picture.shape[1])
+    small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 78])[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"
+
+
+def known(value) -> bool:
+    """Whether a value is there: not None, NaN or empty."""
+    return value is not None and value == value and value != ""
+
+
+def percent(value, digits: int = 0) -> str:
+    """A fraction as percent, or a dash."""
+    return f"{100 * value:.{digits}f}%" if known(value) else "–"  # noqa: RUF001
+
+
+def number(value, digits: int = 3) -> str:
+    """A number with that many significant digits, or a dash."""
+    return f"{value:.{digits}g}" if known(value) else "–"  # noqa: RUF001
