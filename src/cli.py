@@ -47,7 +47,7 @@ def promote(
     reason: Annotated[str, typer.Option(help="why; kept on the version")],
 ) -> None:
     """Make a version the champion by hand."""
-    from .common.registry import promote as move
+    from .common.aliases import promote as move
 
     typer.echo(move(model, version, reason))
 
@@ -58,9 +58,19 @@ def rollback(
     reason: Annotated[str, typer.Option(help="why; kept on the version")],
 ) -> None:
     """Give the champion's alias back to the version that had it before."""
-    from .common.registry import rollback as back
+    from .common.aliases import rollback as back
 
     typer.echo(back(model, reason))
+
+
+@app.command()
+def history(
+    model: Annotated[str, typer.Argument(help="a registered model, such as unstained-no_treatment")],
+) -> None:
+    """Show every move of a model's aliases: when, from which version to which, by whom and why."""
+    from .common.aliases import history as moves
+
+    typer.echo(moves(model))
 
 
 @app.command()
@@ -72,6 +82,25 @@ def compare(
     from .common.experiments import compare_experiments
 
     typer.echo(f"wrote {compare_experiments(experiments, out)}")
+
+
+@app.command()
+def annotate(
+    annotations: Annotated[Path | None, typer.Option(help="the CSV; default: filter.annotations")] = None,
+    annotator: Annotated[str, typer.Option(help="your name; default: your login")] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")] = 8080,
+    pool: Annotated[int, typer.Option(min=1, help="most windows to choose from")] = 1500,
+    batch: Annotated[int, typer.Option(min=1, help="answers between two fits of the filter")] = 1,
+    order: Annotated[str, typer.Option(help="uncertain (first) or random")] = "uncertain",
+) -> None:
+    """Say on a local page what windows hold (cells, empty, unusable), those first of which the filter is unsure."""
+    from getpass import getuser
+
+    from .annotation.page import serve
+    from .annotation.start import begin
+
+    session, title, synthetic = begin(annotations, annotator or getuser(), pool, batch, order)
+    serve(session, port, title, synthetic)
 
 
 @app.command()

@@ -1,0 +1,18 @@
+// Keys and buttons. An answer says which window was on the screen, so that a quick second press answers no unseen one.
+const keys = { c: "cells", e: "empty", u: "unusable", s: "skip", z: "undo", backspace: "undo" };
+
+function act(action) {
+  const picture = document.getElementById("window");
+  const visible = picture && picture.complete && picture.naturalWidth > 0;
+  if (!visible && action !== "undo") return;
+  document.activeElement?.blur();
+  emitEvent("act", { action, shown: Number(picture.dataset.place) });
+}
+
+document.addEventListener("keydown", (event) => {
+  const action = keys[event.key.toLowerCase()];
+  const held = event.ctrlKey || event.metaKey;
+  if (!action || event.repeat || event.altKey || (held && event.key.toLowerCase() !== "z")) return;
+  event.preventDefault();
+  act(action);
+});

@@ -1,0 +1,71 @@
+"""Which window to ask about next: the uncertain ones first, spread over images, none that shows what is known.
+
+Uncertainty sampling with a support vector machine: Tong and Koller, Journal of Machine Learning Research 2, 2001.
+Before there is a machine to be uncertain, windows as different as can be: the seeds of k-means++.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import kmeans_plusplus
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from ..common.emptiness_fit import KEY
+
+UNCERTAIN = 0.05  # share of the windows in question, nearest to the boundary, among which the image decides
+SEEDS = 200
+COMPONENTS = 32
+
+
+def candidates(patches: pd.DataFrame, max_border: float, count: int, seed: int) -> pd.DataFrame:
+    """At most `count` windows drawn evenly over the images, without those that the border rule settles; same order."""
+    asked = patches[patches["border"] <= max_border]
+    drawn = asked.sample(frac=1, random_state=seed)
+    turn = drawn.groupby("image_id").cumcount()
+    kept = turn.sort_values(kind="stable").index[:count]
+    return patches.loc[np.sort(kept)].reset_index(drop=True)
+
+
+def diverse_order(features: np.ndarray, seed: int) -> np.ndarray:
+    """All N rows of features (N, D): first k-means++ seeds of their principal components, then the rest at random."""
+    scaled = StandardScaler().fit_transform(features.astype(np.float64))
+    points = PCA(min(COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
+    seeds = kmeans_plusplus(points, min(SEEDS, len(points)), random_state=seed)[1]
+    seeds = seeds[np.sort(np.unique(seeds, return_index=True)[1])]
+    rest = np.setdiff1d(np.arange(len(points)), seeds)
+    return np.concatenate([seeds, np.random.default_rng(seed).permutation(rest)])
+
+
+def known(windows: pd.DataFrame, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which of N windows are among `rows` (image_id, y, x, size), and which overlap one of them: (N,) bool each."""
+    pairs = windows[KEY].assign(place=np.arange(len(windows))).merge(rows[KEY], on="image_id", suffixes=("", "_other"))
+    down, right = (pairs[axis] - pairs[f"{axis}_other"] for axis in ("y", "x"))
+    met = ((down < pairs["size_other"]) & (-down < pairs["size"])) & (
+        (right < pairs["size_other"]) & (-right < pairs["size"])
+    )
+    same = met & (down == 0) & (right == 0) & (pairs["size"] == pairs["size_other"])
+    return tuple(np.isin(np.arange(len(windows)), pairs["place"][hit]) for hit in (same, met))
+
+
+def choose(
+    windows: pd.DataFrame, rows: pd.DataFrame, order: np.ndarray, scores: np.ndarray | None, put_off: set[int]
+) -> int | None:
+    """The next of N windows to ask about, given annotated rows; None if none is left.
+
+    order: (N,) row numbers, followed while `scores` is None; scores: (N,) decision values, nearest to zero first, of
+    the nearest few the one whose image has the fewest rows. Windows that overlap an annotated one come last of all,
+    those in `put_off` never.
+    """
+    annotated, overlapping = known(windows, rows)
+    left = ~annotated
+    left[list(put_off)] = False
+    asked = np.flatnonzero(left & ~overlapping)
+    if not len(asked):
+        asked = np.flatnonzero(left)
+    if not len(asked):
+        return None
+    if scores is None:
+        return int(order[np.isin(order, asked)][0])
+    nearest = asked[np.argsort(np.abs(scores[asked]), kind="stable")][: max(1, round(UNCERTAIN * len(asked)))]
+    count = windows["image_id"].iloc[nearest].map(rows["image_id"].value_counts()).fillna(0).to_numpy()
+    return int(nearest[np.argmin(count)])

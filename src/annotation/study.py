@@ -1,0 +1,58 @@
+"""What the answers so far amount to: the filter they would give, its F1, and how sure it is of each candidate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..common import emptiness_fit as fitting
+from ..common.params import Filter
+from ..common.patches import PatchStore
+from ..stages import filter as stage
+from .features import FeatureCache
+
+START = 5  # answers of each kind, cells and not cells, from which a machine chooses what to ask
+
+
+@dataclass(frozen=True)
+class Standing:
+    """After `rows` usable answers: the filter's method and F1 (as metrics/filter.json has them), candidates' scores."""
+
+    rows: int
+    method: str
+    quality: dict
+    scores: np.ndarray | None
+
+
+class Study:
+    """Fits and measures as the stage `filter` does, on annotations instead of files, over candidates of one store."""
+
+    def __init__(
+        self, store: PatchStore, patches: pd.DataFrame, pool: pd.DataFrame, cache: FeatureCache, params: Filter
+    ):
+        self.store, self._patches, self._cache, self._params = store, patches, cache, params
+        self._reference = patches[patches["border"] <= params.max_border]
+        self.pool, self.features = pool, cache.of(pool)
+
+    def usable(self, rows: pd.DataFrame) -> fitting.Annotations:
+        """The rows of an annotation file that are of these frames, and how many are not, by reason."""
+        return fitting.match(rows, self.store.frames.reset_index(drop=True))
+
+    def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
+        """What usable rows (image_id, y, x, size, verdict) amount to; without `score` only how good they are."""
+        table = stage.annotated_windows(self.store, self._patches, rows)
+        table = table[~(table["border"] > self._params.max_border)].reset_index(drop=True)
+        features = self._cache.of(table)
+        chosen = stage.fit(table, features, self._reference, self._params, {})
+        found = stage.quality(table, features, chosen, self._params)
+        return Standing(
+            len(rows), chosen.facts["method"], found, self._scores(table, features, chosen) if score else None
+        )
+
+    def _scores(self, table: pd.DataFrame, features: np.ndarray, chosen) -> np.ndarray | None:
+        cells = (table["verdict"] == "cells").to_numpy()
+        if min(cells.sum(), (~cells).sum()) < START:
+            return None
+        options = {"kernel": self._params.kernel, "C": self._params.C, "one_class": self._params.svm == "one_class"}
+        machine = chosen.cells or fitting.fit_svm(features, cells, **options)
+        return machine.decision(self.features)
