@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 
+from . import server
 from .paths import METRICS, MLRUNS, MODELS, REPORTS, WORKSPACE
 
 EXPERIMENT = "unstained"
@@ -28,6 +29,7 @@ def connect() -> MlflowClient:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         MLRUNS.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
+    server.check(mlflow.get_tracking_uri())
     client = MlflowClient()
     if client.get_experiment_by_name(EXPERIMENT) is None:
         local = mlflow.get_tracking_uri().startswith("sqlite:")
