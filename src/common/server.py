@@ -7,7 +7,7 @@ from mlflow.utils.rest_utils import http_request
 USER_VARIABLES = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
-class ServerError(ValueError, SystemExit):
+class ServerError(SystemExit, ValueError):
     """The MLflow server does not answer, or does not let us in.
 
     Any stage may meet it, so where nobody catches it as a ValueError it ends the process with its message alone.
