@@ -1,0 +1,297 @@
+"""Annotating: what is asked next, and a file that loses nothing, whoever else writes in it and whatever stops it."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.annotation import store as storing
+from src.annotation.features import FeatureCache
+from src.annotation.sampling import candidates, choose, diverse_order, known
+from src.annotation.session import Session
+from src.annotation.store import AnnotationFile, Refused
+from src.annotation.study import Standing
+from src.common import emptiness_fit as fitting
+from src.common.emptiness_fit import KEY, AnnotationError
+
+from ..conftest import ARCH, REPO
+
+HEADER = "image_id,y,x,size,verdict,annotator,date\n"
+A, B = ("a", 0, 0, 64), ("b", 64, 0, 64)
+
+
+def grid(images: str = "abcd", side: int = 4, step: int = 32, size: int = 64) -> pd.DataFrame:
+    """Windows of `size` px every `step` px in each image: half overlapping by default."""
+    rows = [(i, y * step, x * step, size) for i in images for y in range(side) for x in range(side)]
+    return pd.DataFrame(rows, columns=KEY)
+
+
+@pytest.fixture
+def notes(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text("# by hand\n" + HEADER + 'c,0,0,64,empty,"Ana, B.",2026-01-02\n')
+    return AnnotationFile(path, "me")
+
+
+# what is asked next
+
+
+def test_overlapping_windows_are_known_as_such():
+    windows = grid("ab", side=3)
+    same, overlapping = known(windows, pd.DataFrame([("a", 0, 0, 64), ("b", 64, 64, 10)], columns=KEY))
+    assert windows[same][KEY].values.tolist() == [["a", 0, 0, 64]]
+    corners = {"a": (0, 32), "b": (32, 64)}
+    expected = [[image, y, x, 64] for image, ends in corners.items() for y in ends for x in ends]
+    assert windows[overlapping][KEY].values.tolist() == expected
+
+
+def test_nearest_to_the_boundary_comes_first_but_no_neighbour_of_an_answer():
+    windows, order = grid(), np.arange(64)
+    scores = np.linspace(1, 2, 64)
+    scores[[5, 6, 40]] = 0.01, -0.02, 0.03
+    none = windows.iloc[:0]
+    assert choose(windows, none, order, scores, set()) == 5
+    assert choose(windows, windows.iloc[[5]], order, scores, set()) == 40  # 6 overlaps 5
+    assert choose(windows, windows.iloc[[5]], order, scores, {40}) != 40
+
+
+def test_of_the_uncertain_few_the_image_with_fewest_answers_comes_first():
+    windows = grid("ab", side=8, step=64)
+    scores = np.full(128, 5.0)
+    scores[[3, 70]] = 0.1, 0.2
+    rows = windows.iloc[[40]]  # of image a
+    assert choose(windows, rows, np.arange(128), scores, set()) == 70
+    assert choose(windows, windows.iloc[[100]], np.arange(128), scores, set()) == 3
+
+
+def test_every_window_is_asked_once_overlapping_ones_last_and_then_none():
+    windows = grid("a", side=3)
+    order, asked = diverse_order(np.random.default_rng(0).normal(size=(9, 5)), 1), []
+    while (place := choose(windows, windows.iloc[asked], order, None, set())) is not None:
+        asked.append(place)
+    assert sorted(asked) == list(range(9))
+    first = asked[: next(i for i in range(1, 9) if known(windows, windows.iloc[asked[:i]])[1].all())]
+    assert not any(known(windows, windows.iloc[first[:i]])[1][p] for i, p in enumerate(first))
+
+
+def test_the_start_is_diverse_and_the_same_each_time():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 8)) + np.repeat(np.eye(3, 8) * 40, [280, 10, 10], axis=0)
+    order = diverse_order(features, seed=1)
+    kinds = np.repeat([0, 1, 2], [280, 10, 10])
+    assert sorted(order) == list(range(300)) and (order == diverse_order(features, seed=1)).all()
+    assert set(kinds[order[:6]]) == {0, 1, 2}  # at random, six would hold both rare kinds once in about 30 draws
+
+
+def test_candidates_leave_out_borders_and_take_all_images_alike():
+    patches = grid("abc").assign(border=0.0)
+    patches.loc[patches["image_id"] == "b", "border"] = np.where(np.arange(16) < 8, 0.5, 0.0)
+    drawn = candidates(patches, 0.01, 15, seed=1)
+    assert drawn["image_id"].value_counts().to_dict() == {"a": 5, "b": 5, "c": 5} and (drawn["border"] == 0).all()
+    assert drawn.equals(candidates(patches, 0.01, 15, seed=1)) and len(candidates(patches, 0.01, 999, seed=1)) == 40
+
+
+# the file
+
+
+def test_rows_are_added_and_taken_back_and_the_rest_stays_byte_for_byte(notes):
+    before = notes.path.read_bytes()
+    first, second = notes.append(A, "cells"), notes.append(B, "unusable")
+    assert notes.path.read_bytes() == before + first + second
+    assert notes.rows()[[*KEY, "verdict", "annotator"]].values.tolist()[1:] == [
+        [*A, "cells", "me"], [*B, "unusable", "me"],
+    ]  # fmt: skip
+    notes.remove(first)
+    assert notes.path.read_bytes() == before + second
+    assert [path.name for path in notes.path.parent.iterdir()] == ["notes.csv"]
+
+
+def test_other_columns_line_ends_and_marks_are_kept(tmp_path):
+    path = tmp_path / "notes.csv"
+    before = b"\xef\xbb\xbfverdict,image_id,note,y,x,size,annotator,date\r\n"
+    before += b'empty,c,"dark, ""odd""",0,0,64,,\r\nempty,d,,1,2,64,,'
+    path.write_bytes(before)
+    file = AnnotationFile(path, 'Ana "#1"')
+    file.append(A, "cells")
+    written = path.read_bytes()
+    assert written.startswith(before + b"\r\n") and written.endswith(b"\r\n") and written.count(b"\n") == 4
+    row = file.rows().iloc[-1]
+    assert (row["verdict"], row["image_id"], row["note"], row["annotator"]) == ("cells", "a", "", 'Ana "#1"')
+
+
+def test_what_others_wrote_meanwhile_stays(notes):
+    line = notes.append(A, "cells")
+    text = notes.path.read_text().replace("empty", "unusable") + "d,0,0,64,cells,other,2026-01-03\n"
+    notes.path.write_text(text)
+    notes.append(B, "empty")
+    assert notes.path.read_text().startswith(text) and len(notes.rows()) == 4
+    notes.remove(line)
+    assert notes.rows()["image_id"].tolist() == ["c", "d", "b"]
+
+
+def test_a_change_between_reading_and_replacing_is_not_lost(notes, monkeypatch):
+    copymode, calls = storing.shutil.copymode, []
+
+    def meanwhile(*args):
+        if not calls:
+            with notes.path.open("a") as stream:
+                stream.write("d,0,0,64,cells,other,2026-01-03\n")
+        calls.append(args)
+        copymode(*args)
+
+    monkeypatch.setattr(storing.shutil, "copymode", meanwhile)
+    notes.append(A, "cells")
+    assert len(calls) == 2 and notes.rows()["image_id"].tolist() == ["c", "d", "a"]
+
+
+def test_a_window_that_somebody_annotated_meanwhile_is_refused(notes):
+    before = notes.path.read_bytes()
+    with pytest.raises(Refused, match="already calls this window 'empty'"):
+        notes.append(("c", 0, 0, 64), "cells")
+    assert notes.path.read_bytes() == before
+
+
+def test_a_row_changed_by_hand_is_not_undone(notes):
+    line = notes.append(A, "cells")
+    notes.path.write_text(notes.path.read_text().replace("cells", "empty"))
+    before = notes.path.read_bytes()
+    with pytest.raises(Refused, match="was edited"):
+        notes.remove(line)
+    assert notes.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_or_a_crash_leaves_the_file_whole(notes, monkeypatch, call):
+    before = notes.path.read_bytes()
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="no space"):
+        notes.append(A, "cells")
+    assert notes.path.read_bytes() == before and len(list(notes.path.parent.iterdir())) == 1
+
+
+def test_a_kill_in_the_middle_leaves_the_file_whole_and_unlocked(notes):
+    before = notes.path.read_bytes()
+    code = (
+        "import os; from src.annotation.store import AnnotationFile; os.replace = lambda *_: os.kill(os.getpid(), 9); "
+        f"AnnotationFile({str(notes.path)!r}, 'me').append(('a', 0, 0, 64), 'cells')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == -9
+    assert notes.path.read_bytes() == before
+    notes.append(A, "cells")
+    assert len(notes.rows()) == 2
+
+
+def test_many_writers_at_once_lose_nothing(notes):
+    def write(who: str) -> None:
+        file = AnnotationFile(notes.path, who)
+        for number in range(10):
+            file.append((f"{who}{number}", 0, 0, 64), "cells")
+
+    threads = [threading.Thread(target=write, args=(who,)) for who in "xyz"]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sorted(notes.rows()["image_id"]) == sorted(["c", *(f"{who}{n}" for who in "xyz" for n in range(10))])
+
+
+def test_unusable_files_are_refused_with_what_is_wrong(tmp_path):
+    broken = tmp_path / "broken.csv"
+    broken.write_text(HEADER + "a,0,0,64,perhaps,,\n")
+    with pytest.raises(AnnotationError, match="row 1 below the header: verdict is 'perhaps'"):
+        AnnotationFile(broken, "me")
+    with pytest.raises(Refused, match="does not exist"):
+        AnnotationFile(tmp_path / "none" / "notes.csv", "me")
+    with pytest.raises(Refused, match="--annotator"):
+        AnnotationFile(broken, "two\nlines")
+    AnnotationFile(tmp_path / "new.csv", "me")
+    assert (tmp_path / "new.csv").read_text() == HEADER
+
+
+# the sitting
+
+
+class FakeStudy:
+    """Scores that put the last window nearest to the boundary, and an F1 that tells the number of rows."""
+
+    def __init__(self, pool: pd.DataFrame):
+        self.pool = pool
+
+    def usable(self, rows: pd.DataFrame) -> fitting.Annotations:
+        return fitting.Annotations(rows[[*KEY, "verdict"]], {})
+
+    def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
+        scores = np.arange(len(self.pool), 0, -1.0) if score else None
+        return Standing(len(rows), "svm", {"f1_cells": len(rows) / 100, "f1_not_cells": 0.5}, scores)
+
+
+@pytest.fixture
+def session(notes) -> Session:
+    windows = grid("ab", side=2, step=64)
+    return Session(FakeStudy(windows), notes, np.arange(len(windows)))
+
+
+def test_a_sitting_answers_skips_undoes_and_learns(session):
+    assert session.current == 0
+    session.answer("cells", 0)
+    assert session.current == 1 and session.counts() == {"cells": 1, "empty": 1, "unusable": 0}
+    session.skip(1)
+    session.refresh()
+    session.answer("empty", session.current)
+    assert session.current == 7 and session.history == {2: (0.02, 0.5)}
+    session.answer("unusable", 7)
+    session.undo()
+    assert session.current == 7
+    session.undo(), session.undo()
+    assert session.current == 1  # the skip
+    session.undo()
+    assert session.current == 0 and session.file.path.read_text().count("\n") == 3
+    session.refresh()
+    assert session.history == {1: (0.01, 0.5)}
+    with pytest.raises(Refused, match="nothing to undo"):
+        session.undo()
+
+
+def test_an_answer_to_another_window_than_the_one_in_question_is_refused(session):
+    before = session.file.path.read_bytes()
+    with pytest.raises(Refused, match="no longer in question"):
+        session.answer("cells", 1)
+    assert session.file.path.read_bytes() == before and session.current == 0
+
+
+def test_a_window_answered_by_somebody_else_is_passed_over(session):
+    AnnotationFile(session.file.path, "other").append(session.window(0), "unusable")
+    with pytest.raises(Refused, match="'unusable'"):
+        session.answer("cells", 0)
+    assert session.current == 1 and session.counts()["unusable"] == 1
+
+
+def test_random_order_does_not_follow_the_scores(notes):
+    windows = grid("ab", side=2, step=64)
+    session = Session(FakeStudy(windows), notes, np.arange(8), uncertain=False)
+    session.refresh()
+    session.answer("cells", 0)
+    assert session.current == 1
+
+
+def test_features_are_kept_and_told_apart_by_frames_and_network(live_dead, tmp_path):
+    store, table = live_dead
+    weights = tmp_path / "w"
+    weights.write_bytes(b"one")
+    cache = FeatureCache(store, ARCH, weights, tmp_path / "kept")
+    cache._net = "no network"
+    cache._known = {row: np.float32([row[1], row[2]]) for row in table[KEY].itertuples(index=False, name=None)}
+    cache._write()
+    again = FeatureCache(store, ARCH, weights, tmp_path / "kept").of(table.iloc[[5, 0, 5]])
+    assert np.array_equal(again, table.iloc[[5, 0, 5]][["y", "x"]]) and again.dtype == np.float32
+    weights.write_bytes(b"two")
+    assert FeatureCache(store, ARCH, weights, tmp_path / "kept").path != cache.path
+    cache.path.write_bytes(cache.path.read_bytes()[:100])
+    weights.write_bytes(b"one")
+    assert FeatureCache(store, ARCH, weights, tmp_path / "kept")._known == {}
