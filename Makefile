@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help env repro test test-slow real paper weights sync ui lint
+.PHONY: help env repro test test-slow real paper weights sync ui team team-user lint
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -67,6 +67,12 @@ sync: $(READY)  ## Rebuild in MLflow what it lacks of the outputs at hand
 PORT ?= 5000
 ui: $(READY)  ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=... for another)
 	mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --artifacts-destination $(CURDIR)/mlruns/artifacts --host 127.0.0.1 --port $(PORT)
+
+team: $(READY)  ## The shared set-up on loopback: MLflow on PostgreSQL and S3, and an S3 remote (docs/team.md)
+	python -m team.start
+
+team-user: $(READY)  ## A user of the running shared set-up: make team-user WHO=anna
+	@python -m team.clients $(WHO)
 
 lint: $(READY)  ## Check style
 	ruff check . && ruff format --check .

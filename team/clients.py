@@ -1,4 +1,4 @@
-"""Users of the shared set-up, each with a file to source: `make team-user NAME=anna` (the servers must run)."""
+"""Users of the shared set-up, each with a file to source: `make team-user WHO=anna` (the servers must run)."""
 
 import secrets
 import sys
@@ -21,7 +21,7 @@ def add_user(settings: Settings, name: str) -> Path:
     """Makes an MLflow user, or gives one whose file is lost a new password; returns the file to source."""
     if not name.isidentifier():
         raise TeamError(
-            f"NAME={name or '(missing)'}: a user's name is letters, digits and underscores, as in NAME=anna"
+            f"WHO={name or '(missing)'}: a user's name is letters, digits and underscores, as in WHO=anna"
         )
     folder = settings.directory / "clients"
     folder.mkdir(exist_ok=True, mode=0o700)
