@@ -104,6 +104,28 @@ def annotate(
 
 
 @app.command()
+def validate(
+    images: Annotated[Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")],
+    model: Annotated[str, typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion")],
+    out: Annotated[Path, typer.Option(help="folder for the page, tables and figures")],
+    pattern: Annotated[str, typer.Option(help="regular expression of file names, instead of images.csv")] = "",
+    brightfield: Annotated[str, typer.Option(help="channel of bright-field: a number from 0, or a name")] = "",
+    pi: Annotated[str, typer.Option(help="channel of PI, likewise")] = "",
+    thresholds: Annotated[str, typer.Option(help="of PI: the model's, or own (fitted to these images)")] = "model",
+) -> None:
+    """Set a registered model against the PI stain of control images: does it hold on this microscope?"""
+    from .assay.validate import validate as run
+    from .common.sources.folder import Layout
+
+    if thresholds not in ("model", "own"):
+        raise ValueError(f"--thresholds is model or own, not {thresholds!r}")
+    channels = {name: int(v) if v.isdigit() else v for name, v in {"brightfield": brightfield, "pi": pi}.items()}
+    record = run(images, model, out, Layout(["validation"], pattern, **channels), thresholds == "own")
+    typer.echo(f"{record['verdict']['outcome']}: {record['verdict']['text']}")
+    typer.echo(f"wrote {out / 'validation.html'}")
+
+
+@app.command()
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.paths import METRICS, WORKSPACE

@@ -97,6 +97,10 @@ def heat_map(axes: Axes, part: pd.DataFrame):
     axes.set_yticks(range(height), [row_name(row) for row in range(height)])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=min(9, font + 2))
     axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(width + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(height + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", lw=1.2 if form == 96 else 0.5)
+    axes.tick_params(which="minor", length=0)
     note = "N negative control    P positive control    F images left out    ? nothing called    ring: no well scored"
     axes.set_xlabel(note, fontsize=8, color=GREY)
     return image
@@ -138,6 +142,9 @@ def dose_figure(compound: str, fits: list[dict], wells: pd.DataFrame, plate: dic
         _points(axes, zero, np.full(len(zero), positive.min() / 4), colour, marker="s")
         _curve(axes, found, colour, f"{name}: IC50 {found['text']}" if name else f"IC50 {found['text']}")
     axes.set_xscale("log")
+    decades = np.arange(np.floor(np.log10(positive.min() / 2)), np.ceil(np.log10(positive.max())) + 1)
+    axes.set_xticks([10**d for d in decades if 10**d > positive.min() / 2])
+    axes.minorticks_off()
     axes.axvline(positive.min() / 2, color=FAINT, lw=1)
     axes.text(positive.min() / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=GREY)
     axes.set(ylim=(-0.04, 1.04), xlabel="concentration (unit of the manifest)", ylabel="live-patch fraction")

@@ -25,6 +25,11 @@ def place(well: str) -> tuple[int, int] | None:
     return row - 1, int(match[2]) - 1
 
 
+def order(well: str) -> tuple[int, int, str]:
+    """What sorts wells as a plate is read: A1, A2, ... A12, B1; other names come last."""
+    return (*(place(well) or (99, 99)), well)
+
+
 def row_name(row: int) -> str:
     """The letter(s) of a row from 0."""
     return chr(ord("A") + row) if row < 26 else f"A{chr(ord('A') + row - 26)}"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .layout import canonical
+from .layout import canonical, order
 
 KEYS = ["experiment", "well", "time"]  # an experiment is a plate: two plates may both have a well A1
 FACTS = ["compound", "concentration", "control"]
@@ -122,5 +122,6 @@ def _facts(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             unknown = np.nan if name == "concentration" else ""
             row[name] = known[0] if len(known) == 1 else unknown
         rows.append(row)
+    rows.sort(key=lambda row: (row["experiment"], row["time"] == row["time"] and row["time"], order(row["well"])))
     facts = pd.DataFrame(rows, columns=[*KEYS, *FACTS])
     return facts.astype({"concentration": float, "time": float}), remarks
