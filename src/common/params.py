@@ -176,7 +176,12 @@ class Explain(Section):
 
 class Register(Section):
     min_balanced_accuracy: Fraction
-    margin: float
+    margin: Annotated[float, Field(ge=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    min_groups: Annotated[int, Field(ge=2)]
+    warn_after: Count
+    seed: int
 
 
 SECTIONS: dict[str, type[Section]] = {

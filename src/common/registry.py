@@ -1,31 +1,37 @@
-"""The MLflow registry: versions by digest, and who is champion and challenger, with the reason written down."""
+"""The MLflow registry: versions by digest, and the rule by which a new one becomes champion or challenger.
 
+Registering is idempotent: a sync or a second `dvc repro` finds the version, compares the same numbers, decides the same
+and counts nothing twice. The rule in words: docs/experiments.md.
+"""
+
+import json
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from . import packaging, tracking
+from . import aliases, duel, opponent, packaging, tracking
+from .aliases import CHALLENGER, CHAMPION, TAG_LIMIT
+from .model_card import card
 from .params import Register, Tile
+from .paths import METRICS, MODELS, REPORTS
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 STILL = "is the champion"
-
-
-class RegistryError(ValueError):
-    """The registry does not hold what was asked for."""
+PAIRS_KEPT = 200  # of 17 characters and a comma each: what a tag can hold
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Which alias a version gets, and why."""
+    """Which alias a version gets, why, and the paired numbers if there are any; did they decide?"""
 
     alias: str
     reason: str
+    numbers: dict | None = None
+    by_test: bool = False
 
 
 def model_name(partition: str) -> str:
@@ -33,35 +39,81 @@ def model_name(partition: str) -> str:
     return f"unstained-{partition}"
 
 
+def register_model(partition: str, tile: Tile, rule: Register) -> dict:
+    """Registers one partition's model, if it is not yet, decides on its alias by the rule, and writes both down.
+
+    Reads models/PARTITION, metrics/evaluate, reports/evaluate and reports/checks; returns a record without MLflow ids.
+    """
+    model = json.loads((MODELS / partition / "model.json").read_text())
+    record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
+    client = tracking.connect()
+    version = ensure_version(partition, model, record, tile)
+    champion = aliases.by_alias(client, version.name, CHAMPION)
+    decision = decide(version, champion, rule, lambda: face(partition, champion, record, tile, rule))
+    reason = decision.reason
+    if decision.by_test:
+        reason += note_use(client, version, champion.tags.get(tracking.DIGEST, ""), rule.warn_after)
+    aliases.move(version, decision.alias, reason, "rule")
+    write(client, version, champion, Decision(decision.alias, reason, decision.numbers))
+    print(f"register: models:/{version.name}@{decision.alias} is version {version.version}: {reason}")
+    return {
+        "model": version.name,
+        "alias": decision.alias,
+        "reason": decision.reason,
+        "digest": model["digest"],
+        "synthetic": model["synthetic"],
+        "balanced_accuracy": record["overall"]["balanced_accuracy"]["value"],
+        "comparison": decision.numbers,
+    }
+
+
 def ensure_version(partition: str, model: dict, record: dict, tile: Tile) -> ModelVersion:
-    """The registry's version of this model, found by the digest of all it consists of, or made."""
-    client, name = tracking.connect(), model_name(partition)
+    """The registry's version of this model, found by the digest of all it consists of, or made; with current tags."""
+    client, name = MlflowClient(), model_name(partition)
     with tempfile.TemporaryDirectory() as folder:
         digest = packaging.assemble(partition, tile, Path(folder))
-        if found := find_version(client, name, digest):
-            return found
+        contract = json.loads((Path(folder) / "scorer" / "contract.json").read_text())
+        tags = version_tags(digest, model, record)
+        found = find_version(client, name, digest)
+        if found:
+            for key, value in tags.items():
+                if found.tags.get(key) != value:
+                    client.set_model_version_tag(name, found.version, key, value)
+            return client.get_model_version(name, found.version)
         run_id = tracking.training_run(partition)
         with tracking.run_again(run_id):
             uri = packaging.log_model(Path(folder), model["arch"], {"digest": digest, "synthetic": model["synthetic"]})
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, tags={"synthetic": str(model["synthetic"]).lower()})
-    return client.create_model_version(
-        name, uri, run_id=run_id, tags=version_tags(digest, model, record), description=card(model, record)
-    )
+    text = card(model, record, contract, tracking.data_digests())[:TAG_LIMIT]
+    return client.create_model_version(name, uri, run_id=run_id, tags=tags, description=text)
 
 
 def version_tags(digest: str, model: dict, record: dict) -> dict[str, str]:
-    """What the gate needs to know of a version later, as tags."""
+    """What the rule and a reader need to know of a version later, as tags."""
+    found = record["overall"]
     return {
         "package_digest": digest,
         tracking.DIGEST: model["digest"],
         "arch": model["arch"],
         "weights": model["weights"]["weights"],
         "synthetic": str(model["synthetic"]).lower(),
+        "gates": gates(),
+        "scheme": record["data"]["scheme"],
         "test_digest": record["data"]["digest"],
-        "balanced_accuracy": str(record["overall"]["balanced_accuracy"]["value"]),
-        "auc": str(record["overall"]["auc"]["value"]),
+        "balanced_accuracy": str(found["balanced_accuracy"]["value"]),
+        "auc": str(found["auc"]["value"]),
+        "brier": str(record["calibration"]["brier"]["after"]),
     }
+
+
+def gates() -> str:
+    """`passed`, or which gates failed or were not run, from reports/checks."""
+    verdicts = {path.parent.name: json.loads(path.read_text()) for path in (REPORTS / "checks").glob("*/verdict.json")}
+    failed = sorted(name for name, verdict in verdicts.items() if not verdict["success"])
+    if not verdicts:
+        return "not run"
+    return f"failed: {', '.join(failed)}" if failed else "passed"
 
 
 def find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
@@ -70,103 +122,75 @@ def find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion |
     return max(found, key=lambda version: int(version.version), default=None)
 
 
-def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The version that carries an alias, or None."""
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException:
-        return None
+def decide(version: ModelVersion, champion: ModelVersion | None, rule: Register, fight) -> Decision:
+    """Champion or challenger. `fight` is called only where the two models must be compared, and returns the numbers.
 
-
-def decide(candidate: dict[str, str], champion: dict[str, str] | None, rule: Register) -> Decision:
-    """Champion or challenger, from the tags of the candidate and of the present champion (None if there is none).
-
-    The first model good enough becomes champion; later ones only outside experiments, never from random weights over
-    pretrained ones, and only if better on the very same test patches.
+    The first model good enough becomes champion. Later ones replace it only outside experiments and only by the paired
+    comparison; a version that lost the alias once gets it back by hand alone.
     """
-    accuracy = float(candidate["balanced_accuracy"])
+    mine, theirs = version.tags, champion.tags if champion else None
+    accuracy = float(mine["balanced_accuracy"])
+    if champion and aliases.number(version) == aliases.number(champion):
+        return Decision(CHAMPION, STILL)
+    if mine["gates"] != "passed":
+        return Decision(CHALLENGER, f"gates {mine['gates']}")
     if accuracy < rule.min_balanced_accuracy:
         return Decision(CHALLENGER, f"balanced accuracy {accuracy:.3f} is below {rule.min_balanced_accuracy}")
     if champion is None:
         return Decision(CHAMPION, f"first version of balanced accuracy {accuracy:.3f}")
-    if candidate["package_digest"] == champion["package_digest"]:
-        return Decision(CHAMPION, STILL)
-    if os.environ.get("DVC_EXP_NAME"):
-        return Decision(CHALLENGER, "an experiment never moves the champion: `unstained promote` does")
-    if candidate[tracking.DIGEST] == champion[tracking.DIGEST]:
+    barred = bar(version, theirs)
+    if not barred and mine[tracking.DIGEST] == theirs.get(tracking.DIGEST):
         return Decision(CHAMPION, "the champion's weights, packaged anew")
-    if candidate["weights"] == "random" and champion["weights"] != "random":
-        return Decision(CHALLENGER, "random weights never replace pretrained ones")
-    if candidate["test_digest"] != champion["test_digest"]:
-        return Decision(CHALLENGER, "tested on other patches than the champion: not comparable, promote it by hand")
-    before = float(champion["balanced_accuracy"])
-    if accuracy <= before + rule.margin:
-        return Decision(CHALLENGER, f"balanced accuracy {accuracy:.3f} does not exceed the champion's {before:.3f}")
-    return Decision(CHAMPION, f"balanced accuracy {accuracy:.3f} exceeds the champion's {before:.3f}")
-
-
-def apply(version: ModelVersion, decision: Decision) -> None:
-    """Moves the alias and writes the decision on the version."""
-    client = MlflowClient()
-    before = by_alias(client, version.name, decision.alias)
-    if decision.alias == CHAMPION and before and before.version != version.version:
-        client.set_model_version_tag(version.name, version.version, "champion_before", before.version)
-    client.set_registered_model_alias(version.name, decision.alias, version.version)
-    other = CHALLENGER if decision.alias == CHAMPION else CHAMPION
-    held = by_alias(client, version.name, other)
-    if held and held.version == version.version:
-        client.delete_registered_model_alias(version.name, other)
-    if decision.reason != STILL:  # keep the reason that made it champion
-        client.set_model_version_tag(version.name, version.version, "decision", f"{decision.alias}: {decision.reason}")
-
-
-def promote(name: str, number: int, reason: str) -> str:
-    """Makes a version champion by hand; returns what was done. Raises RegistryError if there is no such version."""
-    client = tracking.connect()
     try:
-        version = client.get_model_version(name, str(number))
-    except MlflowException as error:
-        raise RegistryError(f"no version {number} of {name}: {error.message}") from None
-    before = by_alias(client, name, CHAMPION)
-    if before and before.version == version.version:
-        return f"{name} version {number} is the champion already"
-    apply(version, Decision(CHAMPION, f"by hand: {reason}"))
-    return f"models:/{name}@{CHAMPION} is now version {number}" + (f", was {before.version}" if before else "")
+        numbers = fight()
+    except duel.Incomparable as error:
+        return Decision(CHALLENGER, barred or f"not compared with the champion: {error}; it stays")
+    better, told = duel.judge(numbers, rule)
+    if barred:
+        return Decision(CHALLENGER, f"{barred}; for information: {told}", numbers)
+    return Decision(CHAMPION if better else CHALLENGER, told, numbers, by_test=better is not None)
 
 
-def rollback(name: str, reason: str) -> str:
-    """Gives the champion's alias back to the version before. Raises RegistryError if none is known."""
-    champion = by_alias(tracking.connect(), name, CHAMPION)
-    before = champion.tags.get("champion_before") if champion else None
-    if before is None:
-        raise RegistryError(f"{name} has no champion that replaced another: use `unstained promote` with a version")
-    return promote(name, int(before), f"rollback: {reason}")
+def bar(version: ModelVersion, champion: dict[str, str]) -> str:
+    """Why a version cannot replace the champion (its tags) whatever the numbers say; '' if it may."""
+    if aliases.was_champion(version):
+        return "it was champion before and was replaced: only `unstained promote` brings it back"
+    if os.environ.get("DVC_EXP_NAME"):
+        return "an experiment never moves the champion: `unstained promote` does"
+    if version.tags["synthetic"] == "true" and champion.get("synthetic") == "false":
+        return "a model of synthetic images never replaces one of real images"
+    if version.tags["weights"] == "random" and champion.get("weights") != "random":
+        return "random first weights never replace pretrained ones: `unstained promote` wants a reason"
+    return ""
 
 
-def card(model: dict, record: dict) -> str:
-    """The model card: what it is, on what it was trained, how good it is, and what it is not for."""
-    auc, accuracy = (record["overall"][name] for name in ("auc", "balanced_accuracy"))
-    lines = [
-        f"**{model['arch']}** from {model['weights']['weights']} weights ({model['weights']['origin']}), "
-        f"partition `{model['partition']}`, source `{model['source']}`.",
-        "**Trained on SYNTHETIC images: not for real plates.**" if model["synthetic"] else "Trained on real images.",
-        f"Patches: {model['patches']['live']} live, {model['patches']['dead']} dead, {model['groups']} groups.",
-        f"Test ({_scheme(model)}): balanced accuracy {_interval(accuracy)}, AUC {_interval(auc)}, "
-        f"{record['data']['n_patches']} patches of {record['data']['n_groups']} groups; 95% intervals over groups.",
-        "Yields the live-patch fraction, not cell viability. For research use, not for diagnosis.",
-        f"Digest `{model['digest']}`.",
-    ]
-    return "\n\n".join(lines)
+def face(partition: str, champion: ModelVersion, record: dict, tile: Tile, rule: Register) -> dict:
+    """The paired numbers of candidate and champion on the candidate's test split. Raises duel.Incomparable."""
+    predictions = pd.read_parquet(REPORTS / "evaluate" / partition / "predictions.parquet")
+    theirs, how = opponent.answers(champion, predictions, record["data"]["digest"], tile)
+    return duel.compare(duel.pair(duel.side(predictions, record), theirs), rule) | {"how": how}
 
 
-def _scheme(model: dict) -> str:
-    if model["scheme"] == "holdout":
-        return "held-out groups"
-    return (
-        "out-of-fold scores of the folds' models; the registered one is trained on all groups and was not itself tested"
-    )
+def note_use(client: MlflowClient, version: ModelVersion, other: str, warn_after: int) -> str:
+    """Counts on the registered model that a test split has decided between two models, once; what to say of it."""
+    test = version.tags["test_digest"]
+    key, two = f"test_split.{test[:12]}", "/".join(sorted((version.tags[tracking.DIGEST][:8], other[:8])))
+    tags = client.get_registered_model(version.name).tags
+    used = json.loads(tags.get(key, '{"decisions": 0, "pairs": []}'))
+    if two not in used["pairs"]:
+        used = {"decisions": used["decisions"] + 1, "pairs": [*used["pairs"], two][-PAIRS_KEPT:]}
+        client.set_registered_model_tag(version.name, key, json.dumps(used))
+    tested = len(client.search_model_versions(f"name = '{version.name}' and tags.test_digest = '{test}'"))
+    said = f"; this test split has decided {used['decisions']} time(s), {tested} versions were tested on it"
+    if used["decisions"] < warn_after:
+        return said
+    return f"{said}. WARNING: a split that decides often is learned by heart: renew it (split.seed, or new images)"
 
 
-def _interval(value: dict) -> str:
-    span = value["group_interval"]
-    return f"{value['value']:.3f}" + (f" ({span[0]:.3f} to {span[1]:.3f})" if span else "")
+def write(client: MlflowClient, version: ModelVersion, champion: ModelVersion | None, decision: Decision) -> None:
+    """The decision and its numbers on the version; of the present champion the reason that made it champion stays."""
+    if decision.numbers:
+        numbers = {"against": aliases.number(champion)} | decision.numbers
+        client.set_model_version_tag(version.name, version.version, "comparison", json.dumps(numbers)[:TAG_LIMIT])
+    if decision.reason != STILL:
+        aliases.write_decision(version, f"{decision.alias}: {decision.reason}")

@@ -5,12 +5,11 @@ import json
 from . import tracking
 from .params import load
 from .paths import METRICS, MODELS, REPORTS
+from .registry import register_model
 
 
 def sync_all() -> None:
     """Runs, model versions and aliases of every model at hand. What MLflow has already is left as it is."""
-    from ..stages.register import register
-
     dataset, tile, rule = load("dataset", "tile", "register")
     sync_filter()
     for partition in dataset.partitions:
@@ -19,7 +18,7 @@ def sync_all() -> None:
             continue
         sync_run(partition)
         if (METRICS / "evaluate" / f"{partition}.json").exists():
-            register(partition, tile, rule)
+            register_model(partition, tile, rule)
 
 
 def sync_filter() -> None:

@@ -1,0 +1,144 @@
+"""Aliases in a real MLflow registry: promotion, rollback, their history and what messages say."""
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from src.common import aliases
+from src.common.aliases import CHALLENGER, CHAMPION, RegistryError, by_alias, history, move, moves, promote, rollback
+
+NAME = "unstained-p"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    """An empty MLflow store; made once, since that takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    MlflowClient().create_experiment("unstained")
+    return uri
+
+
+@pytest.fixture
+def client(store, monkeypatch):
+    """A registry with versions 1 to 3, the first of them champion by the rule."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    mlflow.set_tracking_uri(store)
+    client = MlflowClient()
+    client.create_registered_model(NAME)
+    for number in (1, 2, 3):
+        tags = {"arch": "resnet18", "balanced_accuracy": f"0.8{number}", "weights": "imagenet", "gates": "passed"}
+        client.create_model_version(NAME, f"file:///models/{number}", tags=tags, description="card")
+    move(version(client, 1), CHAMPION, "first version", "rule")
+    yield client
+    client.delete_registered_model(NAME)
+
+
+def version(client: MlflowClient, number: int):
+    return client.get_model_version(NAME, str(number))
+
+
+def champion(client: MlflowClient) -> str:
+    return aliases.number(by_alias(client, NAME, CHAMPION))
+
+
+def test_rollback_walks_back_through_the_champions(client):
+    promote(NAME, 2, "better")
+    promote(NAME, 3, "better still")
+    assert "is now version 2, was 3" in rollback(NAME, "3 fails on plate 7")
+    assert "is now version 1, was 2" in rollback(NAME, "2 too")
+    with pytest.raises(RegistryError, match=r"version 1, replaced no other; there are: 1 .resnet18.*unstained promote"):
+        rollback(NAME, "and 1")
+    assert champion(client) == "1"
+
+
+def test_rollback_after_a_rollback_and_a_promotion(client):
+    promote(NAME, 2, "a")
+    rollback(NAME, "b")
+    promote(NAME, 3, "c")
+    promote(NAME, 2, "d")
+    rollback(NAME, "e")
+    assert champion(client) == "3"
+    rollback(NAME, "f")
+    assert champion(client) == "1"
+
+
+def test_rollback_passes_over_a_deleted_version(client):
+    promote(NAME, 2, "a")
+    promote(NAME, 3, "b")
+    client.delete_model_version(NAME, "2")
+    rollback(NAME, "c")
+    assert champion(client) == "1"
+
+
+def test_rollback_knows_a_champion_set_in_mlflow_itself(client):
+    client.set_registered_model_alias(NAME, CHAMPION, "2")
+    promote(NAME, 3, "a")
+    rollback(NAME, "b")
+    assert champion(client) == "2"
+    rollback(NAME, "c")
+    assert champion(client) == "1"
+
+
+def test_history_is_a_table_of_all_moves(client):
+    move(version(client, 2), CHALLENGER, "not better", "rule")
+    promote(NAME, 2, "microscope B agrees")
+    lines = history(NAME).splitlines()
+    assert lines[0] == "unstained-p: champion is version 2"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")[1:]] for line in lines[4:]]
+    assert cells == [
+        ["champion", "-", "1", "rule", "first version"],
+        ["challenger", "-", "2", "rule", "not better"],
+        ["champion", "1", "2", "ada, by hand", "microscope B agrees"],
+        ["challenger", "2", "-", "ada, by hand", "is the champion now"],
+    ]
+    times = [step["time"] for step in moves(aliases.versions_of(client, NAME))]
+    assert times == sorted(times) and len(set(times)) == len(times)
+
+
+def test_an_alias_in_place_is_no_move(client):
+    before = len(moves(aliases.versions_of(client, NAME)))
+    move(version(client, 1), CHAMPION, "is the champion", "rule")
+    assert "is the champion already" in promote(NAME, 1, "again")
+    assert len(moves(aliases.versions_of(client, NAME))) == before
+
+
+def test_an_experiment_is_named_as_the_mover(client, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "wide-net")
+    move(version(client, 3), CHALLENGER, "an experiment", "rule")
+    assert "rule, experiment wide-net" in history(NAME)
+
+
+def test_promotion_says_what_it_overrides_and_writes_it_on_the_card(client):
+    for key, value in {"weights": "random", "gates": "failed: splits", "synthetic": "true",
+                       "decision": "challenger: not better"}.items():  # fmt: skip
+        client.set_model_version_tag(NAME, "2", key, value)
+    said = promote(NAME, 2, "for a demonstration")
+    for part in ("gate on its data: failed: splits", "random first weights over pretrained", "SYNTHETIC", "not better"):
+        assert part in said
+    assert said.count("WARNING, this overrides") == 4
+    assert version(client, 2).tags["decision"] == "champion: by hand: for a demonstration"
+    assert version(client, 2).description == "card\n\n### Decision\nchampion: by hand: for a demonstration\n"
+
+
+def test_messages_list_what_exists(client):
+    with pytest.raises(RegistryError, match="no registered model unstained-q; there are: unstained-p"):
+        promote("unstained-q", 1, "x")
+    with pytest.raises(RegistryError, match="no registered model unstained-q"):
+        history("unstained-q")
+    with pytest.raises(
+        RegistryError, match=r"no version 9 of unstained-p; there are: 1 .resnet18, balanced accuracy 0.810"
+    ):
+        promote(NAME, 9, "x")
+    with pytest.raises(RegistryError, match="a reason is needed"):
+        promote(NAME, 2, "  ")
+    assert champion(client) == "1"
+
+
+def test_long_reasons_fit_mlflow(client):
+    promote(NAME, 2, "long " * 3000)
+    found = version(client, 2)
+    assert all(len(value) <= aliases.TAG_LIMIT for value in found.tags.values())
+    assert len(found.description) <= aliases.TAG_LIMIT
