@@ -18,9 +18,23 @@ import pytest
 from team import postgres
 from team.settings import TeamError
 
-from .test_end_to_end import ROOT, run
+from .test_end_to_end import ROOT, clone, run
 
 SERVERS = ("postgres: checkpointer", "rclone serve s3", "uvicorn", "honcho")
+COUNT = """
+import mlflow
+from mlflow import MlflowClient
+runs = mlflow.search_runs(experiment_names=["unstained"])
+versions = {f"{v.name} {v.version}": v.run_id for v in MlflowClient().search_model_versions()}
+print("COUNT", sorted(runs["run_id"]), sorted(runs["tags.stage"]), sorted(versions.items()))
+"""
+SCORE = """
+import os, mlflow, numpy as np, pandas as pd
+model = mlflow.pyfunc.load_model("models:/unstained-no_treatment@champion")
+frame = np.random.default_rng(0).integers(500, 4000, (300, 260)).astype(np.uint16)
+table = model.predict(pd.DataFrame({"image": [frame], "pixel_size_um": [0.3225]}))
+print("WINDOWS", len(table), sorted(set(table["verdict"]) - {"cells", "empty", "unusable"}))
+"""
 
 
 def free_ports(count: int) -> list[int]:
@@ -202,3 +216,44 @@ def test_a_taken_port_is_named(team):
     env = environment(directory, [port, *free_ports(2)])
     printed = run(ROOT, sys.executable, "-m", "team.start", ok=False, **env)
     assert f"port {port} for mlflow is taken" in printed and "Traceback" not in printed
+
+
+@pytest.mark.slow
+def test_the_documented_lines_take_the_graph_to_the_server_and_back(team, tmp_path):
+    """A small plate through the graph; another clone pulls the data and loads the model."""
+    directory, variables = team
+    first, second, elsewhere = tmp_path / "first", tmp_path / "second", tmp_path / "elsewhere"
+    clone(first)
+    connect = [
+        line
+        for line in (ROOT / "docs" / "team.md").read_text().splitlines()
+        if line.startswith("dvc remote") and "team" in line
+    ]
+    assert len(connect) == 3
+    run(first, "sh", "-ec", "\n".join(connect), **variables)
+    run(first, "dvc", "repro", **variables)
+    run(first, "dvc", "push")
+    run(first, "git", "add", "-A")
+    run(first, "git", "commit", "-qm", "reproduced")
+    assert not [name for name in variables.values() if name in run(first, "git", "log", "-p", "--", ".dvc", "team")]
+    known = counted(first, variables)
+    assert known.count("'train'") == 2 and "unstained-doxo_paclitaxel 1" in known
+    assert list((directory / "s3" / "mlflow").rglob("contract.json"))
+
+    run(tmp_path, "git", "clone", "-q", str(first), str(second))
+    run(second, "sh", "-ec", "\n".join(connect), **variables)
+    run(second, "dvc", "pull")
+    assert "Running stage" not in run(second, "dvc", "repro", **variables)
+    run(second, sys.executable, "-m", "src.cli", "sync", **variables)
+    assert counted(second, variables) == known
+    assert not (second / "mlruns" / "mlflow.db").exists()
+
+    elsewhere.mkdir()
+    printed = run(elsewhere, sys.executable, "-c", SCORE, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false", **variables)
+    assert "WINDOWS 4 []" in printed
+
+
+def counted(tree: Path, variables: dict[str, str]) -> str:
+    """Ids and stages of the runs on the server, and its model versions, as one line."""
+    printed = run(tree, sys.executable, "-c", COUNT, **variables)
+    return next(line for line in printed.splitlines() if line.startswith("COUNT"))
