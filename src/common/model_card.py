@@ -64,13 +64,14 @@ def _results(model: dict, record: dict) -> str:
 
 def _contract(contract: dict) -> str:
     tile, at, label = contract["tile"], contract["operating"], contract["label"]
+    band = sorted((at["dead_to"], at["live_from"]))
     size = f"{contract['pixel_size_um']} um per pixel" if contract["pixel_size_um"] else "pixel size not known"
     return "\n".join([
         "### Contract",
         f"- one bright-field channel, {'/'.join(str(bits) for bits in contract['bits'])} bit, {size}",
         f"- windows of {tile['window']:g} {tile['unit']}, stride {tile['stride']:g}; 16 to 8 bit by "
         f"{contract['scaling']['method']} {contract['scaling']['low']:g} to {contract['scaling']['high']:g}",
-        f"- live from {at['threshold']:.3f}; abstains between {at['dead_to']:.3f} and {at['live_from']:.3f}; "
+        f"- live from {at['threshold']:.3f}; abstains between {band[0]:.3f} and {band[1]:.3f}; "
         f"temperature {at['temperature']:.3f}",
         f"- stain thresholds of the labels: live below {label['live_below']:.4g}, dead above {label['dead_above']:.4g} "
         f"({label['intensity']})",

@@ -19,6 +19,7 @@ def sync_all() -> None:
         sync_run(partition)
         if (METRICS / "evaluate" / f"{partition}.json").exists():
             register_model(partition, tile, rule)
+    sync_experiments()
 
 
 def sync_filter() -> None:
@@ -37,3 +38,15 @@ def sync_run(partition: str) -> None:
     if explanation.exists():
         tracking.log_explanation(partition, json.loads(explanation.read_text()), explanation.parent)
     print(f"sync: {partition} is run {run_id}")
+
+
+def sync_experiments() -> None:
+    """Names every DVC experiment in git on the runs of its models: a model from the cache belongs to several.
+
+    What an experiment holds is read from its commit, so its files need not be at hand.
+    """
+    for ref in tracking.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/*").split():
+        for path in tracking.git("ls-tree", "-r", "--name-only", ref, "metrics/evaluate/").split():
+            digest = json.loads(tracking.git("show", f"{ref}:{path}"))["model"]["digest"]
+            if run_id := tracking.find_run(digest):
+                tracking.add_experiment(run_id, ref.rsplit("/", 1)[1])

@@ -17,10 +17,12 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 
-from . import server
-from .paths import METRICS, MLRUNS, MODELS, REPORTS, WORKSPACE
+from . import run_content, server
+from .params import load
+from .paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS, WORKSPACE
 
 EXPERIMENT = "unstained"
+NOTE = "mlflow.note.content"
 DIGEST = "model_digest"  # the tag by which a run and a model version are found again
 
 
@@ -58,8 +60,8 @@ def run(stage: str, name: str, tags: dict[str, str] | None = None, run_id: str |
 
 def origin(stage: str) -> dict[str, str]:
     """Where a run comes from: stage, DVC experiment, git revision and the digests of its data, as tags."""
-    tags = {"stage": stage, "git_revision": _git("rev-parse", "HEAD") or "none"}
-    tags |= {"git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()}
+    tags = {"stage": stage, "git_revision": git("rev-parse", "HEAD") or "none"}
+    tags |= {"git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower()}
     for tag, variable in (
         ("dvc_exp", "DVC_EXP_NAME"),
         ("dvc_baseline", "DVC_EXP_BASELINE_REV"),
@@ -67,6 +69,8 @@ def origin(stage: str) -> dict[str, str]:
     ):
         if value := os.environ.get(variable):
             tags[tag] = value
+    if experiment := tags.get("dvc_exp"):
+        tags["dvc_exps"] = experiment
     return tags | {f"data.{name}": digest for name, digest in data_digests().items()}
 
 
@@ -76,27 +80,6 @@ def data_digests() -> dict[str, str]:
     stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
     outs = [out for stage in stages.values() for out in stage.get("outs", [])]
     return {o["path"].removeprefix("data/"): o["md5"] for o in outs if o["path"].startswith("data/") and "md5" in o}
-
-
-def flat(record: dict, prefix: str = "") -> dict:
-    """Nested dictionaries as one level with dotted keys."""
-    items: dict = {}
-    for key, value in record.items():
-        name = f"{prefix}{key}"
-        items |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return items
-
-
-def numbers(record: dict) -> dict[str, float]:
-    """The numeric leaves of a nested record, as MLflow metrics; an interval becomes NAME_low and NAME_high."""
-    allowed = str.maketrans(dict.fromkeys("[]()%,:<>=", "_"))
-    found = {}
-    for key, value in flat(record).items():
-        if key.endswith("_interval") and value:
-            found |= {f"{key}_low": value[0], f"{key}_high": value[1]}
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[key] = value
-    return {key.translate(allowed): float(value) for key, value in found.items()}
 
 
 def find_run(digest: str, stage: str = "train") -> str | None:
@@ -109,9 +92,14 @@ def find_run(digest: str, stage: str = "train") -> str | None:
 
 
 def training_run(partition: str, models: Path = MODELS) -> str:
-    """Id of the run that trained models/PARTITION; made from the stage's outputs if MLflow has none."""
+    """Id of the run that trained models/PARTITION; made from the stage's outputs if MLflow has none.
+
+    An experiment that found the model in DVC's cache is added to the experiments the run belongs to.
+    """
     model = json.loads((models / partition / "model.json").read_text())
     if found := find_run(model["digest"]):
+        if experiment := os.environ.get("DVC_EXP_NAME"):
+            add_experiment(found, experiment)
         return found
     with run("train", run_name(model), tags={"restored": "true"}) as run_id:
         log_training(model, models / partition)
@@ -119,31 +107,61 @@ def training_run(partition: str, models: Path = MODELS) -> str:
     return run_id
 
 
+def add_experiment(run_id: str, experiment: str) -> None:
+    """Adds a DVC experiment to the tag `dvc_exps` of a run, once: all experiments that this model is part of."""
+    known = MlflowClient().get_run(run_id).data.tags.get("dvc_exps", "")
+    names = [name for name in known.split(", ") if name]
+    if experiment not in names:
+        MlflowClient().set_tag(run_id, "dvc_exps", ", ".join([*names, experiment])[:5000])
+
+
 def run_name(model: dict) -> str:
-    """Name of a training run, from its model.json."""
-    return f"{model['partition']} {model['arch']}"
+    """Name of a training run, from its model.json: partition, architecture, and that it started from nothing."""
+    random = " from random weights" if model["weights"]["weights"] == "random" else ""
+    return f"{model['partition']} {model['arch']}{random}"
 
 
 def log_history(history: pd.DataFrame) -> None:
-    """Per-epoch metrics of the active run; a round other than `holdout` and `final` prefixes its metrics' names."""
+    """Per-epoch metrics of the active run."""
     for row in history.to_dict("records"):
         log_epoch(row.pop("round"), row, int(row.pop("epoch")))
 
 
 def log_epoch(round_name: str, row: dict[str, float], epoch: int) -> None:
     """One epoch's metrics of one round of the active run."""
-    prefix = "" if round_name in ("holdout", "final") else f"{round_name}/"
-    mlflow.log_metrics({f"{prefix}{k}": v for k, v in row.items() if v == v}, step=epoch)
+    mlflow.log_metrics(run_content.epoch(round_name, row), step=epoch)
 
 
 def log_training(model: dict, directory: Path) -> None:
-    """What a finished training leaves in the active run: its tags, parameters, weights and record."""
+    """What a finished training leaves in the active run: tags, parameters, data, weights, history and note."""
     mlflow.set_tags({DIGEST: model["digest"], "partition": model["partition"], "arch": model["arch"]})
     mlflow.set_tags({"synthetic": str(model["synthetic"]).lower(), "weights": model["weights"]["weights"]})
-    mlflow.log_params(flat(model["params"]))
+    names = ("dataset", "tile", "label", "split")
+    sections = {name: section.model_dump() for name, section in zip(names, load(*names))}
+    mlflow.log_params(run_content.parameters(model, sections))
+    log_data(model["partition"])
     mlflow.log_artifacts(str(directory), "model")
+    mlflow.log_artifacts(str(REPORTS / "train" / model["partition"]), "train")
     for gate in sorted(path for path in (REPORTS / "checks").glob("*") if path.is_dir()):
         mlflow.log_artifacts(str(gate), f"checks/{gate.name}")
+    mlflow.set_tag(NOTE, run_content.note(model, None, ["model", "train", "checks"]))
+
+
+def log_data(partition: str) -> None:
+    """Logs the labelled windows of each part of the split as inputs of the active run, by DVC's digest of data/splits.
+
+    Without a dvc.lock (a stage run by hand) the digest is MLflow's own, of the table.
+    """
+    if MlflowClient().get_run(mlflow.active_run().info.run_id).inputs.dataset_inputs:
+        return
+    splits = pd.read_parquet(SPLITS / "splits.parquet").query("partition == @partition")
+    digest = data_digests().get("splits")
+    source = str((SPLITS / "splits.parquet").relative_to(WORKSPACE))
+    for part, rows in splits.groupby(splits["split"].replace("", "kfold"), sort=False):
+        table = rows[["patch_id", "group", "label"]].reset_index(drop=True)
+        name = f"{partition} {part}"
+        dataset = mlflow.data.from_pandas(table, source=source, name=name, targets="label", digest=digest)
+        mlflow.log_input(dataset, context=str(part))
 
 
 def filter_run() -> str:
@@ -155,34 +173,38 @@ def filter_run() -> str:
     metrics = json.loads((METRICS / "filter.json").read_text())
     facts = json.loads((directory / "filter.json").read_text())
     with run("filter", f"filter {facts['arch']}", {DIGEST: digest, "arch": facts["arch"]}) as run_id:
-        mlflow.log_params({k: str(v) for k, v in flat(facts).items()})
-        mlflow.log_metrics(numbers(metrics))
+        mlflow.log_params({f"filter.{k}": str(v) for k, v in facts.items() if isinstance(v, str | int | float)})
+        mlflow.log_metrics({f"filter/{k}": float(v) for k, v in metrics.items() if k in ("f1_cells", "f1_not_cells")})
         mlflow.log_artifacts(str(directory), "model")
         mlflow.log_artifacts(str(REPORTS / "filter"), "figures")
+        mlflow.log_dict(metrics, "filter.json")
     return run_id
 
 
 def log_evaluation(partition: str, record: dict, reports: Path) -> None:
-    """Adds the test metrics, figures and predictions to the run that trained the model."""
-    _add(partition, "evaluate", "test", record["overall"], record, reports)
+    """Adds the test metrics, figures and predictions to the run that trained the model, and puts them in its note."""
+    model = json.loads((MODELS / partition / "model.json").read_text())
+    text = run_content.note(model, record, ["evaluate", "explain", "model", "train", "checks"])
+    _add(partition, "evaluate", run_content.evaluation(record), record, reports, {NOTE: text})
 
 
 def log_explanation(partition: str, record: dict, reports: Path) -> None:
     """Adds the embedding maps and Grad-CAM figures and their numbers to the run that trained the model."""
-    _add(partition, "explain", "explain", record, record, reports)
+    _add(partition, "explain", run_content.explanation(record), record, reports, {})
 
 
-def _add(partition: str, name: str, prefix: str, metrics: dict, record: dict, reports: Path) -> None:
+def _add(partition: str, name: str, metrics: dict[str, float], record: dict, reports: Path, tags: dict) -> None:
     """Adds a later stage's outcome to a training run, unless that very outcome is there already."""
     run_id = training_run(partition)
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     if MlflowClient().get_run(run_id).data.tags.get(f"{name}_digest") == digest:
         return
     with run_again(run_id):
-        mlflow.log_metrics({f"{prefix}.{k}": v for k, v in numbers(metrics).items()})
-        mlflow.log_dict(record, f"{name}/record.json")
+        mlflow.log_metrics(metrics)
         mlflow.log_artifacts(str(reports), name)
-        mlflow.set_tag(f"{name}_digest", digest)
+        if name == "evaluate":  # the explanation's folder has its own
+            mlflow.log_dict(record, "evaluate/record.json")
+        mlflow.set_tags(tags | {f"{name}_digest": digest})
 
 
 @contextmanager
@@ -196,6 +218,7 @@ def run_again(run_id: str) -> Iterator[None]:
         MlflowClient().set_terminated(run_id, status)
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
+    """What a git command prints in the workspace; empty if it fails."""
     result = subprocess.run(["git", *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else ""

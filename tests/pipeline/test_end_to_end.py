@@ -96,8 +96,8 @@ def test_runs_carry_metrics_digests_and_origin(plate):
     train = found[found["tags.stage"] == "train"]
     assert sorted(train["tags.partition"]) == sorted(PARTITIONS)
     assert (train["status"] == "FINISHED").all()
-    assert train["metrics.test.auc.value"].notna().all()
-    assert train["metrics.valid_auc"].notna().all()
+    assert train["metrics.test/auc"].notna().all()
+    assert train["metrics.valid/auc"].notna().all()
     assert train["tags.data.splits"].notna().all()
     assert len(found[found["tags.stage"] == "filter"]) == 1
 
@@ -111,7 +111,7 @@ def test_sync_adds_nothing_and_rebuilds_a_lost_store(plate):
         run(plate, sys.executable, "-m", "src.cli", "sync")
         rebuilt = runs(plate)
         assert sorted(rebuilt["tags.stage"]) == ["filter", "train", "train"]
-        assert rebuilt.loc[rebuilt["tags.stage"] == "train", "metrics.test.auc.value"].notna().all()
+        assert rebuilt.loc[rebuilt["tags.stage"] == "train", "metrics.test/auc"].notna().all()
     finally:
         shutil.move(plate / "mlflow.db.kept", plate / "mlruns" / "mlflow.db")
 
@@ -166,7 +166,7 @@ def test_changed_model_reruns_no_data_stage_and_lands_in_the_store(plate):
     mine = found[(found["tags.stage"] == "train") & (found["tags.dvc_exp"] == "squeeze")]
     assert sorted(mine["tags.partition"]) == sorted(PARTITIONS)
     assert (mine["tags.arch"] == "squeezenet1_1").all()
-    assert mine["metrics.test.auc.value"].notna().all()
+    assert mine["metrics.test/auc"].notna().all()
     assert "squeeze" in run(plate, "dvc", "exp", "show", "--csv")
 
 

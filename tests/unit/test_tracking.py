@@ -1,12 +1,104 @@
-"""What reaches MLflow of a record."""
+"""What reaches MLflow: few metrics and parameters under names that sort, the note, failures with their reason."""
 
-from src.common.tracking import flat, numbers
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from src.common import run_content, tracking
+
+VALUE = {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}
+RECORD = {
+    "overall": {name: VALUE for name in ("balanced_accuracy", "auc", "average_precision", "mcc", "f1")},
+    "within_experiment": None,
+    "calibration": {"brier": {"before": 0.2, "after": 0.1}, "ece": {"before": 0.2, "after": 0.05}, "temperature": 1.0},
+    "conformal": {"abstention": 0.25},
+    "data": {"n_patches": 65, "n_groups": 6},
+}
+MODEL = {
+    "partition": "p", "arch": "resnet18", "synthetic": True, "source": "synthetic", "scheme": "holdout", "groups": 30,
+    "weights": {"weights": "random", "origin": "seed 0"}, "patches": {"live": 10, "dead": 20},
+    "params": {"lr": 0.001, "epochs": 3, "devices": 1, "precision": "auto"},
+}  # fmt: skip
+SECTIONS = {
+    "dataset": {"source": "synthetic"}, "tile": {"window": 224.0, "stride": 112.0, "unit": "px"},
+    "label": {"intensity": "counts", "log": False}, "split": {"scheme": "holdout", "seed": 1},
+}  # fmt: skip
 
 
-def test_nested_records_become_dotted_keys():
-    assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+def test_test_metrics_are_few_and_carry_their_intervals():
+    found = run_content.evaluation(RECORD)
+    assert found["test/auc"] == 0.9 and (found["test/auc_low"], found["test/auc_high"]) == (0.8, 0.95)
+    assert found["test/brier"] == 0.1 and found["test/abstention"] == 0.25
+    assert "test/auc_within_experiments" not in found  # not known here
+    assert len(found) < 15
 
 
-def test_numbers_and_intervals_are_metrics_and_nothing_else_is():
-    record = {"auc": {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}, "name": "x", "ok": True}
-    assert numbers(record) == {"auc.value": 0.9, "auc.group_interval_low": 0.8, "auc.group_interval_high": 0.95}
+def test_a_metric_without_value_or_interval_is_left_out():
+    lone = RECORD | {"overall": RECORD["overall"] | {"auc": {"value": None, "group_interval": None}}}
+    assert not [key for key in run_content.evaluation(lone) if key.startswith("test/auc")]
+
+
+def test_epochs_are_grouped_and_folds_show_one_curve_each():
+    row = {"train_loss": 0.5, "valid_auc": 0.8, "valid_balanced_accuracy": 0.7, "lr": 1e-3, "valid_loss": float("nan")}
+    assert run_content.epoch("holdout", row) == {
+        "train/loss": 0.5, "valid/auc": 0.8, "valid/balanced_accuracy": 0.7, "train/lr": 1e-3
+    }  # fmt: skip
+    assert run_content.epoch("fold-3", row) == {"valid/auc_fold-3": 0.8}
+
+
+def test_parameters_are_named_as_the_command_line_takes_them():
+    found = run_content.parameters(MODEL, SECTIONS)
+    assert found["model.arch"] == "resnet18" and found["train.lr"] == "0.001" and found["tile.stride"] == "112.0"
+    assert not {"train.devices", "train.precision"} & set(found)
+
+
+def test_the_note_says_synthetic_and_gives_the_figures():
+    text = run_content.note(MODEL, RECORD, ["evaluate", "model"])
+    assert "SYNTHETIC" in text and "| balanced accuracy | 0.900 | 0.800 to 0.950 |" in text
+    assert "`evaluate` (record, predictions, figures)" in text
+    assert "Not evaluated yet" in run_content.note(MODEL, None, ["model"])
+    assert "SYNTHETIC" not in run_content.note(MODEL | {"synthetic": False}, None, [])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def client(store, monkeypatch, tmp_path) -> MlflowClient:
+    """An MLflow store away from the repository."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(store)
+    return tracking.connect()
+
+
+@pytest.mark.parametrize("error", [ValueError("no live patches"), SystemExit("error: no live patches")])
+def test_a_stage_that_fails_leaves_a_failed_run_with_the_reason(client, monkeypatch, error):
+    monkeypatch.setenv("DVC_EXP_NAME", "idea")
+    with pytest.raises(type(error)), tracking.run("train", "p resnet18") as run_id:
+        raise error
+    found = client.get_run(run_id)
+    assert found.info.status == "FAILED" and "no live patches" in found.data.tags["failure"]
+    assert found.info.run_name == "p resnet18 (idea)" and found.data.tags["dvc_exps"] == "idea"
+    assert mlflow.active_run() is None
+
+
+def test_a_model_of_several_experiments_is_found_under_each(client, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "one")
+    with tracking.run("train", "p", {tracking.DIGEST: "abc"}) as run_id:
+        pass
+    for name in ("two", "one", "two"):
+        tracking.add_experiment(run_id, name)
+    assert client.get_run(run_id).data.tags["dvc_exps"] == "one, two"
+    assert client.get_run(run_id).data.tags["dvc_exp"] == "one"  # where it was trained
+    assert tracking.find_run("abc") == run_id
+
+
+def test_adding_to_a_failed_run_leaves_it_failed(client):
+    with pytest.raises(ValueError), tracking.run("train", "p") as run_id:
+        raise ValueError("x")
+    with tracking.run_again(run_id):
+        mlflow.set_tag("more", "1")
+    assert client.get_run(run_id).info.status == "FAILED"
