@@ -13,6 +13,7 @@ export MLFLOW_TRACKING_USERNAME={name}
 export MLFLOW_TRACKING_PASSWORD={password}
 export TEAM_S3_URL={s3}
 export TEAM_S3_CREDENTIALS={s3_credentials}
+export MLFLOW_DISABLE_TELEMETRY=true
 """
 S3 = "[default]\naws_access_key_id = client\naws_secret_access_key = {secret}\n"
 
