@@ -118,7 +118,8 @@ def main() -> int:
             raise
     finally:
         code = servers.wait()
-        postgres.wait_until_closed(settings)
+        if stopped:
+            postgres.wait_until_closed(settings)
     return 0 if stopped else code or 1
 
 
