@@ -21,9 +21,7 @@ S3 = "[default]\naws_access_key_id = client\naws_secret_access_key = {secret}\n"
 def add_user(settings: Settings, name: str) -> Path:
     """Makes an MLflow user, or gives one whose file is lost a new password; returns the file to source."""
     if not name.isidentifier():
-        raise TeamError(
-            f"WHO={name or '(missing)'}: a user's name is letters, digits and underscores, as in WHO=anna"
-        )
+        raise TeamError(f"WHO={name or '(missing)'}: a user's name is letters, digits and underscores, as in WHO=anna")
     folder = settings.directory / "clients"
     folder.mkdir(exist_ok=True, mode=0o700)
     client, s3 = folder / f"{name}.env", folder / f"{name}.s3"

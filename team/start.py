@@ -91,8 +91,6 @@ def wait_until_ready(settings: Settings, servers: subprocess.Popen, seconds: flo
         except requests.RequestException:
             pass
         time.sleep(0.3)
-    if servers.poll() is None:
-        servers.terminate()
     raise TeamError("the servers did not come up: their messages above say why")
 
 
@@ -114,6 +112,7 @@ def main() -> int:
             flush=True,
         )
     except TeamError:
+        servers.terminate()
         if not stopped:
             raise
     finally:
