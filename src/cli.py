@@ -68,9 +68,11 @@ def history(
     model: Annotated[str, typer.Argument(help="a registered model, such as unstained-no_treatment")],
 ) -> None:
     """Show every move of a model's aliases: when, from which version to which, by whom and why."""
+    from rich.console import Console
+
     from .common.aliases import history as moves
 
-    typer.echo(moves(model))
+    Console().print(moves(model))
 
 
 @app.command()

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from rich.markup import escape
+from rich.table import Table
 
 from . import tracking
 from .model_card import with_decision
@@ -180,17 +182,18 @@ def listed(versions: Sequence[ModelVersion]) -> str:
     )
 
 
-def history(name: str) -> str:
-    """Every move of a model's aliases as a Markdown table, oldest first. Raises RegistryError if there is no model."""
+def history(name: str) -> Table:
+    """Every move of a model's aliases, oldest first, for the terminal. Raises RegistryError without such a model."""
     client = tracking.connect()
     versions = versions_of(client, name)
-    lines = ["| time (UTC) | alias | from | to | who | why |", "|---|---|---|---|---|---|"]
-    for step in moves(versions):
-        cells = (step["time"][:19], step["alias"], step["from"] or "-", step["to"] or "-", step["who"], step["reason"])
-        lines.append("| " + " | ".join(cells) + " |")
     held = sorted(client.get_registered_model(name).aliases.items())
-    now = [f"{alias} is version {holder}" for alias, holder in held]
-    return "\n".join([f"{name}: {', '.join(now) or 'no alias'}", "", *lines])
+    now = ", ".join(f"{alias} is version {holder}" for alias, holder in held) or "no alias"
+    table = Table("time (UTC)", "alias", "from", "to", "who", "why", title=f"{name}: {now}", title_justify="left")
+    for step in moves(versions):
+        time = step["time"][:19].replace("T", " ")
+        cells = (time, step["alias"], step["from"] or "-", step["to"] or "-", step["who"], step["reason"])
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
 
 
 def _short(value: str | None) -> str:

@@ -85,10 +85,10 @@ def test_rollback_knows_a_champion_set_in_mlflow_itself(client):
 def test_history_is_a_table_of_all_moves(client):
     move(version(client, 2), CHALLENGER, "not better", "rule")
     promote(NAME, 2, "microscope B agrees")
-    lines = history(NAME).splitlines()
-    assert lines[0] == "unstained-p: champion is version 2"
-    cells = [[cell.strip() for cell in line.strip("|").split("|")[1:]] for line in lines[4:]]
-    assert cells == [
+    table = history(NAME)
+    assert table.title == "unstained-p: champion is version 2"
+    columns = [list(column.cells) for column in table.columns]
+    assert [list(row) for row in zip(*columns[1:])] == [
         ["champion", "-", "1", "rule", "first version"],
         ["challenger", "-", "2", "rule", "not better"],
         ["champion", "1", "2", "ada, by hand", "microscope B agrees"],
@@ -108,7 +108,7 @@ def test_an_alias_in_place_is_no_move(client):
 def test_an_experiment_is_named_as_the_mover(client, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "wide-net")
     move(version(client, 3), CHALLENGER, "an experiment", "rule")
-    assert "rule, experiment wide-net" in history(NAME)
+    assert list(history(NAME).columns[4].cells)[-1] == "rule, experiment wide-net"
 
 
 def test_promotion_says_what_it_overrides_and_writes_it_on_the_card(client):
