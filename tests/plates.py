@@ -54,7 +54,7 @@ def images(wells: list[dict], fields: int = 3, seed: int = 0, rho: float = 0.03,
     """The images table: `fields` scored fields a well, whose true fractions vary (beta, intraclass correlation rho)."""
     rng, rows = np.random.default_rng(seed), []
     for well in wells:
-        p = well.get("truth", expected(well))
+        p = well["truth"] if "truth" in well else expected(well)
         for field in range(fields):
             own = rng.beta(p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho)
             called = int(rng.integers(50, 80))
@@ -62,9 +62,10 @@ def images(wells: list[dict], fields: int = 3, seed: int = 0, rho: float = 0.03,
             known = {key: value for key, value in well.items() if key != "truth"}
             rows.append({
                 "image_id": f"{well['well']}_p{field}", "file": f"{well['well']}_p{field}.tif", "experiment": "",
-                "position": "", "time": np.nan, "day": np.nan, "pixel_size_um": 0.3225, "status": "scored",
-                "reason": "", "windows": 88, "cells": called + 5, "empty": 83 - called, "unusable": 0, "live": live,
-                "dead": called - live, "abstain": 5, "unlike": 0, "live_patch_fraction": live / called, **known,
+                "position": "", "time": np.nan, "day": np.nan, "compound": "", "concentration": np.nan, "control": "",
+                "pixel_size_um": 0.3225, "status": "scored", "reason": "", "windows": 88, "cells": called + 5,
+                "empty": 83 - called, "unusable": 0, "live": live, "dead": called - live, "abstain": 5, "unlike": 0,
+                "live_patch_fraction": live / called, **known,
             })  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS).assign(**columns)
 

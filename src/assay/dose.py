@@ -142,7 +142,10 @@ def _judge(ic50: float, low: float, high: float, facts: dict) -> dict:
         return {"ic50": float(ic50), **limits} | _said("fitted", f"{_number(ic50)}; its interval cannot be given")
     left = f"< {_number(lowest)}" if low < lowest else _number(low)
     right = f"> {_number(highest)}" if high > highest else _number(high)
-    return {"ic50": float(ic50), **limits} | _said("fitted", f"{_number(ic50)} (95% interval {left} to {right})")
+    beyond = "above" if high > highest else "below" if low < lowest else ""
+    text = f"{_number(ic50)} (95% interval {left} to {right})"
+    text += f"; it may lie {beyond} the tested range" if beyond else ""
+    return {"ic50": float(ic50), **limits} | _said("fitted", text)
 
 
 def _said(outcome: str, text: str) -> dict:
