@@ -1,5 +1,6 @@
-"""Tables of a scored plate as `unstained score` writes them, with known truth: simulated counts, no images."""
+"""Plates of known truth: tables as `unstained score` writes them (counts, no images), and rendered fields to score."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from src.assay.dose import curve
+from src.common.sources.intake import write_tiff
+from src.common.sources.simulator import plan_plate, simulate_field
 
 MODEL = {
     "uri": "models:/unstained-no_treatment@champion", "name": "unstained-no_treatment", "version": "3",
@@ -80,3 +83,34 @@ def write(out: Path, table: pd.DataFrame, overlays: int = 0, **model) -> Path:
         picture = cv2.resize(rng.integers(0, 255, (24, 32, 3)).astype(np.uint8), (1344, 1024))
         cv2.imwrite(str(out / "overlays" / f"{name}.jpg"), picture)
     return out
+
+
+def small_layout() -> list[dict]:
+    """4 negative and 4 positive control wells, and one compound in 6 concentrations of 2 wells: 20 of 96."""
+    wells = [_well(row, 0, control="negative") for row in range(2, 6)]
+    wells += [_well(row, 11, control="positive") for row in range(2, 6)]
+    for column in range(6):
+        wells += [_well(row, column + 3, "doxorubicin", 0.03 * 4**column) for row in (3, 4)]
+    return wells
+
+
+def render(folder: Path, wells: list[dict], fields: int = 2, height: int = 1024, width: int = 1344) -> Path:
+    """A folder of simulated fields (bright-field and PI) with images.csv; the dead share follows `expected`.
+
+    The simulator keeps some live cells in every field: a positive control is not wholly dead.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    plans = plan_plate(["no_treatment"], len(wells) * fields, height, width, seed=7)
+    rows = []
+    for number, plan in enumerate(plans):
+        well = wells[number // fields]
+        plan = dataclasses.replace(
+            plan, dead_fraction=1 - expected(well), confluence=0.85, day=4, seed=(7, 9, number), out_of_focus=False
+        )
+        name, field = f"{well['well']}_p{number % fields}", simulate_field(plan)
+        for channel, image in (("bf", field.brightfield), ("pi", field.pi)):
+            write_tiff(folder / f"{name}_{channel}.tif", image, plan.pixel_size_um)
+        facts = {"image_id": name, "position": f"p{number % fields}", "pixel_size_um": plan.pixel_size_um}
+        rows.append(well | facts | {"brightfield": f"{name}_bf.tif", "pi": f"{name}_pi.tif", "experiment": "simulated"})
+    pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
+    return folder

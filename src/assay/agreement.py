@@ -117,7 +117,7 @@ def misfit(cells: pd.DataFrame, rule: dict) -> str:
     )
 
 
-def verdict(record: dict, reference: float | None, problem: str) -> dict:
+def verdict(record: dict, reference: float | None, training_known: bool, problem: str) -> dict:
     """The plain answer, and the rule: is the AUC here at most MARGIN below that of the model's own test?
 
     agrees: the lower end of its interval over fields is above reference - MARGIN. worse: the upper end is below.
@@ -136,8 +136,11 @@ def verdict(record: dict, reference: float | None, problem: str) -> dict:
     if reference is None:
         return _verdict("not judged", f"{here}, but the model's own test AUC is not known: compare it yourself", rule)
     here += f", {reference:.3f} on its own test"
+    if not training_known:
+        return _verdict("not judged", f"{here}, but some of these images may have been in training", rule)
     if low >= reference - MARGIN:
-        return _verdict("agrees", here, rule)
+        better = "; so much better that these images may be too like the training images" if low > reference else ""
+        return _verdict("agrees", here + better, rule)
     if high < reference - MARGIN:
         return _verdict("worse", here, rule)
     return _verdict("undecided", f"{here}: the interval spans the limit of {reference - MARGIN:.3f}; add fields", rule)

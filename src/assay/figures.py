@@ -41,7 +41,7 @@ def draw(out: Path, wells: pd.DataFrame, plate: dict) -> dict[str, list[str]]:
             made["dose"].append(_save(figure, out / f"dose-{file_name(name)}.png"))
         for name in courses(wells):
             figure = time_figure(name, wells, plate["time_column"], suffix)
-            made["time"].append(_save(figure, out / f"time-{file_name(name)}.png"))
+            made["time"].append(_save(figure, out / f"time-{file_name(name) or 'wells'}.png"))
     return made
 
 

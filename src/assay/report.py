@@ -65,7 +65,7 @@ def interval(wells: pd.DataFrame, spread: Dispersion) -> dict:
 def left_out(images: pd.DataFrame) -> list[dict]:
     """Why images were flagged or refused: status, reason up to its first colon, count, and the first images."""
     out = images[images["status"] != "scored"]
-    reasons = out["reason"].fillna("").str.partition(":")[0].replace("", "no reason given")
+    reasons = out["reason"].fillna("").str.split(":", n=1).str[0].replace("", "no reason given")
     rows = []
     for (status, reason), part in out.groupby(["status", reasons], sort=True):
         first = part.iloc[0]["reason"] or reason

@@ -22,6 +22,7 @@ from ..common.sources.files import check
 from ..common.sources.intake import expand, pixel_digest
 
 SEED = 1  # of the mixture's initialisations
+KINDS = ("counted", "without PI", "in training", "refused")
 METADATA = ["image_id", "experiment", "well", "position", "time", "compound", "concentration"]
 
 
@@ -34,7 +35,7 @@ class Stained:
     """What became of the images: patches of those that count, and how many do not and why."""
 
     patches: pd.DataFrame
-    counts: Counter = field(default_factory=Counter)  # images: counted, without PI, in training, refused
+    counts: Counter = field(default_factory=Counter)  # images of each of KINDS
     refused: list[dict] = field(default_factory=list)  # image_id, reason
     training_known: bool = True
 

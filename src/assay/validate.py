@@ -15,11 +15,13 @@ from mlflow.exceptions import MlflowException
 
 from ..common import tracking
 from ..common.evaluation import plots
+from ..common.mixture import LABELS
 from ..common.sources.folder import Layout
 from . import agreement, page, stained
 from .report import clean
 
 WELL, FIELD = ["experiment", "well", "time"], ["experiment", "well", "position", "time", "image_id"]
+FACTS = ("synthetic", "arch", "partition", "scheme", "digest", "pixel_size_um")
 DPI = 120
 
 
@@ -42,11 +44,13 @@ def validate(images: Path, uri: str, out: Path, layout: Layout, own: bool = Fals
     record = agreement.assess(test, contract)
     problem = agreement.misfit(cells, rule)
     record |= {
-        "partition": contract["partition"], "synthetic": contract["synthetic"], "model": facts, "thresholds": rule,
-        "images": dict(found.counts), "refused": found.refused, "training_known": found.training_known,
-        "labels": cells["label"].value_counts().to_dict(), "problem": problem, "reference_auc": reference,
+        "partition": contract["partition"], "synthetic": contract["synthetic"], "model": facts,
+        "reference_auc": reference,
+        "images": {kind: found.counts[kind] for kind in stained.KINDS}, "refused": found.refused,
+        "training_known": found.training_known, "thresholds": rule, "problem": problem,
+        "labels": {name: int((cells["label"] == name).sum()) for name in LABELS},
         "fractions": {name: agreement.bland_altman(table) for name, table in tables.items()},
-        "verdict": agreement.verdict(record, reference, problem),
+        "verdict": agreement.verdict(record, reference, found.training_known, problem),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     cells.to_parquet(out / "patches.parquet", index=False)
@@ -75,9 +79,7 @@ def load(uri: str) -> tuple:
         raise stained.ValidationError(f"{uri} cannot be loaded: {text}. The registry holds {known}") from None
     contract = model.unwrap_python_model().scorer.contract
     tags = version.tags if version else {}
-    facts = {
-        name: contract.get(name) for name in ("synthetic", "arch", "partition", "scheme", "digest", "pixel_size_um")
-    }
+    facts = {name: contract.get(name) for name in FACTS}
     facts |= {"uri": uri, "alias": uri.partition("@")[2], "balanced_accuracy": number(tags.get("balanced_accuracy"))}
     facts |= {"name": version.name if version else None, "version": version.version if version else None}
     return model, contract, facts, number(tags.get("auc"))

@@ -1,0 +1,126 @@
+"""From the tables of a scored plate to wells, plate.json, figures and the summary page."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.assay.report import ReportError, report
+from tests import plates
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory):
+    """A 96-well plate with controls, a dose response, one flagged and three refused images; its report."""
+    table = plates.images(plates.layout_96())
+    table.loc[5, ["status", "reason"]] = ["flagged", "unlike the training data: 80% of 66 patches"]
+    table.loc[9:11, ["status", "reason"]] = ["refused", "pixel size: 0.65 um per pixel"]
+    table.loc[9:11, ["windows", "cells", "empty", "live", "dead", "abstain"]] = 0
+    table.loc[9:11, "live_patch_fraction"] = np.nan
+    out = plates.write(tmp_path_factory.mktemp("plate") / "out", table, overlays=40)
+    return out, report(out)
+
+
+def test_the_known_answers_of_a_plate_are_found(plate):
+    _, record = plate
+    (only,) = record["plates"]
+    assert only["format"] == 96 and only["quality"]["z_prime"] > 0.5
+    assert only["edge"]["low"] < 0 < only["edge"]["high"] and only["edge"]["confounded"] > 0
+    doxorubicin, other = record["doses"]
+    assert doxorubicin["low"] < 0.5 < doxorubicin["high"] and doxorubicin["outcome"] == "fitted"
+    assert other["outcome"] == "no response" and other["ic50"] is None
+
+
+def test_flagged_and_refused_images_are_counted_with_their_reasons_and_left_out(plate):
+    out, record = plate
+    assert (record["totals"]["scored"], record["totals"]["flagged"], record["totals"]["refused"]) == (194, 1, 3)
+    assert [(row["status"], row["count"]) for row in record["left_out"]] == [("flagged", 1), ("refused", 3)]
+    wells = pd.read_parquet(out / "wells.parquet").set_index("well")
+    assert wells.loc["A12", ["fields", "left_out"]].tolist() == [2, 1]
+    assert wells.loc["B12", ["fields", "left_out"]].tolist() == [0, 3]
+    assert np.isnan(wells.loc["B12", "live_patch_fraction"])
+
+
+def test_tables_agree_and_a_second_report_is_the_same(plate, tmp_path):
+    out, record = plate
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(out / "wells.parquet"), pd.read_csv(out / "wells.csv", keep_default_na=True, dtype=None)
+        .fillna({"compound": "", "control": "", "experiment": ""}).astype({"experiment": "str"}),
+        check_dtype=False,
+    )  # fmt: skip
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert report(out) == record
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_the_page_stands_alone_and_says_what_matters(plate):
+    out, _ = plate
+    html = (out / "summary.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
+    assert sources and all(source.startswith("data:image/") for source in sources)
+    for text in (
+        "SYNTHETIC MODEL",
+        "4 of 198 images",
+        "pixel size: 0.65",
+        "0.938",
+        "research use",
+        "live-patch fraction",
+    ):
+        assert text in html
+    assert "viability" in html and len(re.findall("viability", html)) == 1  # only to say that it is not
+    assert {"plate.png", "dose-doxorubicin.png", "dose-vehicle-like.png"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_model_of_real_images_is_not_called_synthetic(tmp_path):
+    out = plates.write(tmp_path / "out", plates.images(plates.layout_96()[:6]), synthetic=False)
+    report(out)
+    assert "SYNTHETIC" not in (out / "summary.html").read_text()
+
+
+def test_a_384_well_plate_over_time_stays_below_10_mb(tmp_path):
+    wells = [{"well": f"{row}{col}", "truth": 0.7} for row in plates.ROWS for col in range(1, 25)]
+    tables = [plates.images(wells, 2, seed, time=24.0 * seed) for seed in (1, 2)]
+    table = pd.concat([t.assign(image_id=t["image_id"] + f"_t{i}") for i, t in enumerate(tables)], ignore_index=True)
+    out = plates.write(tmp_path / "out", table, overlays=20)
+    record = report(out)
+    assert len(record["plates"]) == 2 and record["plates"][0]["format"] == 384 and record["time_column"] == "time"
+    assert (out / "summary.html").stat().st_size < 10e6
+    assert [path.name for path in out.glob("time-*.png")] == ["time-wells.png"]
+
+
+def test_images_without_wells_give_a_page_per_image(tmp_path):
+    table = plates.images(plates.layout_96()[:4]).assign(well="", compound="", control="")
+    out = plates.write(tmp_path / "out", table)
+    record = report(out)
+    assert record["plates"] == [] and record["doses"] == [] and record["totals"]["wells"] == 0
+    assert len(pd.read_parquet(out / "wells.parquet")) == 0 and not (out / "plate.png").exists()
+    assert "A01_p0" in (out / "summary.html").read_text()
+
+
+def test_every_image_refused_still_gives_a_page(tmp_path):
+    table = plates.images(plates.layout_96()[:2]).assign(
+        status="refused", reason="too small", live_patch_fraction=np.nan
+    )
+    out = plates.write(tmp_path / "out", table)
+    assert report(out)["totals"]["live_patch_fraction"] is None
+    assert "too small" in (out / "summary.html").read_text()
+
+
+def test_names_from_a_manifest_cannot_break_page_or_files(tmp_path):
+    wells = [w | {"compound": "a/b <script>"} for w in plates.layout_96() if w["compound"] == "doxorubicin"]
+    out = plates.write(tmp_path / "out", plates.images([w | {"truth": 0.5} for w in wells]))
+    report(out)
+    assert "<script>" not in (out / "summary.html").read_text()
+    assert (out / "dose-a_b__script_.png").is_file()
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
+    with pytest.raises(ReportError, match=r"images\.parquet does not exist"):
+        report(tmp_path)
+
+
+def test_plate_json_holds_no_nan(plate):
+    out, record = plate
+    assert json.loads((out / "plate.json").read_text(), parse_constant=pytest.fail) == record
