@@ -86,7 +86,8 @@ def ensure_version(partition: str, model: dict, record: dict, tile: Tile) -> Mod
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, tags={"synthetic": str(model["synthetic"]).lower()})
     text = card(model, record, contract, tracking.data_digests())[:TAG_LIMIT]
-    return client.create_model_version(name, uri, run_id=run_id, tags=tags, description=text)
+    model_id = uri.removeprefix("models:/")  # a server wants it beside the source
+    return client.create_model_version(name, uri, run_id=run_id, tags=tags, description=text, model_id=model_id)
 
 
 def version_tags(digest: str, model: dict, record: dict) -> dict[str, str]:
