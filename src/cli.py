@@ -98,9 +98,10 @@ def annotate(
     """Say on a local page what windows hold (cells, empty, unusable), those first of which the filter is unsure."""
     from getpass import getuser
 
-    from .annotation.page import serve
+    from .annotation.page import check_port, serve
     from .annotation.start import begin
 
+    check_port(port)
     session, title, synthetic = begin(annotations, annotator or getuser(), pool, batch, order)
     serve(session, port, title, synthetic)
 

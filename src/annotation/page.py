@@ -4,6 +4,7 @@ Served on the loopback address alone, with nothing from other servers. One tab a
 takes over.
 """
 
+import math
 import socket
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from .session import Session
 HOST = "127.0.0.1"
 HERE = Path(__file__).parent
 ACTIONS = {  # key -> what it does, and the colour of its button
-    "cells": ("C", "positive"),
-    "empty": ("E", "info"),
-    "unusable": ("U", "warning"),
-    "skip": ("S", "blue-grey-7"),
-    "undo": ("Z", "blue-grey-7"),
+    "cells": ("C", "#43c98a"),
+    "empty": ("E", "#5cb8ff"),
+    "unusable": ("U", "#ffb454"),
+    "skip": ("S", "#9fb0bd"),
+    "undo": ("Z", "#9fb0bd"),
 }
 POLL_S = 0.5
 
@@ -31,14 +32,18 @@ class PortInUse(ValueError):
     """Another program listens there."""
 
 
-def serve(session: Session, port: int, title: str, synthetic: bool) -> None:
-    """Serves the page on http://127.0.0.1:PORT until interrupted. Raises PortInUse."""
+def check_port(port: int) -> None:
+    """Raises PortInUse if the page cannot be served there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
             raise PortInUse(f"port {port} of {HOST} is not to be had ({error.strerror}): try --port") from None
+
+
+def serve(session: Session, port: int, title: str, synthetic: bool) -> None:
+    """Serves the page on http://127.0.0.1:PORT until interrupted."""
     holder: list[str] = []
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other site may speak for us
 
@@ -84,7 +89,7 @@ class Page:
             self.window = ui.element("img").props('id="window" alt="the window to call"')
             with ui.element("nav"):
                 for action, (key, colour) in ACTIONS.items():
-                    button = ui.button(color=colour).props(f'id="{action}" no-caps unelevated')
+                    button = ui.button(color=colour).props(f'id="{action}" no-caps unelevated text-color=dark')
                     button.on("click", js_handler=f"() => act('{action}')")
                     with button:
                         ui.html(f"<kbd>{key}</kbd> {action}", sanitize=False)
@@ -99,6 +104,7 @@ class Page:
         if self.synthetic:
             ui.label("SYNTHETIC images").classes("synthetic")
         self.counts = ui.html("", sanitize=False).props('id="counts"')
+        self.left = ui.label().props('id="left"')
         self.quality = ui.html("", sanitize=False).props('id="quality"')
         self.chart = ui.echart(_chart({})).classes("chart")
         self.trouble = ui.label().classes("trouble")
@@ -147,9 +153,12 @@ class Page:
             image_id, y, x, size = session.window(place)
             self.where.set_text(f"{image_id}, y {y}, x {x}, {size} px")
         self.counts.set_content("".join(f"<div><b>{n}</b> {name}</div>" for name, n in session.counts().items()))
+        left = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in session.left_out.items() if n)
+        self.left.set_text(f"left out: {left}" if left else "")
         self.quality.set_content(_quality(session))
         self.chart.options.clear()
         self.chart.options.update(_chart(session.history))
+        self.chart.set_visibility(bool(session.history))
         self.trouble.set_text(session.trouble)
 
 
@@ -179,14 +188,31 @@ def _chart(history: dict[int, tuple[float, float]]) -> dict:
         {"name": name, "type": "line", "data": [[n, round(values[i], 4)] for n, values in points], "symbolSize": 5}
         for i, name in enumerate(("cells", "not cells"))
     ]
-    axis = {"nameLocation": "middle", "nameGap": 26, "axisLabel": {"color": "#9fb0bd"}}
+    grey = {"color": "#9fb0bd"}
+    floor = math.floor(10 * min((min(values) for _, values in points), default=0.5)) / 10
     return {
         "animation": False,
         "color": ["#43c98a", "#5cb8ff"],
         "legend": {"textStyle": {"color": "#c8d4dc"}, "top": 0},
         "grid": {"left": 44, "right": 14, "top": 32, "bottom": 42},
         "tooltip": {"trigger": "axis"},
-        "xAxis": {"type": "value", "name": "answers", "scale": True, "minInterval": 1, **axis},
-        "yAxis": {"type": "value", "scale": True, "max": 1, "splitLine": {"lineStyle": {"color": "#2a3843"}}, **axis},
+        "xAxis": {
+            "type": "value",
+            "name": "answers",
+            "nameLocation": "middle",
+            "nameGap": 26,
+            "nameTextStyle": grey,
+            "scale": True,
+            "minInterval": 1,
+            "splitLine": {"show": False},
+            "axisLabel": grey,
+        },
+        "yAxis": {
+            "type": "value",
+            "min": floor,
+            "max": 1,
+            "splitLine": {"lineStyle": {"color": "#2a3843"}},
+            "axisLabel": grey,
+        },
         "series": lines,
     }

@@ -1,20 +1,16 @@
 """Which window to ask about next: the uncertain ones first, spread over images, none that shows what is known.
 
 Uncertainty sampling with a support vector machine: Tong and Koller, Journal of Machine Learning Research 2, 2001.
-Before there is a machine to be uncertain, windows as different as can be: the seeds of k-means++.
+Before there is a machine to be uncertain, windows from every stratum of how much there is to see in them.
 """
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import kmeans_plusplus
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from ..common.emptiness_fit import KEY
 
 UNCERTAIN = 0.05  # share of the windows in question, nearest to the boundary, among which the image decides
-SEEDS = 200
-COMPONENTS = 32
+STRATA = 10
 
 
 def candidates(patches: pd.DataFrame, max_border: float, count: int, seed: int) -> pd.DataFrame:
@@ -26,14 +22,15 @@ def candidates(patches: pd.DataFrame, max_border: float, count: int, seed: int) 
     return patches.loc[np.sort(kept)].reset_index(drop=True)
 
 
-def diverse_order(features: np.ndarray, seed: int) -> np.ndarray:
-    """All N rows of features (N, D): first k-means++ seeds of their principal components, then the rest at random."""
-    scaled = StandardScaler().fit_transform(features.astype(np.float64))
-    points = PCA(min(COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
-    seeds = kmeans_plusplus(points, min(SEEDS, len(points)), random_state=seed)[1]
-    seeds = seeds[np.sort(np.unique(seeds, return_index=True)[1])]
-    rest = np.setdiff1d(np.arange(len(points)), seeds)
-    return np.concatenate([seeds, np.random.default_rng(seed).permutation(rest)])
+def diverse_order(values: np.ndarray, seed: int) -> np.ndarray:
+    """All N row numbers, each STRATA of them one from every stratum of a measure (N,), in random order.
+
+    A rare kind that lies at one end of the measure, as empty windows do in detail, is met early.
+    """
+    random = np.random.default_rng(seed)
+    strata = np.array_split(np.argsort(values, kind="stable"), STRATA)
+    place = np.concatenate([random.permutation(len(stratum)) + random.random() for stratum in strata])
+    return np.concatenate(strata)[np.argsort(place, kind="stable")]
 
 
 def known(windows: pd.DataFrame, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

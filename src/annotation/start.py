@@ -8,6 +8,7 @@ import numpy as np
 from ..common.params import load
 from ..common.patches import PatchStore
 from ..common.paths import DATA, MODELS, PATCHES, WORKSPACE
+from ..common.scoring.emptiness import detail
 from ..common.tables import MissingInput
 from .features import FeatureCache
 from .sampling import candidates, diverse_order
@@ -43,7 +44,7 @@ def begin(file: Path | None, annotator: str, pool: int, batch: int, order: str) 
     study = Study(store, patches, chosen, cache, params)
     places = np.random.default_rng(params.seed).permutation(len(chosen))
     if order == "uncertain":
-        places = diverse_order(study.features, params.seed)
+        places = diverse_order(detail(chosen), params.seed)
     session = Session(study, csv, places, order == "uncertain", batch)
     print(f"annotate: {len(chosen)} of {len(patches)} windows to choose from; answers go to {csv.path}")
     if csv.path != (WORKSPACE / params.annotations).resolve():

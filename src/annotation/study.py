@@ -11,7 +11,7 @@ from ..common.patches import PatchStore
 from ..stages import filter as stage
 from .features import FeatureCache
 
-START = 5  # answers of each kind, cells and not cells, from which a machine chooses what to ask
+START = 1  # answers of each kind, cells and not cells, from which a machine chooses what to ask: more did not help
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_of_the_uncertain_few_the_image_with_fewest_answers_comes_first():
 
 def test_every_window_is_asked_once_overlapping_ones_last_and_then_none():
     windows = grid("a", side=3)
-    order, asked = diverse_order(np.random.default_rng(0).normal(size=(9, 5)), 1), []
+    order, asked = diverse_order(np.arange(9.0), 1), []
     while (place := choose(windows, windows.iloc[asked], order, None, set())) is not None:
         asked.append(place)
     assert sorted(asked) == list(range(9))
@@ -78,13 +78,13 @@ def test_every_window_is_asked_once_overlapping_ones_last_and_then_none():
     assert not any(known(windows, windows.iloc[first[:i]])[1][p] for i, p in enumerate(first))
 
 
-def test_the_start_is_diverse_and_the_same_each_time():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(300, 8)) + np.repeat(np.eye(3, 8) * 40, [280, 10, 10], axis=0)
-    order = diverse_order(features, seed=1)
-    kinds = np.repeat([0, 1, 2], [280, 10, 10])
-    assert sorted(order) == list(range(300)) and (order == diverse_order(features, seed=1)).all()
-    assert set(kinds[order[:6]]) == {0, 1, 2}  # at random, six would hold both rare kinds once in about 30 draws
+def test_the_start_takes_every_stratum_in_turn_and_is_the_same_each_time():
+    values = np.random.default_rng(0).permutation(100)
+    order = diverse_order(values, seed=1)
+    assert sorted(order) == list(range(100)) and (order == diverse_order(values, seed=1)).all()
+    for turn in range(10):
+        assert sorted(values[order[10 * turn : 10 * turn + 10]] // 10) == list(range(10))
+    assert not (diverse_order(values, seed=2) == order).all()
 
 
 def test_candidates_leave_out_borders_and_take_all_images_alike():
