@@ -60,7 +60,8 @@ def write_live_dead(directory: Path, frames: int = 8) -> pd.DataFrame:
     """A store of live_dead_frames in DIRECTORY; returns the table of its windows as data/splits has it (half train)."""
     rng = np.random.default_rng(7)
     made = {f"img{i}": live_dead_frame(rng) for i in range(frames)}
-    write_store(directory, {name: frame for name, (frame, _) in made.items()}, partition="p")
+    write_store(directory, {name: frame for name, (frame, _) in made.items()}, partition="p", scale_low=1000.0,
+                scale_high=4000.0)  # fmt: skip
     rows = []
     for i, (name, (_, live)) in enumerate(made.items()):
         split = "train" if i < frames // 2 else ("valid" if i % 2 else "test")
@@ -95,6 +96,9 @@ def stage_tree(tmp_path) -> Path:
     table = write_live_dead(root / "data" / "patches")
     (root / "data" / "splits").mkdir()
     table.to_parquet(root / "data" / "splits" / "splits.parquet")
+    frames = table.drop_duplicates("image_id")[["image_id", "partition", "group", "split", "fold"]]
+    frames = frames.assign(brightfield_sha256="digest of " + frames["image_id"])
+    frames.to_parquet(root / "data" / "splits" / "frames.parquet")
     (root / "data" / "splits" / "split.json").write_text('{"scheme": "holdout", "folds": 0}')
     (root / "data" / "raw").mkdir()
     (root / "data" / "raw" / "source.json").write_text('{"source": "synthetic", "synthetic": true}')

@@ -20,9 +20,12 @@ from . import scoring
 from .params import Tile
 from .paths import LABELS, METRICS, MODELS, PATCHES
 from .scoring.backbones import CLASSES, facts
+from .scoring.novelty import FILE, RANGE
 from .scoring.operating import Operating
 
 CODE = Path(scoring.__file__).parent  # ships as it is
+INTENSITY_TOLERANCE = 0.5  # a frame half as dark or bright again as any in training is taken as it is
+UNLIKE_SHARE = 0.25  # a frame with more of its windows unlike the training data is flagged
 REQUIREMENTS = ["mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "torch", "torchvision", "tqdm"]
 SIGNATURE = ModelSignature(
     inputs=Schema([
@@ -32,7 +35,8 @@ SIGNATURE = ModelSignature(
     ]),
     outputs=Schema([
         ColSpec("string", "image_id"), ColSpec("long", "y"), ColSpec("long", "x"), ColSpec("long", "size"),
-        ColSpec("string", "verdict"), ColSpec("double", "live_probability"), ColSpec("string", "call"),
+        ColSpec("string", "verdict"), ColSpec("double", "live_probability"), ColSpec("double", "novelty"),
+        ColSpec("string", "call"),
     ]),
 )  # fmt: skip
 
@@ -43,6 +47,7 @@ def contract(partition: str, tile: Tile) -> dict:
     record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
     frames = pd.read_parquet(PATCHES / "frames.parquet").query("partition == @partition")
     known = frames["pixel_size_um"].dropna()
+    seen = json.loads((MODELS / partition / RANGE).read_text())
     return {
         "partition": partition,
         "arch": model["arch"],
@@ -53,14 +58,26 @@ def contract(partition: str, tile: Tile) -> dict:
         "bits": sorted(frames["bits"].unique().tolist()),
         "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit, "edge": "anchor"},
         "scaling": tile.scaling.model_dump(),
+        "intensity": intensity(seen, tile),
+        "least_focus": seen["least_focus"],
+        "novelty": seen["novelty"],
+        "unlike_share": UNLIKE_SHARE,
         "operating": {name: value for name, value in operating(record).items()},
         "label": json.loads((LABELS / "thresholds.json").read_text()),
         "weights": model["weights"],
         "patches": model["patches"],
         "scheme": model["scheme"],
         "digest": model["digest"],
+        "training_images": seen["images"],
         "versions": {name: version(name) for name in requirements(model["arch"])},
     }
+
+
+def intensity(seen: dict, tile: Tile) -> dict | None:
+    """Between which counts the darkest and brightest of training frames lay; None where fixed counts scale them all."""
+    if tile.scaling.method == "fixed":
+        return None
+    return {"low": seen["low"], "high": seen["high"], "tolerance": INTENSITY_TOLERANCE}
 
 
 def operating(record: dict) -> dict[str, float]:
@@ -80,13 +97,16 @@ def requirements(arch: str) -> list[str]:
 
 
 def assemble(partition: str, tile: Tile, directory: Path) -> str:
-    """Writes scorer/ (contract, net, filter) and the code package to DIRECTORY; returns the package's digest."""
+    """Writes scorer/ (contract, net, filter, novelty) and the code package to DIRECTORY; returns the package's digest.
+
+    The filter's backbone is there also where rules filter: its features tell what is unlike the training data.
+    """
     scorer = directory / "scorer"
     shutil.copytree(MODELS / "filter", scorer / "filter")
+    shutil.copy(MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter")
     (scorer / "net").mkdir()
     shutil.copy(MODELS / partition / "model.safetensors", scorer / "net")
-    if json.loads((MODELS / "filter" / "filter.json").read_text())["method"] == "svm":
-        shutil.copy(MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter")
+    shutil.copy(MODELS / partition / FILE, scorer)
     (scorer / "contract.json").write_text(json.dumps(contract(partition, tile), indent=2) + "\n")
     sources = {path.name: path.read_text() for path in sorted(CODE.glob("*.py"))}
     package = f"unstained_{_digest(json.dumps(sources).encode())[:12]}"

@@ -1,7 +1,7 @@
 """Fine-tunes the backbone for one partition: one round for holdout; every fold and a final model for kfold.
 
-`python -m src.stages.train PARTITION`; reads data/splits, data/patches, models/weights/model and the gates' verdicts;
-writes models/PARTITION and reports/train/PARTITION. Paper, step 5.
+`python -m src.stages.train PARTITION`; reads data/splits, data/patches, models/weights and the gates' verdicts; writes
+models/PARTITION (with what the training data look like) and reports/train/PARTITION. Paper, step 5.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from ..common import tracking
+from ..common import tracking, training_range
 from ..common.params import Train, load
 from ..common.patches import PatchStore
 from ..common.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
@@ -101,6 +101,7 @@ def lead(partition: str, train: Train, arch: str, table: pd.DataFrame, turns: li
         for turn, _, weights in outcomes:
             place(directory, turn).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(weights, place(directory, turn) / "model.safetensors")
+        note_range(directory, table[turns[-1].train], partition)
         record |= {"epochs_kept": {turn.name: result["epoch"] for turn, result, _ in outcomes}}
         record |= {"digest": hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()}
         (directory / "model.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -111,6 +112,13 @@ def lead(partition: str, train: Train, arch: str, table: pd.DataFrame, turns: li
     shutil.rmtree(scratch)
     print(f"train@{partition}: {arch}, {record['digest'][:12]}, kept epochs {record['epochs_kept']}")
     return record
+
+
+def note_range(directory: Path, windows: pd.DataFrame, partition: str) -> None:
+    """Keeps beside the final model what its training data look like; validation images were seen as well."""
+    frames = read_table(SPLITS / "frames.parquet", [partition], aloud=False)
+    frames = frames[frames["split"] != "test"]
+    training_range.record(directory, PatchStore(PATCHES), windows, frames, WEIGHTS.parent / "filter")
 
 
 def earlier_run(scratch: Path) -> str | None:

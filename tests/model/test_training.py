@@ -263,11 +263,13 @@ def test_devices_that_are_not_there_are_refused(train):
 
 @pytest.fixture
 def tree(stage_tree) -> Path:
-    weights = stage_tree / "models" / "weights" / "model"
-    weights.mkdir(parents=True)
     torch.manual_seed(0)
-    save_file(library_model(facts(ARCH)).state_dict(), weights / "model.safetensors")
-    (weights / "source.json").write_text(json.dumps({"arch": ARCH, "weights": "random", "origin": "seed 0"}))
+    state = library_model(facts(ARCH)).state_dict()
+    for role in ("filter", "model"):
+        weights = stage_tree / "models" / "weights" / role
+        weights.mkdir(parents=True)
+        save_file(state, weights / "model.safetensors")
+        (weights / "source.json").write_text(json.dumps({"arch": ARCH, "weights": "random", "origin": "seed 0"}))
     configure(stage_tree)
     return stage_tree
 
@@ -311,7 +313,7 @@ def runs(tree: Path) -> list[dict]:
         found = []
         for run_id, status in db.execute("select run_uuid, status from runs"):
             tags = dict(db.execute("select key, value from tags where run_uuid = ?", [run_id]))
-            steps = db.execute("select step from metrics where run_uuid = ? and key = 'train_loss'", [run_id])
+            steps = db.execute("select step from metrics where run_uuid = ? and key = 'train/loss'", [run_id])
             found.append({"id": run_id, "status": status, "tags": tags, "epochs": [s for (s,) in steps]})
     return found
 
@@ -363,9 +365,22 @@ def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeyp
     assert trained[-1] == 0
     assert record["epochs_kept"] == {"fold-0": 0, "fold-1": 0, "fold-2": 0, "final": 0}
     found = sorted(str(p.relative_to(here / "models" / "p")) for p in (here / "models" / "p").rglob("*.safetensors"))
-    assert found == [f"fold-{f}/model.safetensors" for f in range(3)] + ["model.safetensors"]
+    assert found == [f"fold-{f}/model.safetensors" for f in range(3)] + ["model.safetensors", "novelty.safetensors"]
     history = pd.read_csv(here / "reports" / "train" / "p" / "history.csv")
     assert history["round"].tolist() == ["fold-0", "fold-1", "fold-2", "final"]
+
+
+def test_beside_the_model_lies_what_its_training_data_look_like(here):
+    configure(here, epochs=1, samples_per_epoch=4)
+    train_stage.main("p")
+    facts = json.loads((here / "models" / "p" / "training_range.json").read_text())
+    table = pd.read_parquet(here / "data" / "splits" / "splits.parquet")
+    seen = sorted(set(table.loc[table["split"] != "test", "image_id"]))
+    assert facts["images"] == [f"digest of {name}" for name in seen]  # validation chose the epoch: it was seen too
+    assert (facts["low"], facts["high"]) == ([1000.0, 1000.0], [4000.0, 4000.0])
+    assert facts["least_focus"] > 0
+    bank = load_file(here / "models" / "p" / "novelty.safetensors")["bank"]
+    assert len(bank) == facts["novelty"]["windows"] == int((table["split"] == "train").sum())
 
 
 def test_what_cannot_be_trained_ends_the_stage_with_a_message(here):

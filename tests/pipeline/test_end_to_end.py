@@ -139,7 +139,7 @@ except Exception as error:
     printed = run(tmp_path, sys.executable, "-c", code, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
     assert "REFUSED" in printed and "um per pixel" in printed
     table = pd.read_csv(tmp_path / "windows.csv", keep_default_na=False)
-    assert list(table) == ["image_id", "y", "x", "size", "verdict", "live_probability", "call"]
+    assert list(table) == ["image_id", "y", "x", "size", "verdict", "live_probability", "novelty", "call"]
     assert table.groupby("image_id").size().to_dict() == {0: 4, 1: 9}
     assert set(table["verdict"]) <= {"cells", "empty", "unusable"}
     assert ((table["verdict"] == "cells") == (table["call"] != "none")).all()

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from src.common.scoring.backbones import build
 from src.common.scoring.emptiness import EmptyFilter
 from src.common.scoring.inference import embed, load_model, predict
+from src.common.scoring.novelty import Novelty, unit
 from src.common.scoring.pyfunc import decode
 from src.common.scoring.scorer import COLUMNS, RefusedFrame, Scorer
 from tests.conftest import ARCH, write_store
@@ -147,6 +149,36 @@ def test_scoring_is_that_of_training(scorer, net, tmp_path):
     logits = predict(net, write_store(tmp_path / "store", {"f": frame}), cells, 8, None).astype(float)
     expected = 1 / (1 + np.exp(-(logits[:, 1] - logits[:, 0]) / CONTRACT["operating"]["temperature"]))
     np.testing.assert_allclose(cells["live_probability"], expected, atol=1e-5)
+
+
+def test_cells_that_are_out_of_focus_are_unusable_whatever_the_filter_says(scorer):
+    grain = np.random.default_rng(6).integers(1000, 4000, (128, 128)).astype(np.uint16)
+    blurred = cv2.GaussianBlur(grain, (0, 0), 3)  # the scaling to 8 bit gives it its contrast back
+    assert set(scorer().score(blurred, 0.5)["verdict"]) == {"cells"}
+    limit = scorer(least_focus=0.5)
+    table = limit.score(blurred, 0.5)
+    assert set(table["verdict"]) == {"unusable"}
+    assert set(table["call"]) == {"none"}
+    assert set(limit.score(grain, 0.5)["verdict"]) == {"cells"}
+
+
+def test_novelty_is_that_of_the_filters_frozen_features(scorer, net, frame, tmp_path):
+    """Zero distance to the windows in the bank, and none where there are no cells; a model without a bank says NaN."""
+    plain = scorer().score(frame, 0.5)
+    assert plain["novelty"].isna().all()
+    state = {k: v.contiguous() for k, v in net.body.layers.state_dict().items()}
+    save_file(state, tmp_path / "filter" / "model.safetensors")
+    Novelty(np.eye(net.backbone.feature_dim, dtype=np.float32)[:4], 0.5, 1).save(tmp_path)
+    far = scorer().score(frame, 0.5)
+    cells = far["verdict"] == "cells"
+    assert (far.loc[cells, "novelty"] > 1).all()
+    assert far.loc[~cells, "novelty"].isna().all()
+    pd.testing.assert_frame_equal(far.drop(columns="novelty"), plain.drop(columns="novelty"))  # calls stay the same
+    known = scorer(scaling={"method": "fixed", "low": 0, "high": 255})
+    crops = np.random.default_rng(8).integers(0, 256, (1, 64, 64)).astype(np.uint8)
+    Novelty(unit(known._features(crops)).astype(np.float32), 0.5, 1).save(tmp_path)
+    near = scorer(scaling={"method": "fixed", "low": 0, "high": 255}).score(crops[0], 0.5)
+    assert near["novelty"].tolist() == pytest.approx([0.0], abs=1e-3)
 
 
 @pytest.mark.parametrize("pixel_size", [0.5, 0.54, 0.46])

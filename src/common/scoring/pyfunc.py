@@ -19,7 +19,7 @@ class LiveDeadModel(PythonModel):
         self.scorer = Scorer.load(Path(context.artifacts["scorer"]))
 
     def predict(self, context, model_input, params=None) -> pd.DataFrame:
-        """One row per window: image_id, y, x, size, verdict, live_probability, call.
+        """One row per window: image_id, y, x, size, verdict, live_probability, novelty, call.
 
         `model_input`: a DataFrame with a row per frame. image: the raw bright-field counts, as a (H, W) uint8 or
         uint16 array, as nested lists, or as the bytes of a PNG or TIFF file (over HTTP: those bytes in base64).

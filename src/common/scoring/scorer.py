@@ -14,10 +14,11 @@ from .backbones import Net, build
 from .emptiness import EmptyFilter, decide, load_filter
 from .imaging import bright_field_measures, scaling_range, to_uint8
 from .inference import apply_to_windows, load_model
+from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
 from .windows import in_pixels, windows
 
-COLUMNS = ["y", "x", "size", "verdict", "live_probability", "call"]
+COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
 PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than in training
 
 
@@ -27,45 +28,65 @@ class RefusedFrame(ValueError):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A trained network with its filter and contract (see README: the registered model)."""
+    """A trained network with its filter, training bank and contract (see README: the registered model)."""
 
     contract: dict
     net: Net
     chosen: EmptyFilter
-    filter_net: Net | None
+    filter_net: Net | None = None
+    novelty: Novelty | None = None
 
     @classmethod
     def load(cls, directory: Path) -> "Scorer":
-        """From the folder that a registered model carries: contract.json, net/ and filter/."""
+        """From the folder that a registered model carries: contract.json, novelty.safetensors, net/ and filter/."""
         directory = Path(directory)
         contract = json.loads((directory / "contract.json").read_text())
-        chosen = load_filter(directory / "filter")
-        arch = chosen.facts["arch"]
-        filter_net = build(arch, directory / "filter" / "model.safetensors") if chosen.cells is not None else None
-        return cls(contract, load_model(directory / "net", contract["arch"]), chosen, filter_net)
+        chosen, novelty = load_filter(directory / "filter"), load_novelty(directory)
+        frozen = None
+        if chosen.cells is not None or novelty is not None:
+            frozen = build(chosen.facts["arch"], directory / "filter" / "model.safetensors")
+        return cls(contract, load_model(directory / "net", contract["arch"]), chosen, frozen, novelty)
 
     def score(self, frame: np.ndarray, pixel_size_um: float | None = None) -> pd.DataFrame:
         """Every window of one bright-field frame (H, W), uint8 or uint16, as a row.
 
-        Columns: y, x, size (px); verdict (cells, empty, unusable); live_probability (calibrated; NaN unless the
-        verdict is cells) and call: live, dead, abstain where the evidence is too weak for the stated error, or none
-        where there is nothing to call. Raises RefusedFrame if the frame or its pixel size is not what the model knows.
+        Columns: y, x, size (px); verdict (cells, empty, unusable); live_probability (calibrated), novelty (above 1:
+        unlike the training data; NaN too for a model packaged without), both NaN unless the verdict is cells; and
+        call: live, dead, abstain where the evidence is too weak for the stated error, or none where there is nothing to
+        call. Raises RefusedFrame if the frame or its pixel size is not what the model knows.
         """
-        counts = _grey(frame)
-        self._check_pixel_size(pixel_size_um)
+        counts, table = self.check(frame, pixel_size_um)
         low, high = scaling_range(counts, **self.contract["scaling"])
         frame8 = to_uint8(counts, low, high)
-        table = self._windows(counts.shape, pixel_size_um)
         measures = bright_field_measures(frame8, counts == 0, table[["y", "x", "size"]].to_numpy(np.int64))
         crops = np.stack([frame8[w.y : w.y + w.size, w.x : w.x + w.size] for w in table.itertuples()])
         features = None if self.filter_net is None else self._features(crops)
-        table["verdict"], _ = decide(features, measures, self.chosen)
-        table["live_probability"], table["call"] = np.nan, "none"
+        table["verdict"] = self._verdict(features, measures)
+        table["live_probability"], table["novelty"], table["call"] = np.nan, np.nan, "none"
         seen = (table["verdict"] == "cells").to_numpy()
         if seen.any():
             table.loc[seen, "live_probability"] = self._probability(crops[seen])
             table.loc[seen, "call"] = self._call(table.loc[seen, "live_probability"].to_numpy())
+            if self.novelty is not None:
+                table.loc[seen, "novelty"] = self.novelty.score(features[seen])
         return table[COLUMNS]
+
+    def check(self, frame: np.ndarray, pixel_size_um: float | None = None) -> tuple[np.ndarray, pd.DataFrame]:
+        """The frame's counts (H, W) and its windows (y, x, size), without scoring. Raises RefusedFrame."""
+        counts = _grey(frame)
+        self._check_pixel_size(pixel_size_um)
+        return counts, self._windows(counts.shape, pixel_size_um)
+
+    def _verdict(self, features: np.ndarray | None, measures: dict[str, np.ndarray]) -> np.ndarray:
+        """The filter's verdicts; cells less sharp than all but 1% of the training windows are unusable.
+
+        Sharpness is the variance of the Laplacian over that of the grey values, so that contrast does not count. The
+        filter alone does not do it: its features see the cells in a frame that is out of focus.
+        """
+        verdict, _ = decide(features, measures, self.chosen)
+        sharpness = measures["focus"] / np.maximum(measures["contrast"], 1e-3) ** 2
+        blurred = sharpness < self.contract.get("least_focus", 0.0)
+        return np.where(blurred & (verdict == "cells"), "unusable", verdict)
 
     def _features(self, crops: np.ndarray) -> np.ndarray:
         return apply_to_windows(self.filter_net, self.filter_net.features, crops)
