@@ -1,27 +1,20 @@
-"""Annotating: what is asked next, and a file that loses nothing, whoever else writes in it and whatever stops it."""
-
-import os
-import subprocess
-import sys
-import threading
+"""Annotating: what is asked next, and a sitting of answers, skips, undoing and learning."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from src.annotation import store as storing
 from src.annotation.features import FeatureCache
 from src.annotation.sampling import candidates, choose, diverse_order, known
 from src.annotation.session import Session
 from src.annotation.store import AnnotationFile, Refused
 from src.annotation.study import Standing
 from src.common import emptiness_fit as fitting
-from src.common.emptiness_fit import KEY, AnnotationError
+from src.common.emptiness_fit import KEY
 
-from ..conftest import ARCH, REPO
+from ..conftest import ARCH
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
-A, B = ("a", 0, 0, 64), ("b", 64, 0, 64)
 
 
 def grid(images: str = "abcd", side: int = 4, step: int = 32, size: int = 64) -> pd.DataFrame:
@@ -93,125 +86,6 @@ def test_candidates_leave_out_borders_and_take_all_images_alike():
     drawn = candidates(patches, 0.01, 15, seed=1)
     assert drawn["image_id"].value_counts().to_dict() == {"a": 5, "b": 5, "c": 5} and (drawn["border"] == 0).all()
     assert drawn.equals(candidates(patches, 0.01, 15, seed=1)) and len(candidates(patches, 0.01, 999, seed=1)) == 40
-
-
-# the file
-
-
-def test_rows_are_added_and_taken_back_and_the_rest_stays_byte_for_byte(notes):
-    before = notes.path.read_bytes()
-    first, second = notes.append(A, "cells"), notes.append(B, "unusable")
-    assert notes.path.read_bytes() == before + first + second
-    assert notes.rows()[[*KEY, "verdict", "annotator"]].values.tolist()[1:] == [
-        [*A, "cells", "me"], [*B, "unusable", "me"],
-    ]  # fmt: skip
-    notes.remove(first)
-    assert notes.path.read_bytes() == before + second
-    assert [path.name for path in notes.path.parent.iterdir()] == ["notes.csv"]
-
-
-def test_other_columns_line_ends_and_marks_are_kept(tmp_path):
-    path = tmp_path / "notes.csv"
-    before = b"\xef\xbb\xbfverdict,image_id,note,y,x,size,annotator,date\r\n"
-    before += b'empty,c,"dark, ""odd""",0,0,64,,\r\nempty,d,,1,2,64,,'
-    path.write_bytes(before)
-    file = AnnotationFile(path, 'Ana "#1"')
-    file.append(A, "cells")
-    written = path.read_bytes()
-    assert written.startswith(before + b"\r\n") and written.endswith(b"\r\n") and written.count(b"\n") == 4
-    row = file.rows().iloc[-1]
-    assert (row["verdict"], row["image_id"], row["note"], row["annotator"]) == ("cells", "a", "", 'Ana "#1"')
-
-
-def test_what_others_wrote_meanwhile_stays(notes):
-    line = notes.append(A, "cells")
-    text = notes.path.read_text().replace("empty", "unusable") + "d,0,0,64,cells,other,2026-01-03\n"
-    notes.path.write_text(text)
-    notes.append(B, "empty")
-    assert notes.path.read_text().startswith(text) and len(notes.rows()) == 4
-    notes.remove(line)
-    assert notes.rows()["image_id"].tolist() == ["c", "d", "b"]
-
-
-def test_a_change_between_reading_and_replacing_is_not_lost(notes, monkeypatch):
-    copymode, calls = storing.shutil.copymode, []
-
-    def meanwhile(*args):
-        if not calls:
-            with notes.path.open("a") as stream:
-                stream.write("d,0,0,64,cells,other,2026-01-03\n")
-        calls.append(args)
-        copymode(*args)
-
-    monkeypatch.setattr(storing.shutil, "copymode", meanwhile)
-    notes.append(A, "cells")
-    assert len(calls) == 2 and notes.rows()["image_id"].tolist() == ["c", "d", "a"]
-
-
-def test_a_window_that_somebody_annotated_meanwhile_is_refused(notes):
-    before = notes.path.read_bytes()
-    with pytest.raises(Refused, match="already calls this window 'empty'"):
-        notes.append(("c", 0, 0, 64), "cells")
-    assert notes.path.read_bytes() == before
-
-
-def test_a_row_changed_by_hand_is_not_undone(notes):
-    line = notes.append(A, "cells")
-    notes.path.write_text(notes.path.read_text().replace("cells", "empty"))
-    before = notes.path.read_bytes()
-    with pytest.raises(Refused, match="was edited"):
-        notes.remove(line)
-    assert notes.path.read_bytes() == before
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_or_a_crash_leaves_the_file_whole(notes, monkeypatch, call):
-    before = notes.path.read_bytes()
-
-    def fail(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError, match="no space"):
-        notes.append(A, "cells")
-    assert notes.path.read_bytes() == before and len(list(notes.path.parent.iterdir())) == 1
-
-
-def test_a_kill_in_the_middle_leaves_the_file_whole_and_unlocked(notes):
-    before = notes.path.read_bytes()
-    code = (
-        "import os; from src.annotation.store import AnnotationFile; os.replace = lambda *_: os.kill(os.getpid(), 9); "
-        f"AnnotationFile({str(notes.path)!r}, 'me').append(('a', 0, 0, 64), 'cells')"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == -9
-    assert notes.path.read_bytes() == before
-    notes.append(A, "cells")
-    assert len(notes.rows()) == 2
-
-
-def test_many_writers_at_once_lose_nothing(notes):
-    def write(who: str) -> None:
-        file = AnnotationFile(notes.path, who)
-        for number in range(10):
-            file.append((f"{who}{number}", 0, 0, 64), "cells")
-
-    threads = [threading.Thread(target=write, args=(who,)) for who in "xyz"]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert sorted(notes.rows()["image_id"]) == sorted(["c", *(f"{who}{n}" for who in "xyz" for n in range(10))])
-
-
-def test_unusable_files_are_refused_with_what_is_wrong(tmp_path):
-    broken = tmp_path / "broken.csv"
-    broken.write_text(HEADER + "a,0,0,64,perhaps,,\n")
-    with pytest.raises(AnnotationError, match="row 1 below the header: verdict is 'perhaps'"):
-        AnnotationFile(broken, "me")
-    with pytest.raises(Refused, match="does not exist"):
-        AnnotationFile(tmp_path / "none" / "notes.csv", "me")
-    with pytest.raises(Refused, match="--annotator"):
-        AnnotationFile(broken, "two\nlines")
-    AnnotationFile(tmp_path / "new.csv", "me")
-    assert (tmp_path / "new.csv").read_text() == HEADER
 
 
 # the sitting
