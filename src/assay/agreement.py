@@ -108,12 +108,14 @@ def misfit(cells: pd.DataFrame, rule: dict) -> str:
     ]  # fmt: skip
     if not few:
         return ""
-    unit = "counts" if rule["intensity"] == "counts" else "times the field's background"
+    counted = rule["intensity"] == "counts"
+    unit = "counts" if counted else "times the field's background"
     return (
         f"of {len(cells)} patches with cells the stain calls {' and '.join(few)} (live below {rule['live_below']:.4g} "
         f"{unit}, dead above {rule['dead_above']:.4g}; median PI here {cells['intensity'].median():.4g}). If these "
         "controls hold both live and dead cells, the thresholds do not fit this microscope: run again with "
-        "--thresholds own, which fits them to these images, or train with label.intensity background_ratio"
+        "--thresholds own, which fits them to these images"
+        + (", or train with label.intensity background_ratio" if counted else "")
     )
 
 

@@ -33,7 +33,7 @@ def draw(out: Path, wells: pd.DataFrame, plate: dict) -> dict[str, list[str]]:
     suffix = " (synthetic model)" if plate["model"].get("synthetic") else ""
     made: dict[str, list[str]] = {"plate": [], "dose": [], "time": []}
     with plt.rc_context(STYLE):
-        if (figure := heat_maps(wells, suffix)) is not None:
+        if (figure := heat_maps(wells, suffix, plate["time_column"])) is not None:
             made["plate"].append(_save(figure, out / "plate.png"))
         fits = pd.DataFrame(plate["doses"])
         for name, group in fits.groupby("compound", sort=True) if len(fits) else ():
@@ -59,16 +59,17 @@ def label(experiment: str, time: float | None, column: str) -> str:
 # --- heat map
 
 
-def heat_maps(wells: pd.DataFrame, suffix: str, column: str = "time") -> Figure | None:
+def heat_maps(wells: pd.DataFrame, suffix: str, column: str) -> Figure | None:
     """A heat map per experiment and time, at most PANELS evenly chosen; None where no plate format fits."""
     groups = list(wells.groupby(["experiment", "time"], dropna=False, sort=True))
     groups = [(key, part) for key, part in groups if plate_format(part["well"])]
     if not groups:
         return None
     chosen = [groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, min(PANELS, len(groups))).astype(int))]
-    across = 1 if len(chosen) == 1 else 2
+    small = len(chosen) > 1 and all(plate_format(part["well"]) == 96 for _, part in chosen)
+    across = 2 if small else 1  # printed values must stay readable at the width of the page
     down = -(-len(chosen) // across)
-    size = (11, 7.2) if across == 1 else (15, 5.1 * down)
+    size = (11, 7.2 * down) if across == 1 else (15, 5.1 * down)
     figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(chosen) :]:
         axis.axis("off")

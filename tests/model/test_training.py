@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from src.common import tracking, training
+from src.common import head, tracking, training
 from src.common.params import Train, load, parse
 from src.common.patches import PatchStore
 from src.common.scoring.backbones import build, facts, library_model
@@ -274,9 +274,9 @@ def tree(stage_tree) -> Path:
     return stage_tree
 
 
-def configure(tree: Path, **changes) -> None:
+def configure(tree: Path, model: dict | None = None, **changes) -> None:
     raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["model"]["arch"] = ARCH
+    raw["model"] |= {"arch": ARCH} | (model or {})
     raw["train"] |= SHORT | changes
     (tree / "params.yaml").write_text(yaml.safe_dump(raw))
 
@@ -383,6 +383,25 @@ def test_beside_the_model_lies_what_its_training_data_look_like(here):
     assert len(bank) == facts["novelty"]["windows"] == int((table["split"] == "train").sum())
 
 
+def test_the_head_alone_is_trained_in_every_fold_on_features_computed_once(here, monkeypatch):
+    configure(here, model={"pooling": "levels"}, layers="head")
+    path = here / "data" / "splits" / "splits.parquet"
+    table = pd.read_parquet(path)
+    table.assign(split="", fold=table["image_id"].astype("category").cat.codes % 3).to_parquet(path)
+    (path.parent / "split.json").write_text('{"scheme": "kfold", "folds": 3}')
+    calls, original = [], head.views
+    monkeypatch.setattr(head, "views", lambda *args: calls.append(1) or original(*args))
+    record = train_stage.main("p")
+    assert (record["pooling"], record["params"]["layers"], len(calls)) == ("levels", "head", 1)
+    history = pd.read_csv(here / "reports" / "train" / "p" / "history.csv")
+    assert list(history["round"]) == ["fold-0", "fold-1", "fold-2", "final"]
+    weights = [load_file(here / "models" / "p" / place / "model.safetensors") for place in ("fold-0", ".")]
+    assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
+    body = next(name for name in weights[0] if name.startswith("body") and name.endswith("weight"))
+    assert torch.equal(weights[0][body], weights[1][body])
+    assert train_stage.main("p")["digest"] == record["digest"]  # nothing random in it
+
+
 def test_what_cannot_be_trained_ends_the_stage_with_a_message(here):
     path = here / "data" / "splits" / "splits.parquet"
     pd.read_parquet(path).query("label == 'live'").to_parquet(path)
@@ -394,7 +413,7 @@ def test_what_cannot_be_trained_ends_the_stage_with_a_message(here):
 
 KILLED = """
 import os, signal
-from src.common import tracking, training
+from src.common import head, tracking, training
 from src.stages import train
 training.CHECKPOINT_SECONDS = 0.0
 go_on = training.Classifier.on_train_batch_start

@@ -96,6 +96,7 @@ def tree(tmp_path, monkeypatch):
             "digest": "d",
             "weights": {"weights": "random"},
             "synthetic": True,
+            "pooling": "last",
             "params": {"lr": 1e-3},
         }
         (tmp_path / "models" / "p" / "model.json").write_text(json.dumps(card))

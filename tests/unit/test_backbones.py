@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from src.common.scoring.backbones import REGISTRY, UnknownBackbone, build, facts, library_model, prepare
+from src.common.scoring.inference import load_model
 
 ALL = {
     "resnet18": (224, 512),
@@ -38,7 +39,7 @@ def test_backbone(arch, tmp_path):
     assert images.shape == (2, 3, size, size)
     assert images.dtype == torch.float32
     hooks = [
-        net.cam_layer.register_forward_hook(lambda module, given, out: seen.update(map=out)),
+        net.cam_layers[-1].register_forward_hook(lambda module, given, out: seen.update(map=out)),
         net.head.register_forward_pre_hook(lambda module, given: seen.update(head=given[0])),
     ]
     with torch.no_grad():
@@ -75,6 +76,38 @@ def test_a_body_takes_the_librarys_weights_and_trains_on_a_batch_of_two(arch, tm
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
     assert net.head.weight.grad.abs().sum() > 0
     assert sum(p.grad is None for p in net.body.parameters()) == 0
+
+
+@pytest.mark.parametrize("arch", ALL)
+def test_levels_are_pooled_fine_to_coarse(arch, tmp_path):
+    torch.manual_seed(0)
+    net = build(arch, pooling="levels").eval()
+    images, sizes = _images(arch), []
+    hooks = [layer.register_forward_hook(lambda m, i, out: sizes.append(out.shape)) for layer in net.cam_layers]
+    with torch.no_grad():
+        features = net.features(images)
+    for hook in hooks:
+        hook.remove()
+    assert [s[-1] for s in sizes] == sorted((s[-1] for s in sizes), reverse=True) and len(sizes) == 4
+    assert features.shape == (2, 2 * sum(s[1] for s in sizes)) == (2, net.feature_dim)
+    assert not any(layer._forward_hooks for layer in net.cam_layers)
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path, arch)  # the weights tell the pooling
+    with torch.no_grad():
+        assert loaded.pooling == "levels" and torch.equal(loaded(images), net(images))
+
+
+def test_a_level_gives_mean_and_deviation_of_its_channels():
+    net = build("squeezenet1_1", pooling="levels").eval()
+    images, seen = _images("squeezenet1_1"), []
+    with torch.no_grad():
+        hook = net.cam_layers[0].register_forward_hook(lambda m, i, out: seen.append(out))
+        features = net.features(images)
+        hook.remove()
+    [maps] = seen
+    width = maps.shape[1]
+    torch.testing.assert_close(features[:, :width], maps.mean((2, 3)))
+    torch.testing.assert_close(features[:, width : 2 * width], maps.std((2, 3), correction=0), rtol=1e-3, atol=1e-3)
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path):
