@@ -11,7 +11,8 @@ BASELINES = {
     "linear_probe": "baseline: linear model on the frozen backbone",
     "texture_linear": "baseline: linear model on intensity and texture",
 }
-SAME = [("model", "arch"), ("model", "recipe"), ("data", "digest")]  # of models that differ in first weights alone
+# what models that differ in first weights alone have in common
+SAME = [("model", "arch"), ("model", "pooling"), ("model", "recipe"), ("data", "digest")]
 COLUMNS = [
     "partition", "model", "weights", "data", "patches (groups)", "balanced accuracy", "95% over patches",
     "95% over groups", "AUC", "AUC over groups", "AUC within experiments", "Pearson r, mean PI",

@@ -2,8 +2,10 @@
 
 Grad-CAM: Selvaraju et al. 2017. The target is the margin of a class over the other, z_c - z_other, for the probability
 depends on nothing else: what both logits share is left from the head's random start, since the gradients of cross
-entropy add up to zero over the classes. As the body's output is pooled and classified linearly, a map before ReLU adds
-up to the margin without its bias: values are logit units per map cell, comparable between patches and models.
+entropy add up to zero over the classes. Gradients are taken element by element (HiResCAM, Draelos and Carin 2020): for
+average pooling this is Grad-CAM itself, and it serves pooled deviations too. As the pooled maps are classified
+linearly, a map before ReLU adds up to the margin without its bias: values are logit units per map cell, comparable
+between patches and models. The maps of several levels are added in the resolution of the finest.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import HiResCAM
 from scipy.stats import spearmanr
 
 from .patches import PatchStore
@@ -22,22 +24,31 @@ from .scoring.inference import WINDOWS
 BRIGHT = 2.0  # times the field's median PI
 
 
-class RawGradCAM(GradCAM):
-    """The library's Grad-CAM without its stretching of every map to 0..1, and in the resolution of the layer.
+class RawGradCAM(HiResCAM):
+    """The library's Grad-CAM without its stretching of every map to 0..1, and in the resolution of the finest layer.
 
     Stretched, a patch without any evidence glows as brightly as one full of it.
     """
 
     def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth) -> list[np.ndarray]:
-        activations, gradients = (
-            kept[0].cpu().numpy()
-            for kept in (self.activations_and_grads.activations, self.activations_and_grads.gradients)
-        )
-        cam = self.get_cam_image(input_tensor, self.target_layers[0], targets, activations, gradients, eigen_smooth)
-        return [np.maximum(cam, 0)]
+        kept = self.activations_and_grads
+        pairs = [
+            [part[i].cpu().numpy() for part in (kept.activations, kept.gradients)] for i in range(len(kept.activations))
+        ]
+        return [
+            self.get_cam_image(input_tensor, layer, targets, *pair, eigen_smooth)
+            for layer, pair in zip(self.target_layers, pairs)
+        ]
 
     def aggregate_multi_layers(self, cam_per_target_layer: list[np.ndarray]) -> np.ndarray:
-        return cam_per_target_layer[0]
+        finest = max(cam_per_target_layer, key=lambda maps: maps.shape[-1]).shape[-1]
+        return np.maximum(sum(spread(maps, finest) for maps in cam_per_target_layer), 0)
+
+
+def spread(maps: np.ndarray, size: int) -> np.ndarray:
+    """Maps (N, h, h) in (N, size, size) cells, each value shared out among the cells it covers: the sum stays."""
+    share = (maps.shape[-1] / size) ** 2
+    return share * np.stack([enlarge(cam, size) for cam in maps])
 
 
 def margin(index: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -48,19 +59,23 @@ def margin(index: int) -> Callable[[torch.Tensor], torch.Tensor]:
 def raw_maps(net: Net, windows: np.ndarray, label: str, batch_size: int = 16) -> np.ndarray:
     """Grad-CAM of a class for windows (N, s, s) uint8 of one size: (N, h, w) float32 >= 0, not stretched.
 
-    h, w: resolution of the network's CAM layer. The network is left in evaluation mode, its weights frozen: the
-    backward pass then ends at the layer and costs next to nothing.
+    h, w: resolution of the network's finest CAM layer. The network is left in evaluation mode, its weights frozen: the
+    backward pass then ends at the layers and costs next to nothing.
     """
     net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    cut = net.cam_layer.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_())
+    layers = net.cam_layers
+    cuts = [
+        layer.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_()) for layer in layers
+    ]
     targets, found = [margin(CLASSES.index(label))], []
     try:
-        with RawGradCAM(net, [net.cam_layer]) as cam:
+        with RawGradCAM(net, layers) as cam:
             for start in range(0, len(windows), batch_size):
                 batch = prepare(net.backbone, windows[start : start + batch_size])
                 found.append(cam(batch.contiguous(memory_format=torch.channels_last), targets * len(batch)))
     finally:
-        cut.remove()
+        for cut in cuts:
+            cut.remove()
     return np.concatenate(found).astype(np.float32)
 
 
@@ -160,7 +175,11 @@ def randomised(net: Net, arch: str, part: str, seed: int) -> Net:
     """The network with new random weights in its `head` or in `all` of it, from a seed; torch's own state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = build(arch) if part == "all" else Net(net.backbone, net.body, len(CLASSES))
+        fresh = (
+            build(arch, pooling=net.pooling)
+            if part == "all"
+            else Net(net.backbone, net.body, len(CLASSES), net.pooling)
+        )
     return fresh.eval()
 
 

@@ -22,6 +22,12 @@ def targets(table: pd.DataFrame) -> np.ndarray:
     return table["label"].map(CLASSES.index).to_numpy(np.int64)
 
 
+def oriented(window: np.ndarray, orientation: int) -> np.ndarray:
+    """A window (h, w) turned by right angles and, from orientation 4 of 0..7 on, mirrored: a contiguous copy."""
+    turned = np.rot90(window, orientation % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if orientation >= 4 else turned)
+
+
 class Windows(Dataset):
     """Windows of a table (image_id, y, x, size, label) as (image (3, S, S) float32, class index)."""
 
@@ -35,9 +41,7 @@ class Windows(Dataset):
 
     def __getitem__(self, draw: int | Draw) -> tuple[torch.Tensor, int]:
         row, orientation, gain, offset = draw if isinstance(draw, tuple) else (draw, 0, 1.0, 0.0)
-        window = np.rot90(self.store.window(*self.rows[row]), orientation % 4)
-        window = window[:, ::-1] if orientation >= 4 else window
-        image = prepare(self.backbone, np.ascontiguousarray(window)[None])[0]
+        image = prepare(self.backbone, oriented(self.store.window(*self.rows[row]), orientation)[None])[0]
         return image * gain + offset, int(self.targets[row])
 
 

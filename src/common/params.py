@@ -134,9 +134,12 @@ class Check(Section):
 class Model(Section):
     arch: str
     weights: str
+    pooling: Literal["last", "levels"]
 
 
 class Train(Section):
+    layers: Literal["all", "head"]
+    C: Positive
     optimizer: Literal["adam", "adamw"]
     epochs: Count
     samples_per_epoch: Annotated[int, Field(ge=0)]

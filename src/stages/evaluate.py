@@ -182,7 +182,7 @@ def run(partition: str) -> dict:
     record = {
         "partition": partition,
         "synthetic": card["synthetic"],
-        "model": {name: card[name] for name in ("arch", "digest")}
+        "model": {name: card[name] for name in ("arch", "pooling", "digest")}
         | {"weights": card["weights"]["weights"], "recipe": card["params"]},
         "data": assessment.counts(test)
         | {"scheme": split_json["scheme"], "digest": digest(test), "resamples_redrawn": draws.lacking},

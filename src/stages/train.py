@@ -11,15 +11,17 @@ import sys
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from ..common import tracking, training_range
-from ..common.params import Train, load
+from ..common import head, tracking, training_range
+from ..common.loading import targets
+from ..common.params import Model, Train, load
 from ..common.patches import PatchStore
 from ..common.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
-from ..common.scoring.backbones import CLASSES, build
+from ..common.scoring.backbones import CLASSES, Net, build
 from ..common.splitting import Round, rounds
 from ..common.tables import read_table
 from ..common.training import TrainingError, fit, is_rank_zero
@@ -34,15 +36,15 @@ def refuse_failed_gates() -> None:
             sys.exit(f"error: the gate {verdict.parent.name} failed: see {verdict.parent}, mend the data and repeat")
 
 
-def identity(partition: str, train: Train, arch: str) -> str:
+def identity(partition: str, train: Train, model: Model) -> str:
     """A digest of all that determines the training: an interrupted run goes on only if this is the same."""
-    parts = [partition, arch, train.model_dump_json()]
+    parts = [partition, model.model_dump_json(), train.model_dump_json()]
     for path in (WEIGHTS / "model.safetensors", SPLITS / "splits.parquet", PATCHES / "frames.parquet"):
         parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def train_round(turn: Round, table: pd.DataFrame, train: Train, arch: str, scratch: Path) -> tuple[dict, Path]:
+def train_round(turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path) -> tuple[dict, Path]:
     """Trains one round, unless an interrupted run has finished it.
 
     Returns ({"history": rows of metrics per epoch, "epoch": the kept one}, file of weights). On several devices every
@@ -50,12 +52,8 @@ def train_round(turn: Round, table: pd.DataFrame, train: Train, arch: str, scrat
     """
     done, weights = scratch / "done" / f"{turn.name}.json", scratch / "done" / f"{turn.name}.safetensors"
     if not done.exists():
-        torch.manual_seed(train.seed)  # of the new head
-        net = build(arch, WEIGHTS / "model.safetensors")
-        state, history, epoch = fit(
-            net, PatchStore(PATCHES), table[turn.train], table[turn.valid], train, scratch / turn.name,
-            lambda row, step: tracking.log_epoch(turn.name, row, step),
-        )  # fmt: skip
+        learn = learn_head if train.layers == "head" else learn_all
+        state, history, epoch = learn(turn, table, train, model, scratch)
         if not is_rank_zero():
             return {}, weights
         done.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +61,34 @@ def train_round(turn: Round, table: pd.DataFrame, train: Train, arch: str, scrat
         written = done.with_suffix(".part")
         written.write_text(json.dumps({"history": history, "epoch": epoch}))
         written.replace(done)  # all or nothing, also when killed here
-        shutil.rmtree(scratch / turn.name)
+        shutil.rmtree(scratch / turn.name, ignore_errors=True)
     return json.loads(done.read_text()), weights
+
+
+def learn_all(turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path) -> tuple[dict, list, int]:
+    """Fine-tunes the whole network on a round (see `training.fit`)."""
+    return fit(
+        start(train, model), PatchStore(PATCHES), table[turn.train], table[turn.valid], train, scratch / turn.name,
+        lambda row, step: tracking.log_epoch(turn.name, row, step),
+    )  # fmt: skip
+
+
+def learn_head(turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path) -> tuple[dict, list, int]:
+    """Fits the head alone (see `head.fit_head`); the features are computed once for all rounds."""
+    net, kept = start(train, model), scratch / "features.npy"
+    if not kept.exists():
+        partial = scratch / "features.part.npy"
+        np.save(partial, head.views(net, PatchStore(PATCHES), table))
+        partial.replace(kept)
+    found = head.fit_head(net, np.load(kept), targets(table), turn.train, turn.valid, train.C)
+    tracking.log_epoch(turn.name, {name: v for name, v in found[1][0].items() if name != "epoch"}, 0)
+    return found
+
+
+def start(train: Train, model: Model) -> Net:
+    """The network before training: pretrained body, new head from the seed."""
+    torch.manual_seed(train.seed)
+    return build(model.arch, WEIGHTS / "model.safetensors", pooling=model.pooling)
 
 
 def main(partition: str) -> dict:
@@ -73,30 +97,30 @@ def main(partition: str) -> dict:
     train, model = load("train", "model")
     table = read_table(SPLITS / "splits.parquet", [partition], aloud=False)
     turns = rounds(table, json.loads((SPLITS / "split.json").read_text()))
-    scratch = CHECKPOINTS / identity(partition, train, model.arch)
+    scratch = CHECKPOINTS / identity(partition, train, model)
     try:
         if is_rank_zero():
-            return lead(partition, train, model.arch, table, turns, scratch)
+            return lead(partition, train, model, table, turns, scratch)
         for turn in turns:
-            train_round(turn, table, train, model.arch, scratch)
+            train_round(turn, table, train, model, scratch)
     except TrainingError as error:
         sys.exit(f"error: train@{partition}: {error}")
     return {}
 
 
-def lead(partition: str, train: Train, arch: str, table: pd.DataFrame, turns: list[Round], scratch: Path) -> dict:
+def lead(partition: str, train: Train, model: Model, table: pd.DataFrame, turns: list[Round], scratch: Path) -> dict:
     """Trains every round inside one MLflow run and writes the outputs; returns the record written to model.json.
 
     An interrupted or failed training goes on in its own run, whose id lies beside the checkpoints.
     """
     directory, reports = MODELS / partition, REPORTS / "train" / partition
-    record = description(partition, train, table, arch)
+    record = description(partition, train, table, model)
     with tracking.run("train", tracking.run_name(record), run_id=earlier_run(scratch)) as run_id:
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "run_id").write_text(run_id)
         forgive(run_id)
         log_data(table, turns)
-        outcomes = [(turn, *train_round(turn, table, train, arch, scratch)) for turn in turns]
+        outcomes = [(turn, *train_round(turn, table, train, model, scratch)) for turn in turns]
         shutil.rmtree(directory, ignore_errors=True)
         for turn, _, weights in outcomes:
             place(directory, turn).mkdir(parents=True, exist_ok=True)
@@ -110,7 +134,7 @@ def lead(partition: str, train: Train, arch: str, table: pd.DataFrame, turns: li
         pd.DataFrame(rows).to_csv(reports / "history.csv", index=False)
         tracking.log_training(record, directory)
     shutil.rmtree(scratch)
-    print(f"train@{partition}: {arch}, {record['digest'][:12]}, kept epochs {record['epochs_kept']}")
+    print(f"train@{partition}: {model.arch}, {record['digest'][:12]}, kept epochs {record['epochs_kept']}")
     return record
 
 
@@ -146,12 +170,13 @@ def place(directory: Path, turn: Round) -> Path:
     return directory if turn.name in ("holdout", "final") else directory / turn.name
 
 
-def description(partition: str, train: Train, table: pd.DataFrame, arch: str) -> dict:
+def description(partition: str, train: Train, table: pd.DataFrame, model: Model) -> dict:
     """What is known of the model before it is trained."""
     source = json.loads((RAW / "source.json").read_text())
     return {
         "partition": partition,
-        "arch": arch,
+        "arch": model.arch,
+        "pooling": model.pooling,
         "classes": list(CLASSES),
         "synthetic": source["synthetic"],
         "source": source["source"],

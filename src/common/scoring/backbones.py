@@ -1,8 +1,10 @@
 """Backbones, each with its own facts: input size, normalisation, feature width. One network shape serves them all.
 
-`Net` is a convolutional body, global average pooling and one linear layer. For SqueezeNet this equals its own head
-(1 x 1 convolution, then average) without the final ReLU, which would keep logits from going below zero; Inception-v3
-is taken without its auxiliary classifier. The body's output is the layer for Grad-CAM, its pooled output the features.
+`Net` is a convolutional body, global pooling and one linear layer. Pooling `last` averages the body's output, as the
+backbones themselves do; for SqueezeNet this equals its own head (1 x 1 convolution, then average) without the final
+ReLU, which would keep logits from going below zero; Inception-v3 is taken without its auxiliary classifier. Pooling
+`levels` takes mean and standard deviation of four stages of the body, fine to coarse, so that the linear layer also
+sees texture that the last stage has forgotten. The maps that are pooled are the layers for Grad-CAM.
 
 This file ships inside registered models: it needs torch, and torchvision or timm only for the backbone asked for.
 """
@@ -19,11 +21,15 @@ from torch import nn
 CLASSES = ("dead", "live")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
+LEVELS = 4  # stages that pooling `levels` takes
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a backbone expects and yields: input pixels a side, mean and std per channel, width of its features."""
+    """What a backbone expects and yields: input pixels a side, mean and std per channel, width of its features.
+
+    levels: the modules inside the body whose outputs pooling `levels` takes, fine to coarse.
+    """
 
     name: str
     input_size: int
@@ -31,14 +37,19 @@ class Backbone:
     std: tuple[float, float, float]
     feature_dim: int
     library: str
+    levels: tuple[str, ...] = ()
 
 
 REGISTRY = {
-    "resnet18": Backbone("resnet18", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision"),
-    "squeezenet1_1": Backbone("squeezenet1_1", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision"),
+    "resnet18": Backbone("resnet18", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "5", "6", "7")),
+    "squeezenet1_1": Backbone(
+        "squeezenet1_1", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "7", "9", "12")
+    ),
     # torchvision's weights were trained on inputs scaled to -1..1; its transform_input only undoes ImageNet's scaling
-    "inception_v3": Backbone("inception_v3", 299, HALF, HALF, 2048, "torchvision"),
-    "tf_efficientnet_lite0": Backbone("tf_efficientnet_lite0", 224, HALF, HALF, 1280, "timm"),
+    "inception_v3": Backbone("inception_v3", 299, HALF, HALF, 2048, "torchvision", ("6", "9", "14", "17")),
+    "tf_efficientnet_lite0": Backbone(
+        "tf_efficientnet_lite0", 224, HALF, HALF, 1280, "timm", ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
+    ),
 }
 
 
@@ -62,8 +73,12 @@ def facts(arch: str) -> Backbone:
         near = ", ".join(get_close_matches(name, timm.list_models(), 8, 0.4)) or "see timm.list_models()"
         raise UnknownBackbone(f"timm has no model '{name}': {near}")
     config = timm.get_pretrained_cfg(name)
-    width = timm.create_model(name, num_classes=0).num_features
-    return Backbone(name, config.input_size[-1], tuple(config.mean), tuple(config.std), width, "timm")
+    model = timm.create_model(name, num_classes=0)
+    stages = getattr(model, "feature_info", [])
+    levels = tuple(stage["module"] for stage in list(getattr(stages, "info", stages))[-LEVELS:])
+    return Backbone(
+        name, config.input_size[-1], tuple(config.mean), tuple(config.std), model.num_features, "timm", levels
+    )
 
 
 class Body(nn.Module):
@@ -79,26 +94,61 @@ class Body(nn.Module):
 
 
 class Net(nn.Module):
-    """A backbone with a linear classifier: (N, 3, S, S) float to (N, classes) logits."""
+    """A backbone with a linear classifier: (N, 3, S, S) float to (N, classes) logits.
 
-    def __init__(self, backbone: Backbone, body: Body, classes: int, dropout: float = 0.2):
+    feature_dim: width of `features`. Raises UnknownBackbone if a body has no named stages for pooling `levels`.
+    """
+
+    def __init__(self, backbone: Backbone, body: Body, classes: int, pooling: str = "last", dropout: float = 0.2):
         super().__init__()
         self.backbone = backbone
         self.body = body
+        self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone.feature_dim, classes)
+        self.feature_dim = backbone.feature_dim if pooling == "last" else self._width_of_levels()
+        self.head = nn.Linear(self.feature_dim, classes)
 
     @property
-    def cam_layer(self) -> nn.Module:
-        """The layer whose (N, D, h, w) output Grad-CAM weighs."""
-        return self.body
+    def cam_layers(self) -> list[nn.Module]:
+        """The layers whose (N, D, h, w) outputs are pooled, and which Grad-CAM weighs; fine to coarse."""
+        if self.pooling == "last":
+            return [self.body]
+        return [self.body.layers.get_submodule(name) for name in self.backbone.levels]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Average-pooled output of the body, (N, D): the layer before the classifier."""
-        return self.body(images).mean((2, 3))
+        """What the linear layer sees, (N, feature_dim): the body's average-pooled output, or that of its levels."""
+        if self.pooling == "last":
+            return self.body(images).mean((2, 3))
+        return torch.cat([torch.cat([m.mean((2, 3)), _deviation(m)], 1) for m in self._maps(images)], 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.dropout(self.features(images)))
+
+    def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps: list[torch.Tensor] = []
+        hooks = [
+            layer.register_forward_hook(lambda module, inputs, output: maps.append(output)) for layer in self.cam_layers
+        ]
+        try:
+            self.body(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return maps
+
+    def _width_of_levels(self) -> int:
+        size, training = self.backbone.input_size, self.body.training
+        if not self.backbone.levels:
+            raise UnknownBackbone(f"{self.backbone.name} names no stages: use model.pooling last")
+        with torch.inference_mode():
+            maps = self.body.eval() and self._maps(torch.zeros(1, 3, size, size))
+        self.body.train(training)
+        return 2 * sum(m.shape[1] for m in maps)
+
+
+def _deviation(maps: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of each channel over a map (N, D, h, w); the small term keeps its gradient finite at 0."""
+    return (maps.var((2, 3), correction=0) + 1e-8).sqrt()
 
 
 def library_model(backbone: Backbone) -> nn.Module:
@@ -113,7 +163,7 @@ def library_model(backbone: Backbone) -> nn.Module:
     return get_model(backbone.name, weights=None, **options)
 
 
-def build(arch: str, weights: Path | None = None, classes: int = len(CLASSES)) -> Net:
+def build(arch: str, weights: Path | None = None, classes: int = len(CLASSES), pooling: str = "last") -> Net:
     """A network for `arch`; its body from a safetensors file of the library's names, or randomly initialised.
 
     The head is always new. Raises UnknownBackbone for a model without a convolutional feature map, ValueError if the
@@ -123,7 +173,7 @@ def build(arch: str, weights: Path | None = None, classes: int = len(CLASSES)) -
     model = library_model(backbone)
     if weights is not None:
         load_body(model, load_file(weights), f"{weights}")
-    return Net(backbone, _body(backbone, model), classes)
+    return Net(backbone, _body(backbone, model), classes, pooling)
 
 
 def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:

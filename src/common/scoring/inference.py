@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from .backbones import CLASSES, Net, build, prepare
+from .backbones import CLASSES, Net, build, facts, prepare
 
 WINDOWS = ["image_id", "y", "x", "size"]
 
@@ -18,8 +18,10 @@ WINDOWS = ["image_id", "y", "x", "size"]
 def load_model(directory: Path, arch: str | None = None) -> Net:
     """The trained network in DIRECTORY/model.safetensors; its backbone from `arch`, else from model.json there."""
     arch = arch or json.loads((directory / "model.json").read_text())["arch"]
-    net = build(arch, classes=len(CLASSES))
-    net.load_state_dict(load_file(directory / "model.safetensors"))
+    state = load_file(directory / "model.safetensors")
+    width = state["head.weight"].shape[1]  # tells what the linear layer sees
+    net = build(arch, pooling="last" if width == facts(arch).feature_dim else "levels")
+    net.load_state_dict(state)
     return net.eval()
 
 
@@ -30,7 +32,7 @@ def predict(net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: st
 
 def embed(net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "embed") -> np.ndarray:
     """Average-pooled features (N, D) float32 of the windows of a table (image_id, y, x, size)."""
-    return _apply(net, net.features, net.backbone.feature_dim, store, table, batch_size, desc)
+    return _apply(net, net.features, net.feature_dim, store, table, batch_size, desc)
 
 
 def apply_to_windows(
