@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from mlflow.exceptions import MlflowException
 
 from src.assay import agreement, stained, validate
 from src.common.mixture import MixtureError
@@ -150,9 +151,14 @@ def test_a_folder_without_manifest_is_refused_with_what_to_do(run, tmp_path):
         run(tmp_path / "empty")
 
 
-def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(stained.ValidationError, match=r"models:/unstained-none@champion cannot be loaded.*no model"):
+def test_a_model_that_is_not_there_is_named_with_those_that_are(monkeypatch):
+    def missing(uri):
+        raise MlflowException("Registered model alias champion not found.")
+
+    client = SimpleNamespace(search_registered_models=lambda: [SimpleNamespace(name="unstained-p")])
+    monkeypatch.setattr(validate.tracking, "connect", lambda: client)
+    monkeypatch.setattr(validate.mlflow.pyfunc, "load_model", missing)
+    with pytest.raises(stained.ValidationError, match=r"none@champion cannot be loaded: .* holds unstained-p"):
         validate.load("models:/unstained-none@champion")
 
 
