@@ -46,6 +46,10 @@ def score(model, contract: dict, images: Path, layout: folder.Layout) -> Stained
     patches: METADATA, y, x, size, verdict, live_probability, call, mean_pi, pi_background. Images that were in
     training, by the digest of their pixels, are not counted. Raises ValidationError if no image is left.
     """
+    if not (images / folder.MANIFEST).is_file() and not layout.pattern:
+        seen = folder.describe(images) if images.is_dir() else f"there is no folder {images}"
+        columns = "brightfield and pi (and pixel_size_um, experiment, well, ... where known)"
+        raise ValidationError(f"write {images / folder.MANIFEST} with columns {columns}, or give --pattern: {seen}")
     entries = [one for entry in folder.find(images, layout).fields for one in expand(entry)]
     training = contract.get("training_images")
     found, tables = Stained(pd.DataFrame(), training_known=training is not None), []

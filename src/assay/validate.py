@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -71,7 +72,9 @@ def load(uri: str) -> tuple:
     """
     client = tracking.connect()
     try:
-        model = mlflow.pyfunc.load_model(uri)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about type hints of predict
+            model = mlflow.pyfunc.load_model(uri)
         version = registered(client, uri)
     except (MlflowException, OSError) as error:
         known = ", ".join(sorted(found.name for found in client.search_registered_models())) or "no model"

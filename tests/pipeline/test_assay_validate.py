@@ -12,7 +12,6 @@ from mlflow.exceptions import MlflowException
 
 from src.assay import agreement, stained, validate
 from src.common.mixture import MixtureError
-from src.common.sources.field import SourceError
 from src.common.sources.folder import Layout
 from src.common.sources.intake import pixel_digest
 
@@ -147,8 +146,10 @@ def test_images_without_pi_or_unreadable_ones_are_counted_and_the_rest_goes_on(r
 
 def test_a_folder_without_manifest_is_refused_with_what_to_do(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"images\.csv"):
+    with pytest.raises(stained.ValidationError, match=r"images\.csv with columns .* --pattern: .* holds no files"):
         run(tmp_path / "empty")
+    with pytest.raises(stained.ValidationError, match="there is no folder"):
+        run(tmp_path / "nowhere")
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are(monkeypatch):
