@@ -78,7 +78,9 @@ def heat_maps(wells: pd.DataFrame, suffix: str, column: str) -> Figure | None:
         title = label(experiment, time, column)
         shown = "" if len(chosen) == len(groups) else f" ({len(chosen)} of {len(groups)} shown)"
         axis.set_title(f"{title or 'Plate'}{suffix}{shown}", loc="left", pad=22)
-    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="live-patch fraction, %").outline.set_visible(False)
+    figure.colorbar(
+        image, ax=axes, shrink=0.7 / down, anchor=(0, 1), pad=0.01, label="live-patch fraction, %"
+    ).outline.set_visible(False)
     return figure
 
 
@@ -144,7 +146,7 @@ def dose_figure(compound: str, fits: list[dict], wells: pd.DataFrame, plate: dic
         _curve(axes, found, colour, f"{name}: IC50 {found['text']}" if name else f"IC50 {found['text']}")
     axes.set_xscale("log")
     decades = np.arange(np.floor(np.log10(positive.min() / 2)), np.ceil(np.log10(positive.max())) + 1)
-    axes.set_xticks([10**d for d in decades if 10**d > positive.min() / 2])
+    axes.set_xticks([10**d for d in decades if positive.min() / 2 < 10**d < 2 * positive.max()])
     axes.minorticks_off()
     axes.axvline(positive.min() / 2, color=FAINT, lw=1)
     axes.text(positive.min() / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=GREY)
@@ -199,7 +201,7 @@ def time_figure(compound: str, wells: pd.DataFrame, column: str, suffix: str) ->
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     own = wells[(wells["compound"] == compound) & (wells["control"] == "")]
     levels = sorted(own["concentration"].dropna().unique())
-    groups = [(f"{level:g}", own[own["concentration"] == level]) for level in levels]
+    groups = [(f"{level:.4g}", own[own["concentration"] == level]) for level in levels]
     groups += [("no concentration", own[own["concentration"].isna()])]
     colours = [*plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(levels))), INK]
     for name in ("negative", "positive"):
