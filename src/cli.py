@@ -72,7 +72,8 @@ def history(
 
     from .common.aliases import history as moves
 
-    Console().print(moves(model))
+    console = Console()
+    console.print(moves(model), width=None if console.is_terminal else 140)
 
 
 @app.command()

@@ -188,9 +188,11 @@ def history(name: str) -> Table:
     versions = versions_of(client, name)
     held = sorted(client.get_registered_model(name).aliases.items())
     now = ", ".join(f"{alias} is version {holder}" for alias, holder in held) or "no alias"
-    table = Table("time (UTC)", "alias", "from", "to", "who", "why", title=f"{name}: {now}", title_justify="left")
+    table = Table(title=f"{name}: {now}", title_justify="left")
+    for column in ("time (UTC)", "alias", "from", "to", "who", "why"):
+        table.add_column(column, no_wrap=column in ("time (UTC)", "alias"))
     for step in moves(versions):
-        time = step["time"][:19].replace("T", " ")
+        time = step["time"][:16].replace("T", " ")
         cells = (time, step["alias"], step["from"] or "-", step["to"] or "-", step["who"], step["reason"])
         table.add_row(*(escape(cell) for cell in cells))
     return table

@@ -78,17 +78,20 @@ def expanded(confidence: float, groups: int) -> float:
 
 
 def judge(numbers: dict, rule: Register) -> tuple[bool | None, str]:
-    """Whether the candidate is better by the rule, and the reason with its numbers; None where nothing can be told."""
+    """Whether the candidate is better by the rule, and the reason with its numbers; None where nothing can be told.
+
+    The reason's first part, up to a semicolon, is enough to understand it.
+    """
     accuracy, brier = numbers["balanced_accuracy"], numbers["brier"]
-    told = f"{in_words(numbers)} on {numbers['patches']} test patches of {numbers['groups']} groups"
+    told = f"{in_words(numbers)}; on {numbers['patches']} test patches of {numbers['groups']} groups"
     if numbers["groups"] < rule.min_groups or accuracy["interval"] is None:
-        few = f"fewer than {rule.min_groups} groups carry no interval to decide by: promote it by hand, with a reason"
-        return None, f"{told}; {few}"
+        return None, f"{numbers['groups']} test groups carry no interval to decide by: {told}; promote it by hand"
     if brier["interval"][0] > 0:
-        return False, f"{told}: its probabilities are worse beyond the paired error"
+        return False, f"its probabilities are worse beyond the paired error: {told}"
     if accuracy["interval"][0] > rule.margin:
-        return True, f"{told}: better by more than the paired error"
-    return False, f"{told}: not better by more than {rule.margin:g} and the paired error"
+        return True, f"better by more than the paired error: {told}"
+    beyond = f" and the margin of {rule.margin:g}" if rule.margin else ""
+    return False, f"not better by more than the paired error{beyond}: {told}"
 
 
 def in_words(numbers: dict) -> str:

@@ -53,13 +53,14 @@ def register_model(partition: str, tile: Tile, rule: Register) -> dict:
     reason = decision.reason
     if decision.by_test:
         reason += note_use(client, version, champion.tags.get(tracking.DIGEST, ""), rule.warn_after)
-    aliases.move(version, decision.alias, reason, "rule")
+    brief = decision.reason.split("; ")[0]
+    aliases.move(version, decision.alias, brief, "rule")
     write(client, version, champion, Decision(decision.alias, reason, decision.numbers))
     print(f"register: models:/{version.name}@{decision.alias} is version {version.version}: {reason}")
     return {
         "model": version.name,
         "alias": decision.alias,
-        "reason": decision.reason,
+        "reason": brief,
         "digest": model["digest"],
         "synthetic": model["synthetic"],
         "balanced_accuracy": record["overall"]["balanced_accuracy"]["value"],

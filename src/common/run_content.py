@@ -17,7 +17,7 @@ def parameters(model: dict, sections: dict[str, dict]) -> dict[str, str]:
     """
     recipe = {f"train.{key}": value for key, value in model["params"].items() if key not in LEFT_OUT}
     found = {"model.arch": model["arch"], "model.weights": model["weights"]["weights"]} | recipe
-    found["model.pooling"] = model["pooling"]
+    found["model.pooling"] = model.get("pooling", "last")  # of models from before there was a choice
     for section, keys in (("dataset", ["source"]), ("tile", ["window", "stride"]), ("label", ["intensity", "log"]),
                           ("split", ["scheme", "seed"])):  # fmt: skip
         found |= {f"{section}.{key}": sections[section][key] for key in keys}

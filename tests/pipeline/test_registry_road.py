@@ -13,7 +13,6 @@ import pytest
 from tests.conftest import ARCH, REPO, write_live_dead
 
 FRAMES = 32
-RULES = {"method": "rules", "arch": ARCH, "limits": {"detail": 12.0, "sharpness": 0.01, "border": 0.01}}
 
 # Runs in the tree, with the tree's own code. `present` lays a model's outputs down, as train and evaluate leave them.
 DRIVER = """
@@ -31,8 +30,31 @@ from src.common.sync import sync_all
 from src.stages.evaluate import digest
 
 ARCH, WINDOWS = sys.argv[1], pd.read_parquet("windows.parquet")
-contract, seen = packaging.contract, []
-packaging.contract = lambda *args, **kwargs: contract(*args, **kwargs) | {"training_images": sorted(set(seen))}
+seen = []
+
+
+def assemble(partition, tile, folder):
+    '''A package with what the registry reads of one: its contract and its network.'''
+    contract = {"arch": ARCH, "training_images": sorted(set(seen)), "pixel_size_um": 0.5, "bits": [16],
+                "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit},
+                "scaling": tile.scaling.model_dump(),
+                "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.5},
+                "label": {"live_below": 1.0, "dead_above": 2.0, "intensity": "counts"}}
+    (folder / "scorer" / "net").mkdir(parents=True)
+    (folder / "scorer" / "contract.json").write_text(json.dumps(contract))
+    weights = (MODELS / partition / "model.safetensors").read_bytes()
+    (folder / "scorer" / "net" / "model.safetensors").write_bytes(weights)
+    return hashlib.sha256(weights + json.dumps(contract).encode()).hexdigest()
+
+
+def log_model(folder, arch, metadata):
+    (folder / "model.py").write_text("import mlflow\\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\\n")
+    logged = mlflow.pyfunc.log_model(name="model", python_model=str(folder / "model.py"), pip_requirements=["mlflow"],
+                                     artifacts={"scorer": str(folder / "scorer")}, metadata=metadata)
+    return logged.model_uri
+
+
+packaging.assemble, packaging.log_model = assemble, log_model
 
 
 def present(seed, images, right, trained, weights="imagenet"):
@@ -48,7 +70,7 @@ def present(seed, images, right, trained, weights="imagenet"):
     rows["probability"] = 0.5 + 0.4 * towards
     model = {"partition": "p", "arch": ARCH, "digest": name, "synthetic": True, "source": "synthetic", "groups": 9,
              "weights": {"weights": weights, "origin": "a test"}, "patches": {"live": 1, "dead": 1},
-             "scheme": "holdout", "params": {"lr": 0.1}}
+             "scheme": "holdout", "pooling": "last", "params": {"lr": 0.1}}
     (MODELS / "p" / "model.json").write_text(json.dumps(model))
     figure = {"value": right, "group_interval": [0.1, 0.9]}
     record = {"overall": dict.fromkeys(("balanced_accuracy", "auc", "average_precision", "mcc"), figure),
@@ -132,12 +154,8 @@ def road(tmp_path_factory) -> dict:
     frames = frames.assign(pixel_size_um=0.5, bits=16, brightfield_sha256=[f"sha-{i}" for i in frames["image_id"]])
     frames.to_parquet(root / "data" / "patches" / "frames.parquet")
     windows.to_parquet(root / "windows.parquet")
-    for folder, name, content in (
-        ("data/labels", "thresholds.json", {"live_below": 1.0, "dead_above": 2.0, "intensity": "counts"}),
-        ("models/filter", "filter.json", RULES), ("reports/checks/raw", "verdict.json", {"success": True}),
-    ):  # fmt: skip
-        (root / folder).mkdir(parents=True)
-        (root / folder / name).write_text(json.dumps(content))
+    (root / "reports" / "checks" / "raw").mkdir(parents=True)
+    (root / "reports" / "checks" / "raw" / "verdict.json").write_text('{"success": true}')
     (root / "data" / "splits").mkdir()
     windows.to_parquet(root / "data" / "splits" / "splits.parquet")
     (root / "reports" / "train" / "p").mkdir(parents=True)
@@ -204,7 +222,7 @@ def test_a_champion_without_a_list_of_training_images_is_not_compared(road):
 def test_the_outcome_is_on_the_version_and_fits_mlflow(road):
     found = road["better"]
     assert json.loads(found["tags"]["comparison"])["against"] == "1"
-    assert found["tags"]["decision"].startswith("champion: balanced accuracy")
+    assert found["tags"]["decision"].startswith("champion: better by more than the paired error")
     assert found["card"].count("### Decision") == 1 and found["tags"]["decision"] in found["card"]
     assert "SYNTHETIC" in found["card"] and len(found["card"]) < 5000
     assert all(len(value) <= 5000 for value in found["tags"].values())
