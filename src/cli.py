@@ -108,6 +108,32 @@ def annotate(
 
 
 @app.command()
+def score(
+    images: Annotated[list[Path], typer.Argument(help="a folder (with or without images.csv), a manifest, or files")],
+    model: Annotated[str, typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion")],
+    out: Annotated[Path, typer.Option(help="folder for tables, overlays and the page; the same one goes on")],
+    manifest: Annotated[Path | None, typer.Option(help="CSV instead of the folder's images.csv")] = None,
+    pattern: Annotated[str, typer.Option(help="regular expression of the folder's file names, instead of a CSV")] = "",
+    pixel_size_um: Annotated[float | None, typer.Option(help="where neither manifest nor file says")] = None,
+    brightfield: Annotated[str, typer.Option(help="channel of bright-field: a number from 0, or a name")] = "",
+    axes: Annotated[str, typer.Option(help="axis order of files that do not state it, such as CYX")] = "",
+    z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
+    allow_synthetic: Annotated[bool, typer.Option(help="take a model trained on synthetic images")] = False,
+    overlays: Annotated[bool, typer.Option(help="a picture of each image with its calls")] = True,
+) -> None:
+    """Score bright-field images without stain: tables, pictures and a summary page."""
+    from .assay.score import Options
+    from .assay.score import score as run
+    from .common.sources.folder import Layout
+
+    layout = Layout((), pattern, int(brightfield) if brightfield.isdigit() else brightfield or None, None, axes, z)
+    table = run(images, model, out, Options(layout, manifest, pixel_size_um, overlays), allow_synthetic)
+    for status, part in table.groupby("status", sort=False):
+        typer.echo(f"{len(part)} images {status}" + (f": {part['reason'].iloc[0]}" if status != "scored" else ""))
+    typer.echo(f"wrote {out / 'summary.html'}")
+
+
+@app.command()
 def validate(
     images: Annotated[Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")],
     model: Annotated[str, typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion")],

@@ -96,12 +96,12 @@ def test_the_least_focus_is_that_of_the_least_sharp_windows(tmp_path):
     ("change", "words"),
     [
         ({}, None),
-        ({"bits": 8}, "8-bit counts, trained on 16 bit"),
-        ({"low": 40}, "darkest counts 40, in training 100 to 200"),
+        ({"bits": 8}, "bit depth: 8-bit counts, trained on 16 bit"),
+        ({"low": 40}, "intensity: darkest counts 40, in training 100 to 200"),
         ({"low": 60}, None),  # within the tolerance
-        ({"high": 4600}, "brightest counts 4600, in training 1000 to 3000"),
+        ({"high": 4600}, "intensity: brightest counts 4600, in training 1000 to 3000"),
         ({"novelty": np.array([0.5, 0.5, 0.9, 1.1])}, None),  # a quarter, not more
-        ({"novelty": np.array([0.5, 0.5, 1.2, 1.1])}, "2 of 4 windows with cells are unlike the training data"),
+        ({"novelty": np.array([0.5, 0.5, 1.2, 1.1])}, "unlike the training data: 2 of 4 windows with cells"),
         ({"novelty": np.array([])}, None),
     ],
 )

@@ -61,20 +61,20 @@ def kth_distance(rows: np.ndarray, bank: np.ndarray, k: int, allowed: np.ndarray
 
 
 def frame_flags(contract: dict, bits: int, low: float, high: float, novelty: np.ndarray) -> list[str]:
-    """Why a frame is not to be trusted, in words; empty for one like the training data.
+    """Why a frame is not to be trusted, each as "kind: detail"; empty for one like the training data.
 
     bits: of the file's counts; low, high: the counts that become 0 and 255; novelty: (n,) of its windows with cells.
     A contract of an older package, without the facts, flags nothing.
     """
     found = []
     if bits not in contract.get("bits", [bits]):
-        found.append(f"{bits}-bit counts, trained on {' and '.join(map(str, contract['bits']))} bit")
+        found.append(f"bit depth: {bits}-bit counts, trained on {' and '.join(map(str, contract['bits']))} bit")
     if known := contract.get("intensity"):
         for name, value in (("darkest", low), ("brightest", high)):
             least, most = known["low" if name == "darkest" else "high"]
             if not least * (1 - known["tolerance"]) <= value <= most * (1 + known["tolerance"]):
-                found.append(f"{name} counts {value:g}, in training {least:g} to {most:g}")
+                found.append(f"intensity: {name} counts {value:g}, in training {least:g} to {most:g}")
     unlike, share = int((novelty > 1).sum()), contract.get("unlike_share", 1.0)
     if len(novelty) and unlike / len(novelty) > share:
-        found.append(f"{unlike} of {len(novelty)} windows with cells are unlike the training data")
+        found.append(f"unlike the training data: {unlike} of {len(novelty)} windows with cells")
     return found

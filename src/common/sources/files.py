@@ -55,7 +55,7 @@ def check(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.nda
     """
     names = _names(field)
     for channel, image in (("bright-field", frame.brightfield), ("PI", frame.pi)):
-        _check_channel(image, channel, names[channel])
+        check_channel(image, channel, names[channel])
     height, width = frame.brightfield.shape
     if frame.pi.shape != (height, width):
         seen = f"bright-field is {height} x {width} px, PI {frame.pi.shape[0]} x {frame.pi.shape[1]}"
@@ -74,7 +74,8 @@ def _names(field: Field) -> dict[str, str]:
     return {"bright-field": field.brightfield.name, "PI": field.pi.name}
 
 
-def _check_channel(image: np.ndarray, channel: str, name: str) -> None:
+def check_channel(image: np.ndarray, channel: str, name: str) -> None:
+    """Raises Refused for an image (H, W) that holds no usable counts: of another type, constant, or saturated."""
     if image.dtype not in (np.uint8, np.uint16):
         advice = "save the raw counts as unsigned 8 or 16 bit (Fiji: Image > Type > 16-bit, unscaled)"
         raise Refused("pixel type", f"{channel} is {image.dtype}: {advice}", name)

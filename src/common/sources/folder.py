@@ -100,7 +100,7 @@ def _by_manifest(folder: Path, layout: Layout) -> Found:
     return Found(fields, notes)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path, needed: Sequence[str] = ("brightfield", "pi")) -> list[dict[str, str]]:
     """The rows of a manifest, as text; comma or semicolon, with or without a byte order mark. Raises SourceError."""
     try:
         text = known(path, "the manifest").read_text(encoding="utf-8-sig")
@@ -110,7 +110,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
     names = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = names
-    if missing := [name for name in ("brightfield", "pi") if name not in names]:
+    if missing := [name for name in needed if name not in names]:
         raise SourceError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(names) or 'none'}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SourceError(f"{path} has the column(s) {', '.join(twice)} twice")
@@ -125,7 +125,7 @@ def _from_row(folder: Path, row: dict[str, str], line: int, layout: Layout) -> F
     planes = {}
     for role in ("brightfield", "pi"):
         channel = row.get(f"{role}_channel") or getattr(layout, role)
-        planes[role] = layout.plane(folder, row[role].replace("\\", "/"), _as_number(channel)) if row[role] else None
+        planes[role] = layout.plane(folder, row[role].replace("\\", "/"), as_number(channel)) if row[role] else None
     same = row["brightfield"] == row["pi"]
     name = row["brightfield"] if same else " + ".join(filter(None, (row["brightfield"], row["pi"])))
     image_id = row.get("image_id") or clean_id(PurePosixPath(name.partition(" + ")[0]).name.partition(".")[0])
@@ -134,7 +134,7 @@ def _from_row(folder: Path, row: dict[str, str], line: int, layout: Layout) -> F
     return FileField(image_id=image_id, name=name, problem=problem, **values, **planes)
 
 
-def _as_number(channel: Channel) -> Channel:
+def as_number(channel: Channel) -> Channel:
     """A channel number in a manifest, where spreadsheets and pandas also write 1.0; any other text is a name."""
     whole = re.fullmatch(r"(\d+)(\.0+)?", channel) if isinstance(channel, str) else None
     return int(whole[1]) if whole else channel

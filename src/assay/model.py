@@ -1,0 +1,107 @@
+"""A registered model as the assay uses it: loaded by MLflow from any URI, with the facts that its results carry."""
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from ..common.paths import MLRUNS
+from ..common.scoring.scorer import Scorer
+from .validate import number, registered
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+class ModelError(ValueError):
+    """The model cannot be had or must not be used here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: its contract, what is known of it (see `facts`), and `predict`."""
+
+    pyfunc: "mlflow.pyfunc.PyFuncModel"
+    contract: dict
+    facts: dict
+
+    def predict(self, frame: np.ndarray, pixel_size_um: float | None) -> pd.DataFrame:
+        """One row per window of a frame (H, W): y, x, size, verdict, live_probability, novelty, call."""
+        row = {"image": frame, "pixel_size_um": np.nan if pixel_size_um is None else pixel_size_um}
+        table = self.pyfunc.predict(pd.DataFrame([row])).drop(columns="image_id")
+        return table if "novelty" in table else table.assign(novelty=np.nan)
+
+    def check(self, frame: np.ndarray, pixel_size_um: float | None) -> None:
+        """Raises RefusedFrame if the contract does not allow the frame; nothing is computed."""
+        Scorer(self.contract, None, None).check(frame, pixel_size_um)
+
+
+def load(uri: str, allow_synthetic: bool = False) -> Model:
+    """The model behind a URI: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/..., or a folder.
+
+    Registered models are looked for where MLFLOW_TRACKING_URI says, else in the repository's own store. Raises
+    ModelError, also for a model trained on synthetic images unless that is allowed.
+    """
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    if not os.environ.get("MLFLOW_TRACKING_URI") and (MLRUNS / "mlflow.db").exists():
+        mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda *shown, **more: None  # MLflow turns filters of its own on
+            loaded = mlflow.pyfunc.load_model(uri)
+        version = registered(mlflow.MlflowClient(), uri) if uri.startswith("models:/") else None
+    except (MlflowException, OSError) as error:
+        raise ModelError(f"{uri} cannot be loaded: {str(error).splitlines()[0]}. {_known(uri)}") from None
+    contract = _contract(uri, loaded)
+    if contract["synthetic"] and not allow_synthetic:
+        raise ModelError(
+            f"{uri} was trained on SYNTHETIC images: its calls on real cells mean nothing. Train it on images of your "
+            "own (README: your own images), or give --allow-synthetic to try the machinery"
+        )
+    return Model(loaded, contract, facts(uri, loaded, contract, version))
+
+
+def facts(uri: str, loaded: "mlflow.pyfunc.PyFuncModel", contract: dict, version: "ModelVersion | None") -> dict:
+    """What results carry of the model they came from; None where it is not known.
+
+    digest: of the whole package (weights, filter, contract, code), so of all that results depend on.
+    """
+    tags = version.tags if version else {}
+    names = ("partition", "synthetic", "arch", "scheme", "source", "pixel_size_um")
+    return {name: contract.get(name) for name in names} | {
+        "uri": uri,
+        "name": version.name if version else None,
+        "version": str(version.version) if version else None,
+        "alias": uri.partition("@")[2] or None,
+        "digest": (loaded.metadata.metadata or {}).get("digest") or contract["digest"],
+        "network_digest": contract["digest"],
+        "balanced_accuracy": number(tags.get("balanced_accuracy")),
+        "novelty": "novelty" in contract,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _contract(uri: str, loaded: "mlflow.pyfunc.PyFuncModel") -> dict:
+    try:
+        return loaded.unwrap_python_model().scorer.contract
+    except (MlflowException, AttributeError):
+        raise ModelError(f"{uri} is not a model that `unstained` registered: it carries no contract") from None
+
+
+def _known(uri: str) -> str:
+    """What the registry holds, in words."""
+    if not uri.startswith("models:/"):
+        return "Give models:/NAME@champion, or the folder of a saved model"
+    try:
+        names = sorted(found.name for found in mlflow.MlflowClient().search_registered_models())
+    except MlflowException:
+        names = []
+    held = f"{mlflow.get_tracking_uri()} holds {', '.join(names) or 'no registered model'}"
+    return f"{held}. Set MLFLOW_TRACKING_URI if the model is registered elsewhere"

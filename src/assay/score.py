@@ -1,0 +1,229 @@
+"""`unstained score`: from bright-field images and a registered model to tables, overlay pictures and the report.
+
+Every image is checked against the model's contract before the first is scored. The windows of an image are written to
+OUT/parts as soon as they are scored, under a key of model, pixels and pixel size, so that an interrupted or repeated
+run computes nothing twice; the tables are then made from the parts, and so are the same however often it stopped.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ..common.scoring.imaging import scaling_range, to_uint8
+from ..common.scoring.novelty import frame_flags
+from ..common.scoring.scorer import RefusedFrame
+from ..common.sources.field import Refused
+from ..common.sources.folder import Layout
+from ..common.sources.intake import pixel_digest, summary
+from . import images, overlay
+from .images import Image
+from .model import Model, load
+from .report import report
+
+FACTS = ["experiment", "well", "position", "time", "day", "compound", "concentration", "control"]
+COUNTS = ["windows", "cells", "empty", "unusable", "live", "dead", "abstain", "unlike"]
+COLUMNS = ["image_id", "file", *FACTS, "pixel_size_um", "status", "reason", *COUNTS, "live_patch_fraction"]
+PATCHES = ["image_id", "y", "x", "size", "verdict", "live_probability", "novelty", "call"]
+
+
+class ScoreError(ValueError):
+    """Nothing can be scored as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are read and drawn: pixel size (um) where neither manifest nor file says, and overlays or not."""
+
+    layout: Layout
+    manifest: Path | None = None
+    pixel_size_um: float | None = None
+    overlays: bool = True
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An image that was read once: why it is refused, or what is known of its counts and the key of its part."""
+
+    image: Image
+    reason: str = ""
+    pixel_size_um: float | None = None
+    bits: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    key: str = ""
+
+
+def score(inputs: Sequence[Path], uri: str, out: Path, options: Options, allow_synthetic: bool = False) -> pd.DataFrame:
+    """Scores images into the folder OUT and returns the table of images (see docs/assay.md).
+
+    Raises ValueError for what the user can mend: the model, the manifest, a folder OUT of another model, or no image
+    that the contract allows. A refused image is a row with its reason and stops none of the others.
+    """
+    model = load(uri, allow_synthetic)
+    found, notes = images.find(inputs, options.layout, options.manifest)
+    _refuse_inside(inputs, out)
+    _claim(out, model)
+    if not model.facts["novelty"]:
+        notes.append("this model was packaged before novelty was: images unlike its training data are NOT flagged")
+    for note in notes:
+        print(f"score: {note}")
+    checked = check(found, model, options.pixel_size_um)
+    if all(one.reason for one in checked):
+        write(out, "images", table([(one, None) for one in checked], model.contract))
+        raise ScoreError(f"every image is refused:\n{_reasons(checked)}\nsee {out / 'images.csv'}")
+    parts = [(one, None if one.reason else part(one, model, out, options.overlays)) for one in _progress(checked)]
+    result = table(parts, model.contract)
+    write(out, "patches", pd.concat([p.assign(image_id=c.image.image_id) for c, p in parts if p is not None])[PATCHES])
+    write(out, "images", result)
+    place_overlays(out, checked, options.overlays)
+    report(out)
+    return result
+
+
+def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> list[Checked]:
+    """Reads every image once and holds it against the contract, before any is scored; same pixels count once."""
+    first: dict[str, str] = {}
+    checked = []
+    for image in tqdm(found, desc="check", unit="image"):
+        try:
+            pixels, size = image.pixels()
+            size = size or pixel_size_um
+            model.check(pixels, size)
+            digest = pixel_digest(pixels)
+            if digest in first:
+                raise Refused("same pixels", f"as image {first[digest]}: the list is wrong about one of them")
+        except (Refused, RefusedFrame) as error:
+            kind = "" if isinstance(error, Refused) else "contract: "
+            checked.append(Checked(image, f"{kind}{images.in_options(str(error))}"))
+            continue
+        first[digest] = image.image_id
+        low, high = scaling_range(pixels, **model.contract["scaling"])
+        key = hashlib.sha256(f"{model.facts['digest']} {digest} {size}".encode()).hexdigest()[:32]
+        checked.append(Checked(image, "", size, 8 * pixels.dtype.itemsize, low, high, key))
+    return checked
+
+
+def part(one: Checked, model: Model, out: Path, overlays: bool) -> pd.DataFrame:
+    """The windows of an image: from its part if there is one, else scored; draws the overlay if that lacks."""
+    path, picture = (out / "parts" / f"{one.key}{suffix}" for suffix in (".parquet", ".jpg"))
+    if path.exists() and (picture.exists() or not overlays):
+        return pd.read_parquet(path)
+    pixels, _ = one.image.pixels()
+    if path.exists():
+        windows = pd.read_parquet(path)
+    else:
+        windows = model.predict(pixels, one.pixel_size_um)[PATCHES[1:]]
+        _whole(path, windows.to_parquet)
+    if overlays:
+        reasons = frame_flags(model.contract, one.bits, one.low, one.high, _novelty(windows))
+        frame8 = to_uint8(pixels, one.low, one.high)
+        drawn = overlay.draw(frame8, windows, model.contract["operating"], one.pixel_size_um, reasons)
+        _whole(picture, lambda temporary: temporary.write_bytes(drawn))
+    return windows
+
+
+def table(parts: Sequence[tuple[Checked, pd.DataFrame | None]], contract: dict) -> pd.DataFrame:
+    """The table of images, from each image and its windows (None for a refused one)."""
+    rows = []
+    for one, windows in parts:
+        image = one.image
+        row = {"image_id": image.image_id, "file": image.name, **{name: getattr(image, name) for name in FACTS}}
+        row |= {"pixel_size_um": one.pixel_size_um or image.pixel_size_um, "status": "refused", "reason": one.reason}
+        if windows is not None:
+            reasons = frame_flags(contract, one.bits, one.low, one.high, _novelty(windows))
+            row |= {"status": "flagged" if reasons else "scored", "reason": "; ".join(reasons)} | counts(windows)
+            if "novelty" not in contract:
+                row["unlike"] = None  # not known, which is not none
+        rows.append(row)
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    found[COUNTS] = found[COUNTS].astype("Int64")
+    numbers = ["time", "day", "concentration", "pixel_size_um", "live_patch_fraction"]
+    found[numbers] = found[numbers].astype("float64")
+    return found
+
+
+def counts(windows: pd.DataFrame) -> dict[str, int | float]:
+    """How many windows of an image were seen as what, and live / (live + dead), NaN where nothing is called."""
+    found = {"windows": len(windows)}
+    found |= {name: int((windows["verdict"] == name).sum()) for name in ("cells", "empty", "unusable")}
+    found |= {name: int((windows["call"] == name).sum()) for name in ("live", "dead", "abstain")}
+    called = found["live"] + found["dead"]
+    fraction = round(found["live"] / called, 6) if called else np.nan
+    return found | {"unlike": int((windows["novelty"] > 1).sum()), "live_patch_fraction": fraction}
+
+
+def write(out: Path, name: str, found: pd.DataFrame) -> None:
+    """Writes a table as OUT/NAME.parquet and .csv, whole or not at all."""
+    found = found.reset_index(drop=True)
+    _whole(out / f"{name}.parquet", found.to_parquet)
+    _whole(out / f"{name}.csv", lambda path: found.to_csv(path, index=False))
+
+
+def place_overlays(out: Path, checked: Sequence[Checked], wanted: bool) -> None:
+    """Names the parts' pictures by image: OUT/overlays/IMAGE_ID.jpg, of these images only."""
+    shutil.rmtree(out / "overlays", ignore_errors=True)
+    if not wanted:
+        return
+    (out / "overlays").mkdir()
+    for one in checked:
+        if one.key:
+            target = out / "overlays" / f"{one.image.image_id}.jpg"
+            try:
+                target.hardlink_to(out / "parts" / f"{one.key}.jpg")
+            except OSError:  # a file system without hard links
+                shutil.copyfile(out / "parts" / f"{one.key}.jpg", target)
+
+
+def _novelty(windows: pd.DataFrame) -> np.ndarray:
+    """Novelty (n,) of the windows with cells; empty for a model without."""
+    return windows["novelty"].dropna().to_numpy()
+
+
+def _progress(checked: Sequence[Checked]) -> tqdm:
+    return tqdm(checked, desc="score", unit="image")
+
+
+def _reasons(checked: Sequence[Checked]) -> str:
+    return summary({"reason": one.reason, "file": one.image.name} for one in checked if one.reason)
+
+
+def _refuse_inside(inputs: Sequence[Path], out: Path) -> None:
+    """The output may not lie among the images, which it would add to, nor replace their manifest."""
+    for path in inputs:
+        root = Path(path).resolve()
+        if root.is_dir() and (root == out.resolve() or root in out.resolve().parents):
+            raise ScoreError(f"--out {out} lies in the folder of images {path}: name a folder outside it")
+
+
+def _claim(out: Path, model: Model) -> None:
+    """Takes OUT for this model: writes model.json, unless it is there. Raises ScoreError if OUT is another's."""
+    path = out / "model.json"
+    facts = model.facts
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before.get("digest") != facts["digest"]:
+            raise ScoreError(
+                f"{out} holds scores of another model ({before.get('uri')}, version {before.get('version')}, digest "
+                f"{str(before.get('digest'))[:12]}), and this is version {facts['version']}, digest "
+                f"{facts['digest'][:12]}: give another --out, or remove that folder first"
+            )
+        facts = facts | {"created": before.get("created")}
+    elif out.exists() and any(out.iterdir()):
+        raise ScoreError(f"{out} is not empty and holds no earlier scores: give a new folder as --out")
+    (out / "parts").mkdir(parents=True, exist_ok=True)
+    text = json.dumps(facts, indent=2) + "\n"
+    _whole(path, lambda temporary: temporary.write_text(text))
+
+
+def _whole(path: Path, put) -> None:
+    """Writes a file by `put(path)` under another name first, so that a killed run leaves no half of it."""
+    temporary = path.with_name(f".{path.name}.part")
+    put(temporary)
+    temporary.replace(path)
