@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ from mlflow.exceptions import MlflowException
 
 from ..common.paths import MLRUNS
 from ..common.scoring.scorer import Scorer
-from .validate import number, registered
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -86,6 +86,24 @@ def facts(uri: str, loaded: "mlflow.pyfunc.PyFuncModel", contract: dict, version
         "novelty": "novelty" in contract,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def registered(client: mlflow.MlflowClient, uri: str) -> "ModelVersion | None":
+    """The registry's version that a URI names (models:/NAME@ALIAS or models:/NAME/VERSION), or None for other URIs."""
+    match = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)
+    if not match:
+        return None
+    name, alias, version = match.groups()
+    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+
+
+def number(text: str | None) -> float | None:
+    """A number from a tag; None where there is none."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if np.isfinite(value) else None
 
 
 def _contract(uri: str, loaded: "mlflow.pyfunc.PyFuncModel") -> dict:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from . import dose, figures, page, plate
-from .wells import COUNTS, Dispersion, prepare, well_table
+from .wells import WINDOWS, Dispersion, prepare, well_table
 
-WINDOWS = ["windows", "cells", "empty", "unusable", *COUNTS]
 STATUS = ("scored", "flagged", "refused")
 
 

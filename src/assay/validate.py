@@ -1,8 +1,6 @@
 """`unstained validate`: does a registered model agree with the stain on this microscope?"""
 
 import json
-import re
-import warnings
 from pathlib import Path
 
 import matplotlib
@@ -11,18 +9,15 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from ..common import tracking
 from ..common.evaluation import plots
 from ..common.mixture import LABELS
 from ..common.sources.folder import Layout
 from . import agreement, page, stained
+from . import model as models
 from .report import clean
 
 WELL, FIELD = ["experiment", "well", "time"], ["experiment", "well", "position", "time", "image_id"]
-FACTS = ("synthetic", "arch", "partition", "scheme", "digest", "pixel_size_um")
 DPI = 120
 
 
@@ -68,42 +63,12 @@ def validate(images: Path, uri: str, out: Path, layout: Layout, own: bool = Fals
 def load(uri: str) -> tuple:
     """The loaded model, its contract, its facts for people, and the AUC of its own test (None if not known).
 
-    Raises ValidationError if there is no such model.
+    Raises ModelError if there is no such model. A synthetic one is taken: it can be validated, which the page says.
     """
-    client = tracking.connect()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about type hints of predict
-            model = mlflow.pyfunc.load_model(uri)
-        version = registered(client, uri)
-    except (MlflowException, OSError) as error:
-        known = ", ".join(sorted(found.name for found in client.search_registered_models())) or "no model"
-        text = str(error).splitlines()[0]
-        raise stained.ValidationError(f"{uri} cannot be loaded: {text}. The registry holds {known}") from None
-    contract = model.unwrap_python_model().scorer.contract
-    tags = version.tags if version else {}
-    facts = {name: contract.get(name) for name in FACTS}
-    facts |= {"uri": uri, "alias": uri.partition("@")[2], "balanced_accuracy": number(tags.get("balanced_accuracy"))}
-    facts |= {"name": version.name if version else None, "version": version.version if version else None}
-    return model, contract, facts, number(tags.get("auc"))
-
-
-def registered(client: mlflow.MlflowClient, uri: str) -> ModelVersion | None:
-    """The registry's version that a URI names (models:/NAME@ALIAS or models:/NAME/VERSION), or None for other URIs."""
-    match = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)
-    if not match:
-        return None
-    name, alias, version = match.groups()
-    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
-
-
-def number(text: str | None) -> float | None:
-    """A number from a tag; None where there is none."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if np.isfinite(value) else None
+    model = models.load(uri, allow_synthetic=True)
+    version = models.registered(mlflow.MlflowClient(), uri) if model.facts["name"] else None
+    reference = models.number(version.tags.get("auc")) if version else None
+    return model.pyfunc, model.contract, model.facts, reference
 
 
 def draw(out: Path, test: pd.DataFrame, record: dict, tables: dict[str, pd.DataFrame]) -> dict[str, str]:

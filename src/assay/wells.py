@@ -18,6 +18,7 @@ from .layout import canonical, order
 KEYS = ["experiment", "well", "time"]  # an experiment is a plate: two plates may both have a well A1
 FACTS = ["compound", "concentration", "control"]
 COUNTS = ["live", "dead", "abstain"]
+WINDOWS = ["windows", "cells", "empty", "unusable", *COUNTS]
 COLUMNS = [*KEYS, *FACTS, "fields", "left_out", *COUNTS, "live_patch_fraction", "low", "high", "normalised"]
 
 
@@ -35,8 +36,9 @@ def prepare(images: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     source = next((name for name in ("time", "day") if images[name].notna().any()), "")
     text = {name: images[name].fillna("").astype(str) for name in ("experiment", "well", "compound", "control")}
     text["well"] = text["well"].map(canonical)
+    whole = {name: images[name].fillna(0).astype("int64") for name in WINDOWS}  # a refused image has none
     time = images[source].astype(float) if source else np.nan
-    return images.assign(**text, time=time, concentration=images["concentration"].astype(float)), source
+    return images.assign(**text, **whole, time=time, concentration=images["concentration"].astype(float)), source
 
 
 def well_table(images: pd.DataFrame, confidence: float = 0.95) -> tuple[pd.DataFrame, Dispersion, list[str]]:

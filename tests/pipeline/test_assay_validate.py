@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from mlflow.exceptions import MlflowException
 
-from src.assay import agreement, stained, validate
+from src.assay import agreement, model, stained, validate
 from src.common.mixture import MixtureError
 from src.common.sources.folder import Layout
 from src.common.sources.intake import pixel_digest
 
 SIZE, SIDE = 64, 5  # px of a window, windows along a field's side
 RULE = {"intensity": "counts", "log": False, "live_below": 260.0, "dead_above": 400.0}
-FACTS = {"uri": "models:/unstained-p@champion", "name": "unstained-p", "version": "1", "alias": "champion"}
+URI = {"uri": "models:/unstained-p@champion", "name": "unstained-p", "version": "1", "alias": "champion"}
+FACTS = ("synthetic", "arch", "partition", "scheme", "digest", "pixel_size_um")
 CONTRACT = {
     "partition": "p", "synthetic": False, "arch": "resnet18", "scheme": "holdout", "digest": "0", "pixel_size_um": 0.5,
     "tile": {"window": SIZE, "stride": SIZE, "unit": "px", "edge": "anchor"}, "label": RULE, "training_images": [],
@@ -62,9 +62,9 @@ def run(tmp_path, monkeypatch):
 
     def go(images, reference: float | None = 0.9, own: bool = False, **contract):
         known = {name: value for name, value in (CONTRACT | contract).items() if value is not None}
-        facts = {name: known[name] for name in validate.FACTS} | FACTS | {"balanced_accuracy": 0.9}
+        facts = {name: known[name] for name in FACTS} | URI | {"balanced_accuracy": 0.9}
         monkeypatch.setattr(validate, "load", lambda uri: (Brightness(), known, facts, reference))
-        return validate.validate(images, FACTS["uri"], tmp_path / "out", Layout(["v"]), own)
+        return validate.validate(images, URI["uri"], tmp_path / "out", Layout(["v"]), own)
 
     return go
 
@@ -152,17 +152,6 @@ def test_a_folder_without_manifest_is_refused_with_what_to_do(run, tmp_path):
         run(tmp_path / "nowhere")
 
 
-def test_a_model_that_is_not_there_is_named_with_those_that_are(monkeypatch):
-    def missing(uri):
-        raise MlflowException("Registered model alias champion not found.")
-
-    client = SimpleNamespace(search_registered_models=lambda: [SimpleNamespace(name="unstained-p")])
-    monkeypatch.setattr(validate.tracking, "connect", lambda: client)
-    monkeypatch.setattr(validate.mlflow.pyfunc, "load_model", missing)
-    with pytest.raises(stained.ValidationError, match=r"none@champion cannot be loaded: .* holds unstained-p"):
-        validate.load("models:/unstained-none@champion")
-
-
 def test_agreement_of_known_fractions():
     table = pd.DataFrame({"model": [0.1, 0.3, 0.5, 0.7, 0.9], "stain": [0.0, 0.2, 0.4, 0.6, 0.8]})
     found = agreement.bland_altman(table)
@@ -185,6 +174,6 @@ def test_a_version_is_found_by_alias_or_number_and_other_uris_have_none():
     client = SimpleNamespace(
         get_model_version_by_alias=lambda name, alias: (name, alias), get_model_version=lambda name, v: (name, v)
     )
-    assert validate.registered(client, "models:/unstained-p@champion") == ("unstained-p", "champion")
-    assert validate.registered(client, "models:/unstained-p/3") == ("unstained-p", "3")
-    assert validate.registered(client, "runs:/abc/model") is None
+    assert model.registered(client, "models:/unstained-p@champion") == ("unstained-p", "champion")
+    assert model.registered(client, "models:/unstained-p/3") == ("unstained-p", "3")
+    assert model.registered(client, "runs:/abc/model") is None
