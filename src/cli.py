@@ -73,7 +73,8 @@ def history(
     from .common.aliases import history as moves
 
     console = Console()
-    console.print(moves(model), width=None if console.is_terminal else 140)
+    console.width = console.width if console.is_terminal else 140
+    console.print(moves(model))
 
 
 @app.command()

@@ -95,17 +95,17 @@ def version_tags(digest: str, model: dict, record: dict) -> dict[str, str]:
     """What the rule and a reader need to know of a version later, as tags."""
     found = record["overall"]
     return {
-        "package_digest": digest,
-        tracking.DIGEST: model["digest"],
+        "synthetic": str(model["synthetic"]).lower(),
         "arch": model["arch"],
         "weights": model["weights"]["weights"],
-        "synthetic": str(model["synthetic"]).lower(),
-        "gates": gates(),
-        "scheme": record["data"]["scheme"],
-        "test_digest": record["data"]["digest"],
         "balanced_accuracy": str(found["balanced_accuracy"]["value"]),
         "auc": str(found["auc"]["value"]),
         "brier": str(record["calibration"]["brier"]["after"]),
+        "scheme": record["data"]["scheme"],
+        "gates": gates(),
+        "test_digest": record["data"]["digest"],
+        tracking.DIGEST: model["digest"],
+        "package_digest": digest,
     }
 
 

@@ -45,7 +45,7 @@ def evaluation(record: dict) -> dict[str, float]:
     found["test/auc_within_experiments"] = within.get("value")
     found["test/brier"] = record["calibration"]["brier"]["after"]
     found["test/ece"] = record["calibration"]["ece"]["after"]
-    found["test/abstention"] = record["conformal"]["abstention"]
+    found["test/share_abstained"] = record["conformal"]["abstention"]
     found["test/groups"] = record["data"]["n_groups"]
     return {key: float(value) for key, value in found.items() if value is not None}
 

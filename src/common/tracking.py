@@ -23,6 +23,11 @@ from .paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS, WORKSPACE
 
 EXPERIMENT = "unstained"
 NOTE = "mlflow.note.content"
+KIND = "mlflow.experimentKind"  # the pages for trained models, not those for language models
+ABOUT = """One run trains one partition's model; `test/` metrics are of the test split, with intervals over groups
+(`_low`, `_high`); parameters are named as `dvc exp run -S` takes them. Group by the tag `dvc_exp` to see a DVC
+experiment's runs together; search `tags.dvc_exps LIKE '%NAME%'` finds also models that NAME took from the cache. Runs
+tagged `synthetic: true` are of simulated plates. A failed run says why in the tag `failure`."""
 DIGEST = "model_digest"  # the tag by which a run and a model version are found again
 
 
@@ -35,7 +40,10 @@ def connect() -> MlflowClient:
     client = MlflowClient()
     if client.get_experiment_by_name(EXPERIMENT) is None:
         local = mlflow.get_tracking_uri().startswith("sqlite:")
-        client.create_experiment(EXPERIMENT, artifact_location=(MLRUNS / "artifacts").as_uri() if local else None)
+        place = (MLRUNS / "artifacts").as_uri() if local else None
+        client.create_experiment(
+            EXPERIMENT, artifact_location=place, tags={NOTE: ABOUT, KIND: "custom_model_development"}
+        )
     mlflow.set_experiment(EXPERIMENT)
     return client
 
@@ -48,7 +56,7 @@ def run(stage: str, name: str, tags: dict[str, str] | None = None, run_id: str |
     """
     connect()
     experiment = os.environ.get("DVC_EXP_NAME")
-    title = f"{name} ({experiment})" if experiment else name
+    title = f"{experiment}: {name}" if experiment else name
     with mlflow.start_run(run_id=run_id, run_name=None if run_id else title) as active:
         mlflow.set_tags(origin(stage) | (tags or {}))
         try:

@@ -28,7 +28,7 @@ SECTIONS = {
 def test_test_metrics_are_few_and_carry_their_intervals():
     found = run_content.evaluation(RECORD)
     assert found["test/auc"] == 0.9 and (found["test/auc_low"], found["test/auc_high"]) == (0.8, 0.95)
-    assert found["test/brier"] == 0.1 and found["test/abstention"] == 0.25
+    assert found["test/brier"] == 0.1 and found["test/share_abstained"] == 0.25
     assert "test/auc_within_experiments" not in found  # not known here
     assert len(found) < 15
 
@@ -81,7 +81,7 @@ def test_a_stage_that_fails_leaves_a_failed_run_with_the_reason(client, monkeypa
         raise error
     found = client.get_run(run_id)
     assert found.info.status == "FAILED" and "no live patches" in found.data.tags["failure"]
-    assert found.info.run_name == "p resnet18 (idea)" and found.data.tags["dvc_exps"] == "idea"
+    assert found.info.run_name == "idea: p resnet18" and found.data.tags["dvc_exps"] == "idea"
     assert mlflow.active_run() is None
 
 
