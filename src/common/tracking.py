@@ -116,11 +116,19 @@ def training_run(partition: str, models: Path = MODELS) -> str:
 
 
 def add_experiment(run_id: str, experiment: str) -> None:
-    """Adds a DVC experiment to the tag `dvc_exps` of a run, once: all experiments that this model is part of."""
-    known = MlflowClient().get_run(run_id).data.tags.get("dvc_exps", "")
-    names = [name for name in known.split(", ") if name]
-    if experiment not in names:
-        MlflowClient().set_tag(run_id, "dvc_exps", ", ".join([*names, experiment])[:5000])
+    """Adds a DVC experiment to the tag `dvc_exps` of a run, once: all experiments that this model is part of.
+
+    A run rebuilt from outputs gets the first one's name, as it had where it was trained.
+    """
+    client = MlflowClient()
+    found = client.get_run(run_id)
+    names = [name for name in found.data.tags.get("dvc_exps", "").split(", ") if name]
+    if experiment in names:
+        return
+    client.set_tag(run_id, "dvc_exps", ", ".join([*names, experiment])[:5000])
+    if "restored" in found.data.tags and not names:
+        client.set_tag(run_id, "dvc_exp", experiment)
+        client.update_run(run_id, name=f"{experiment}: {found.info.run_name}")
 
 
 def run_name(model: dict) -> str:
@@ -164,11 +172,10 @@ def log_data(partition: str) -> None:
         return
     splits = pd.read_parquet(SPLITS / "splits.parquet").query("partition == @partition")
     digest = data_digests().get("splits")
-    source = str((SPLITS / "splits.parquet").relative_to(WORKSPACE))
     for part, rows in splits.groupby(splits["split"].replace("", "kfold"), sort=False):
         table = rows[["patch_id", "group", "label"]].reset_index(drop=True)
         name = f"{partition} {part}"
-        dataset = mlflow.data.from_pandas(table, source=source, name=name, targets="label", digest=digest)
+        dataset = mlflow.data.from_pandas(table, name=name, targets="label", digest=digest)
         mlflow.log_input(dataset, context=str(part))
 
 

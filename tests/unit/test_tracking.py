@@ -96,6 +96,17 @@ def test_a_model_of_several_experiments_is_found_under_each(client, monkeypatch)
     assert tracking.find_run("abc") == run_id
 
 
+def test_a_rebuilt_run_is_named_after_its_experiment(client, monkeypatch):
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    with tracking.run("train", "p resnet18", {tracking.DIGEST: "def", "restored": "true"}) as run_id:
+        pass
+    for name in ("one", "two"):
+        tracking.add_experiment(run_id, name)
+    found = client.get_run(run_id)
+    assert found.info.run_name == "one: p resnet18" and found.data.tags["dvc_exp"] == "one"
+    assert found.data.tags["dvc_exps"] == "one, two"
+
+
 def test_adding_to_a_failed_run_leaves_it_failed(client):
     with pytest.raises(ValueError), tracking.run("train", "p") as run_id:
         raise ValueError("x")
