@@ -15,7 +15,8 @@ RECORD = {
     "data": {"n_patches": 65, "n_groups": 6},
 }
 MODEL = {
-    "partition": "p", "arch": "resnet18", "pooling": "last", "synthetic": True, "source": "synthetic", "scheme": "holdout", "groups": 30,
+    "partition": "p", "arch": "resnet18", "pooling": "last", "synthetic": True,
+    "source": "synthetic", "scheme": "holdout", "groups": 30,
     "weights": {"weights": "random", "origin": "seed 0"}, "patches": {"live": 10, "dead": 20},
     "params": {"lr": 0.001, "epochs": 3, "devices": 1, "precision": "auto"},
 }  # fmt: skip
