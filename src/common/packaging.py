@@ -108,15 +108,21 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     shutil.copy(MODELS / partition / "model.safetensors", scorer / "net")
     shutil.copy(MODELS / partition / FILE, scorer)
     (scorer / "contract.json").write_text(json.dumps(contract(partition, tile), indent=2) + "\n")
-    sources = {path.name: path.read_text() for path in sorted(CODE.glob("*.py"))}
-    package = f"unstained_{_digest(json.dumps(sources).encode())[:12]}"
-    (directory / package).mkdir()
-    for name, text in sources.items():
-        (directory / package / name).write_text(text)
-    entry = ["from mlflow.models import set_model", f"from {package}.pyfunc import LiveDeadModel"]
-    (directory / "model.py").write_text("\n\n".join([*entry, "set_model(LiveDeadModel())\n"]))
+    add_code(directory)
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return _digest(b"".join(_digest(p.read_bytes()).encode() + p.name.encode() for p in files))
+
+
+def add_code(directory: Path) -> Path:
+    """Writes the package of code that scores, and model.py beside it, which loads it; returns the package's folder."""
+    sources = {path.name: path.read_text() for path in sorted(CODE.glob("*.py"))}
+    package = directory / f"unstained_{_digest(json.dumps(sources).encode())[:12]}"
+    package.mkdir()
+    for name, text in sources.items():
+        (package / name).write_text(text)
+    entry = ["from mlflow.models import set_model", f"from {package.name}.pyfunc import LiveDeadModel"]
+    (directory / "model.py").write_text("\n\n".join([*entry, "set_model(LiveDeadModel())\n"]))
+    return package
 
 
 def log_model(directory: Path, arch: str, metadata: dict) -> str:

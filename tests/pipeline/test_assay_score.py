@@ -1,0 +1,261 @@
+"""`unstained score` with a small real package: refusals, flags, counts that add up, resume, what the user is told."""
+
+import json
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from safetensors.torch import save_file
+
+from src.assay import overlay, score
+from src.assay.model import Model, ModelError, load
+from src.common import packaging
+from src.common.scoring.backbones import build, facts, library_model
+from src.common.scoring.emptiness import EmptyFilter
+from src.common.scoring.novelty import Novelty
+from src.common.sources.folder import Layout
+from tests.conftest import ARCH
+
+CONTRACT = {
+    "partition": "p", "arch": ARCH, "synthetic": False, "source": "folder", "scheme": "holdout", "pixel_size_um": 0.5,
+    "bits": [16], "tile": {"window": 64, "stride": 32, "unit": "px", "edge": "anchor"},
+    "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "least_focus": 0.0, "unlike_share": 0.25,
+    "intensity": {"low": [900.0, 1100.0], "high": [3800.0, 4100.0], "tolerance": 0.5}, "novelty": {"neighbour": 1},
+    "operating": {"temperature": 0.05, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.49}, "digest": "d" * 64,
+}  # fmt: skip
+RULES = {"method": "rules", "arch": ARCH, "limits": {"detail": 12.0, "sharpness": 0.01, "border": 0.01}}
+
+
+def save_model(folder: Path, digest: str, limit: float = 2.0, **changes) -> str:
+    """A package as `register` makes it, with random weights, as a folder MLflow loads; `limit` of its novelty."""
+    scorer = folder / "files" / "scorer"
+    for name in ("net", "filter"):
+        (scorer / name).mkdir(parents=True)
+    torch.manual_seed(0)
+    state = {name: value.contiguous() for name, value in build(ARCH).state_dict().items()}
+    save_file(state, scorer / "net" / "model.safetensors")
+    save_file(library_model(facts(ARCH)).state_dict(), scorer / "filter" / "model.safetensors")
+    EmptyFilter(RULES).save(scorer / "filter")
+    if limit:
+        Novelty(np.eye(4, facts(ARCH).feature_dim, dtype=np.float32), limit, 1).save(scorer)
+    contract = {key: value for key, value in (CONTRACT | changes).items() if value is not None}
+    (scorer / "contract.json").write_text(json.dumps(contract))
+    code = packaging.add_code(folder / "files")
+    sys.path.insert(0, str(folder / "files"))
+    try:
+        mlflow.pyfunc.save_model(
+            str(folder / "model"), python_model=str(folder / "files" / "model.py"), code_paths=[str(code)],
+            artifacts={"scorer": str(scorer)}, signature=packaging.SIGNATURE, metadata={"digest": digest},
+            pip_requirements=["numpy"],
+        )  # fmt: skip
+    finally:
+        sys.path.remove(str(folder / "files"))
+    return str(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return save_model(tmp_path_factory.mktemp("package"), "a" * 64)
+
+
+def frame(seed: int, low: int = 1000, high: int = 4000) -> np.ndarray:
+    """Grain on the left, faint noise on the right: cells and nothing, to the rules."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(low, high, (120, 160))
+    counts[:, 90:] = (low + high) // 2 + rng.integers(0, max(2, (high - low) // 60), (120, 70))
+    return counts.astype(np.uint16)
+
+
+def write_plate(root: Path) -> Path:
+    """Four good images in two wells, and one each that is dark, 8-bit, of another pixel size, a copy, or missing."""
+    root.mkdir()
+    pixels = {f"good{n}": frame(n) for n in range(4)}
+    pixels |= {"dark": frame(5, 100, 400), "wide": frame(6), "copy": pixels["good0"]}
+    pixels["eight"] = (frame(7) // 16).astype(np.uint8)
+    for name, image in pixels.items():
+        tifffile.imwrite(root / f"{name}.tif", image)
+    rows = [
+        {"image_id": name, "brightfield": f"{name}.tif", "well": "B02" if name < "good2" else "b3", "control": "",
+         "pixel_size_um": 0.8 if name == "wide" else 0.5}
+        for name in [*pixels, "missing"]
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(root / "images.csv", index=False)
+    return root
+
+
+@pytest.fixture
+def plate(tmp_path) -> Path:
+    return write_plate(tmp_path / "plate")
+
+
+def run(inputs: Path, model: str, out: Path, **options) -> pd.DataFrame:
+    return score.score([inputs], model, out, score.Options(Layout(()), **options))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file that a user reads, but for the time of the run."""
+    names = [p for p in out.rglob("*") if p.is_file() and p.name not in ("model.json", "plate.json", "summary.html")]
+    return {str(path.relative_to(out)): path.read_bytes() for path in names}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, model) -> dict:
+    """One plate scored without interruption: its folder, what came out, and the table of images by id."""
+    root = tmp_path_factory.mktemp("scored")
+    folder = write_plate(root / "plate")
+    return {"folder": folder, "out": root / "out", "table": run(folder, model, root / "out").set_index("image_id")}
+
+
+def test_every_image_is_a_row_with_its_status_and_reason(scored):
+    table = scored["table"]
+    assert table["status"].to_dict() == {
+        "good0": "scored", "good1": "scored", "good2": "scored", "good3": "scored", "dark": "flagged",
+        "wide": "refused", "copy": "refused", "eight": "flagged", "missing": "refused",
+    }  # fmt: skip
+    said = {
+        "dark": "intensity: darkest counts", "eight": "bit depth: 8-bit counts, trained on 16 bit",
+        "wide": "contract: the frame has 0.8 um per pixel", "copy": "same pixels: as image good0",
+        "missing": "missing file",
+    }  # fmt: skip
+    for name, words in said.items():
+        assert table.loc[name, "reason"].startswith(words), table.loc[name, "reason"]
+    assert (table.loc[["good0", "good1"], "reason"] == "").all()
+    assert table["well"].to_dict()["good0"] == "B2"
+
+
+def test_counts_add_up_and_agree_with_the_patches(scored):
+    table = scored["table"].query("status != 'refused'")
+    assert list(table.reset_index().columns) == score.COLUMNS
+    assert (table["windows"] == table["cells"] + table["empty"] + table["unusable"]).all()
+    assert (table["cells"] == table["live"] + table["dead"] + table["abstain"]).all()
+    assert (table["cells"] > 0).all() and (table["empty"] > 0).all()
+    patches = pd.read_parquet(scored["out"] / "patches.parquet")
+    assert list(patches) == score.PATCHES
+    assert patches.groupby("image_id").size().to_dict() == table["windows"].to_dict()
+    cells = patches["verdict"] == "cells"
+    assert patches.loc[cells, ["live_probability", "novelty"]].notna().all(axis=None)
+    assert patches.loc[~cells, ["live_probability", "novelty"]].isna().all(axis=None)
+    live = patches.groupby("image_id")["call"].agg(lambda call: (call == "live").sum())
+    assert live.to_dict() == table["live"].to_dict()
+    fraction = table["live"] / (table["live"] + table["dead"])
+    np.testing.assert_allclose(table["live_patch_fraction"].astype(float), fraction.astype(float), atol=1e-6)
+
+
+def test_tables_are_written_twice_and_flagged_images_stay_out_of_the_wells(scored):
+    out = scored["out"]
+    for name in ("patches", "images", "wells"):
+        as_csv, as_parquet = pd.read_csv(out / f"{name}.csv"), pd.read_parquet(out / f"{name}.parquet")
+        assert list(as_csv) == list(as_parquet) and len(as_csv) == len(as_parquet)
+    assert pd.read_parquet(out / "wells.parquet")["fields"].sum() == 4
+    assert (out / "summary.html").stat().st_size > 1000
+    facts = json.loads((out / "model.json").read_text())
+    assert (facts["digest"], facts["synthetic"], facts["novelty"]) == ("a" * 64, False, True)
+    pictures = sorted(path.stem for path in (out / "overlays").iterdir())
+    assert pictures == ["dark", "eight", "good0", "good1", "good2", "good3"]
+
+
+def test_a_run_cut_off_goes_on_where_it_was_and_ends_the_same(scored, model, tmp_path, monkeypatch):
+    computed, predict = [], Model.predict
+
+    def once(self, *arguments):
+        computed.append(1)
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(Model, "predict", once)
+    with pytest.raises(KeyboardInterrupt):
+        run(scored["folder"], model, tmp_path / "out")
+    assert not (tmp_path / "out" / "images.csv").exists()
+    run(scored["folder"], model, tmp_path / "out")
+    assert len(computed) == 3 + 4  # two were done, the third was cut off, four were left with it
+    assert contents(tmp_path / "out") == contents(scored["out"])
+    run(scored["folder"], model, tmp_path / "out")
+    assert len(computed) == 7  # nothing is computed twice
+    assert contents(tmp_path / "out") == contents(scored["out"])
+
+
+def test_an_image_that_changed_is_scored_anew(plate, model, tmp_path):
+    before = run(plate, model, tmp_path / "out", overlays=False).set_index("image_id")
+    tifffile.imwrite(plate / "good1.tif", frame(1)[:, ::-1][:, :100].copy())
+    after = run(plate, model, tmp_path / "out", overlays=False).set_index("image_id")
+    assert after.loc["good1", "windows"] < before.loc["good1", "windows"]
+    pd.testing.assert_series_equal(after.loc["good2"], before.loc["good2"])
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_another_model_does_not_write_into_the_same_folder(scored, tmp_path):
+    other = save_model(tmp_path, "b" * 64)
+    with pytest.raises(score.ScoreError, match=r"scores of another model.*give another --out"):
+        run(scored["folder"], other, scored["out"])
+    assert json.loads((scored["out"] / "model.json").read_text())["digest"] == "a" * 64
+
+
+def test_a_model_of_synthetic_images_is_refused_unless_allowed(plate, tmp_path):
+    synthetic = save_model(tmp_path, "c" * 64, synthetic=True)
+    with pytest.raises(ModelError, match="SYNTHETIC images"):
+        run(plate, synthetic, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert load(synthetic, allow_synthetic=True).facts["synthetic"] is True
+
+
+def test_images_unlike_the_training_data_are_flagged(plate, tmp_path):
+    strict = save_model(tmp_path, "e" * 64, limit=1e-3)
+    table = run(plate, strict, tmp_path / "out", overlays=False).set_index("image_id")
+    good = table.loc["good0"]
+    assert (good["status"], good["unlike"]) == ("flagged", good["cells"])
+    assert good["reason"] == f"unlike the training data: {good['cells']} of {good['cells']} windows with cells"
+
+
+def test_a_package_without_novelty_says_so_and_scores(plate, tmp_path, capsys):
+    older = {name: None for name in ("novelty", "intensity", "unlike_share", "least_focus", "bits")}
+    table = run(plate, save_model(tmp_path, "f" * 64, limit=0, **older), tmp_path / "out").set_index("image_id")
+    assert "NOT flagged" in capsys.readouterr().out
+    assert table.loc["dark", "status"] == "scored"
+    assert table["unlike"].isna().all()
+
+
+def test_if_every_image_is_refused_that_is_an_error_with_the_reasons(plate, model, tmp_path):
+    with pytest.raises(score.ScoreError, match="every image is refused") as error:
+        score.score([plate / "good0.tif", plate / "gone.tif"][:1], model, tmp_path / "out", score.Options(Layout(())))
+    assert "1 x contract: pixel_size_um is not given" in str(error.value)
+    assert pd.read_csv(tmp_path / "out" / "images.csv")["status"].tolist() == ["refused"]
+    done = score.score(
+        [plate / "good0.tif"], model, tmp_path / "out", score.Options(Layout(()), pixel_size_um=0.5, overlays=False)
+    )
+    assert done["status"].tolist() == ["scored"]
+
+
+def test_the_output_never_lies_among_the_images_nor_over_other_files(plate, model, tmp_path):
+    for out in (plate, plate / "scores"):
+        with pytest.raises(score.ScoreError, match="lies in the folder of images"):
+            run(plate, model, out)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    with pytest.raises(score.ScoreError, match="is not empty"):
+        run(plate, model, tmp_path / "full")
+
+
+def test_a_model_that_is_not_there_is_said_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        with pytest.raises(ModelError, match=r"models:/unstained-x@champion cannot be loaded.*no registered model"):
+            load("models:/unstained-x@champion")
+    finally:
+        mlflow.set_tracking_uri(before)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(str(tmp_path))
+
+
+def test_a_part_of_the_overlay_is_the_mean_of_the_windows_over_it():
+    windows = pd.DataFrame({"y": [0, 0, 0], "x": [0, 2, 4], "size": 4})
+    means, rows, columns = overlay.parts(windows, (5, 9), np.array([1.0, 0.0, np.nan]))
+    assert (rows.tolist(), columns.tolist()) == ([0, 4, 5], [0, 2, 4, 6, 8, 9])
+    np.testing.assert_array_equal(means, [[1.0, 0.5, 0.0, np.nan, np.nan], [np.nan] * 5])

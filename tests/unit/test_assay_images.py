@@ -1,0 +1,160 @@
+"""What `unstained score` takes as images: folders, manifests, patterns, files; and what it says of those it cannot."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from src.assay.images import Image, find
+from src.common.sources.field import Refused, SourceError
+from src.common.sources.folder import Layout
+
+PIXELS = np.random.default_rng(0).integers(500, 4000, (70, 80)).astype(np.uint16)
+
+
+def layout(**changes) -> Layout:
+    return Layout((), **changes)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two images at the top and one of the same name below."""
+    root = tmp_path / "plate"
+    (root / "late").mkdir(parents=True)
+    for name in ("B02_p1.tif", "B03_p1.ome.tif", "late/B02_p1.tif"):
+        tifffile.imwrite(root / name, PIXELS)
+    return root
+
+
+def manifest(root: Path, *lines: str, name: str = "images.csv") -> Path:
+    (root / name).write_text("\n".join(lines) + "\n")
+    return root / name
+
+
+def ids(images: list[Image]) -> list[str]:
+    return [image.image_id for image in images]
+
+
+def test_every_image_of_a_folder_without_a_manifest_is_taken(folder):
+    images, notes = find([folder], layout())
+    assert sorted(ids(images)) == ["B02_p1", "B03_p1", "late_B02_p1"]  # told apart by their folder
+    assert notes == []
+    np.testing.assert_array_equal(images[0].pixels()[0], PIXELS)
+
+
+def test_files_are_taken_as_they_are_named(folder):
+    images, _ = find([folder / "B02_p1.tif", folder / "B03_p1.ome.tif"], layout())
+    assert ids(images) == ["B02_p1", "B03_p1"]
+    assert images[1].name == str(folder / "B03_p1.ome.tif")
+
+
+def test_a_manifest_needs_nothing_but_the_image(folder):
+    manifest(folder, "brightfield,note", "late/B02_p1.tif,x")
+    images, notes = find([folder], layout())
+    assert (ids(images), notes) == (["B02_p1"], ["images.csv: columns that are not used: note"])
+
+
+def test_a_manifest_says_what_is_known(folder):
+    path = manifest(
+        folder,
+        "image_id;brightfield;experiment;well;position;time;compound;concentration;control;pixel_size_um",
+        "one;B02_p1.tif;e;b02;p1;24;drug;0.5;;0.3",
+        "two;late/B02_p1.tif;e;C007;;;;;Negative;",
+        name="layout.csv",
+    )
+    for inputs, given in (([folder], path), ([path], None)):
+        one, two = find(inputs, layout(), given)[0]
+        assert (one.well, one.experiment, one.time, one.compound, one.concentration) == ("B2", "e", 24.0, "drug", 0.5)
+        assert (two.well, two.control, one.control) == ("C7", "negative", "")
+        assert (one.pixels()[1], two.pixels()[1]) == (0.3, None)
+
+
+def test_a_pattern_reads_file_names_and_picks_the_channel(folder):
+    for name in ("A01_p1_BF.tif", "A01_p1_PI.tif", "A02_p1_BF.tif"):
+        tifffile.imwrite(folder / name, PIXELS)
+    pattern = r"(?P<well>[A-H]\d+)_(?P<position>p\d)_(?P<channel>BF|PI)\.tif"
+    images, notes = find([folder], layout(pattern=pattern, brightfield="BF"))
+    assert [(image.image_id, image.well, image.position) for image in images] == [
+        ("A01_p1", "A1", "p1"), ("A02_p1", "A2", "p1"),
+    ]  # fmt: skip
+    assert notes == ["4 of 6 files are not matched, or of another channel"]
+    with pytest.raises(SourceError, match=r"--brightfield must say which .*: BF, PI"):
+        find([folder], layout(pattern=pattern))
+
+
+def test_a_time_stack_is_one_image_for_each_time(tmp_path):
+    stack = np.stack([PIXELS, PIXELS + 1])
+    tifffile.imwrite(tmp_path / "movie.tif", stack, imagej=True, metadata={"axes": "TYX"})
+    images, _ = find([tmp_path / "movie.tif"], layout())
+    assert [(i.image_id, i.time, i.position) for i in images] == [
+        ("movie_t000", 0, "movie"),
+        ("movie_t001", 1, "movie"),
+    ]
+    np.testing.assert_array_equal(images[1].pixels()[0], PIXELS + 1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,well", "a.tif,A1"], "lacks the column.* brightfield"),
+        (["brightfield,well", "B02_p1.tif,Z99"], "line 2: 'Z99' is no well"),
+        (["brightfield,well", "B02_p1.tif,A0"], "line 2: 'A0' is no well"),
+        (["brightfield,control", "B02_p1.tif,dmso"], "line 2: control is 'dmso'; it is negative"),
+        (["brightfield,concentration", "B02_p1.tif,1 uM"], "line 2: concentration must be a number"),
+    ],
+)
+def test_what_is_wrong_in_a_manifest_is_said_before_anything_is_scored(folder, lines, message):
+    manifest(folder, *lines)
+    with pytest.raises(SourceError, match=message):
+        find([folder], layout())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "message"),
+    [
+        (["nowhere"], {}, "nowhere does not exist"),
+        (["plate", "plate/B02_p1.tif"], {}, "is a folder: name one folder, or files"),
+        (["plate/B02_p1.tif"], {"pattern": "x"}, "go with one folder"),
+        (["plate"], {"pattern": "x"}, "--pattern x matches no file"),
+        (["plate"], {"pattern": "("}, "--pattern is not a regular expression"),
+    ],
+)
+def test_inputs_that_name_no_images_are_refused(folder, inputs, options, message):
+    with pytest.raises(SourceError, match=message):
+        find([folder.parent / name for name in inputs], layout(**options))
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(SourceError, match=r"no image to score.\n.*1 \.txt"):
+        find([tmp_path], layout())
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [("gone.tif,g", "missing file"), (",e", "missing image"), ("B02_p1.tif,a:b", "image_id")],
+)
+def test_one_bad_image_is_marked_and_the_others_are_kept(folder, line, kind):
+    manifest(folder, "brightfield,image_id", "B02_p1.tif,good", line)
+    good, bad = find([folder], layout())[0]
+    assert good.problem is None
+    with pytest.raises(Refused) as refused:
+        bad.pixels()
+    assert refused.value.kind == kind
+
+
+def test_the_same_id_twice_is_refused_once(folder):
+    manifest(folder, "brightfield,image_id", "B02_p1.tif,a", "B03_p1.ome.tif,a")
+    first, second = find([folder], layout())[0]
+    assert first.problem is None
+    assert second.problem[0] == "same id twice"
+
+
+def test_several_channels_are_refused_with_the_options_of_this_command(tmp_path):
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([PIXELS, PIXELS]), imagej=True, metadata={"axes": "CYX"})
+    (image,) = find([tmp_path / "two.tif"], layout())[0]
+    with pytest.raises(Refused, match="2 channels"):
+        image.pixels()
+    (image,) = find([tmp_path / "two.tif"], layout(brightfield=1))[0]
+    assert image.pixels()[0].shape == PIXELS.shape
