@@ -1,7 +1,7 @@
 """The model card, written as the description of a registered version: data, results, contract, limits, decision."""
 
 DECISION = "### Decision"
-BASELINES = (("experiment only", "experiment_only", "leave_one_out"), ("texture", "texture_linear", ""),
+BASELINES = (("experiment only", "experiment_only", "in_sample"), ("texture", "texture_linear", ""),
              ("linear probe", "linear_probe", ""))  # fmt: skip
 
 
@@ -29,6 +29,8 @@ def _head(model: dict) -> str:
 def _data(model: dict, record: dict, digests: dict[str, str]) -> str:
     data, kind = record["data"], "synthetic" if model["synthetic"] else "real"
     marks = ", ".join(f"{name} `{digests[name][:12]}`" for name in _FOLDERS if name in digests)
+    recipe = model["params"] | {"pooling": model["pooling"]}
+    told = _HEAD if recipe.get("layers") == "head" else _RECIPE
     weights = f"{model['weights']['weights']} ({model['weights']['origin']})"
     return "\n".join([
         "### Data and training",
@@ -36,12 +38,13 @@ def _data(model: dict, record: dict, digests: dict[str, str]) -> str:
         f"labelled patches of {model['groups']} groups; labels from the PI stain",
         f"- digests: {marks or 'not known'}; model `{model['digest'][:12]}`; test split `{data['digest'][:12]}`",
         f"- first weights: {weights}",
-        "- recipe: " + ", ".join(f"{name} {model['params'][name]}" for name in _RECIPE if name in model["params"]),
+        f"- recipe: {', '.join(f'{name} {recipe[name]}' for name in told if name in recipe)}",
     ])  # fmt: skip
 
 
 _FOLDERS = ("raw", "patches", "labels", "splits")
-_RECIPE = ("epochs", "optimizer", "lr", "batch_size", "schedule", "seed")
+_RECIPE = ("layers", "epochs", "optimizer", "lr", "batch_size", "schedule", "seed")
+_HEAD = ("layers", "pooling", "C")  # what a head trained alone depends on
 
 
 def _results(model: dict, record: dict) -> str:

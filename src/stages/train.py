@@ -119,7 +119,6 @@ def lead(partition: str, train: Train, model: Model, table: pd.DataFrame, turns:
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "run_id").write_text(run_id)
         forgive(run_id)
-        log_data(table, turns)
         outcomes = [(turn, *train_round(turn, table, train, model, scratch)) for turn in turns]
         shutil.rmtree(directory, ignore_errors=True)
         for turn, _, weights in outcomes:
@@ -186,15 +185,6 @@ def description(partition: str, train: Train, table: pd.DataFrame, model: Model)
         "groups": int(table["group"].nunique()),
         "params": train.model_dump(),
     }
-
-
-def log_data(table: pd.DataFrame, turns: list[Round]) -> None:
-    """Logs the windows of each part of the first round as MLflow inputs, with their digests."""
-    for name in ("train", "valid", "test"):
-        rows = table.loc[getattr(turns[0], name), ["patch_id", "group", "label"]].reset_index(drop=True)
-        if len(rows):
-            dataset = mlflow.data.from_pandas(rows, name=f"{turns[0].name}-{name}", targets="label")
-            mlflow.log_input(dataset, context=name)
 
 
 if __name__ == "__main__":
