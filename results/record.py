@@ -45,7 +45,15 @@ def interval(value: dict | None) -> str:
     return f"{value['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")
 
 
-def row(name: str, partition: str, record: dict) -> str:
+def recipe(params: dict) -> str:
+    """How a model was trained, in a few words."""
+    train = params["train"]
+    if train.get("layers") == "head":
+        return f"head on {'four levels' if params['model']['pooling'] == 'levels' else 'the last layer'}"
+    return f"all layers, {train['optimizer']} {train['lr']:g}, {train['epochs']} epochs"
+
+
+def row(name: str, partition: str, record: dict, params: dict) -> str:
     """One line of the README's table."""
     kind = "**synthetic**" if record["synthetic"] else "**real**"
     within = record["within_experiment"] or {}
@@ -53,7 +61,8 @@ def row(name: str, partition: str, record: dict) -> str:
     data = record["data"]
     cells = [
         f"{partition} ({kind}, `results/{name}.json`)",
-        record["model"]["arch"],
+        f"{record['model']['arch']}, {record['model']['weights']}",
+        recipe(params),
         f"{data['n_patches']} / {data['n_groups']}",
         interval(record["overall"]["balanced_accuracy"]),
         interval(record["overall"]["auc"]),
@@ -65,12 +74,12 @@ def row(name: str, partition: str, record: dict) -> str:
 
 def table() -> str:
     """The README's table of every kept run."""
-    head = ["data", "backbone", "test patches / groups", "balanced accuracy", "AUC", "AUC within experiments"]
+    head = ["data", "backbone, first weights", "recipe", "test patches / groups", "balanced accuracy", "AUC", "AUC within experiments"]
     head += ["AUC of the experiment alone"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for path in sorted(RESULTS.glob("*.json")):
         kept = json.loads(path.read_text())
-        lines += [row(path.stem, partition, record) for partition, record in kept["evaluate"].items()]
+        lines += [row(path.stem, partition, record, kept["params"]) for partition, record in kept["evaluate"].items()]
     return "\n".join(lines)
 
 
