@@ -59,7 +59,7 @@ def contract(partition: str, tile: Tile) -> dict:
         "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit, "edge": "anchor"},
         "scaling": tile.scaling.model_dump(),
         "intensity": intensity(seen, tile),
-        "least_focus": seen["least_focus"],
+        "least_sharpness": seen["least_sharpness"],
         "novelty": seen["novelty"],
         "unlike_share": UNLIKE_SHARE,
         "operating": {name: value for name, value in operating(record).items()},

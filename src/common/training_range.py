@@ -12,7 +12,7 @@ import pandas as pd
 
 from .patches import PatchStore
 from .scoring.backbones import build
-from .scoring.imaging import bright_field_measures
+from .scoring.focus import sharpness
 from .scoring.inference import WINDOWS, embed
 from .scoring.novelty import RANGE, Novelty, kth_distance, unit
 
@@ -44,14 +44,12 @@ def fit_novelty(features: np.ndarray, groups: np.ndarray, seed: int) -> Novelty:
     return Novelty(rows[kept].astype(np.float32), max(round(limit, 9), 1e-6), k)
 
 
-def least_focus(store: PatchStore, table: pd.DataFrame) -> float:
-    """The sharpness below which the least sharp 1% of windows (image_id, y, x, size) lie: see scorer.py."""
-    found = []
-    for image_id, part in table.groupby("image_id"):
-        frame = np.asarray(store.brightfield(image_id))
-        corners = part[["y", "x", "size"]].to_numpy(np.int64)
-        measures = bright_field_measures(frame, np.zeros(frame.shape, bool), corners)
-        found.append(measures["focus"] / np.maximum(measures["contrast"], 1e-3) ** 2)
+def least_sharpness(store: PatchStore, table: pd.DataFrame) -> float:
+    """The sharpness below which the least sharp 1% of windows (image_id, y, x, size) lie."""
+    found = [
+        sharpness(np.asarray(store.brightfield(image_id)), part[["y", "x", "size"]].to_numpy(np.int64))
+        for image_id, part in table.groupby("image_id")
+    ]
     return round(float(np.quantile(np.concatenate(found), 1 - QUANTILE)), 9)
 
 
@@ -70,7 +68,7 @@ def record(directory: Path, store: PatchStore, windows: pd.DataFrame, frames: pd
     seen = store.frames.loc[frames["image_id"]]
     facts = {
         "novelty": {"arch": arch, "windows": len(novelty.bank), "neighbour": novelty.k, "limit": novelty.limit},
-        "least_focus": least_focus(store, windows),
+        "least_sharpness": least_sharpness(store, windows),
         "low": [float(seen["scale_low"].min()), float(seen["scale_low"].max())],
         "high": [float(seen["scale_high"].min()), float(seen["scale_high"].max())],
         "images": sorted(frames["brightfield_sha256"]),

@@ -378,7 +378,7 @@ def test_beside_the_model_lies_what_its_training_data_look_like(here):
     seen = sorted(set(table.loc[table["split"] != "test", "image_id"]))
     assert facts["images"] == [f"digest of {name}" for name in seen]  # validation chose the epoch: it was seen too
     assert (facts["low"], facts["high"]) == ([1000.0, 1000.0], [4000.0, 4000.0])
-    assert facts["least_focus"] > 0
+    assert facts["least_sharpness"] > 0
     bank = load_file(here / "models" / "p" / "novelty.safetensors")["bank"]
     assert len(bank) == facts["novelty"]["windows"] == int((table["split"] == "train").sum())
 

@@ -24,7 +24,7 @@ from tests.conftest import ARCH
 CONTRACT = {
     "partition": "p", "arch": ARCH, "synthetic": False, "source": "folder", "scheme": "holdout", "pixel_size_um": 0.5,
     "bits": [16], "tile": {"window": 64, "stride": 32, "unit": "px", "edge": "anchor"},
-    "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "least_focus": 0.0, "unlike_share": 0.25,
+    "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "least_sharpness": 0.0, "unlike_share": 0.25,
     "intensity": {"low": [900.0, 1100.0], "high": [3800.0, 4100.0], "tolerance": 0.5}, "novelty": {"neighbour": 1},
     "operating": {"temperature": 0.05, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.49}, "digest": "d" * 64,
 }  # fmt: skip
@@ -213,7 +213,7 @@ def test_images_unlike_the_training_data_are_flagged(plate, tmp_path):
 
 
 def test_a_package_without_novelty_says_so_and_scores(plate, tmp_path, capsys):
-    older = {name: None for name in ("novelty", "intensity", "unlike_share", "least_focus", "bits")}
+    older = {name: None for name in ("novelty", "intensity", "unlike_share", "least_sharpness", "bits")}
     table = run(plate, save_model(tmp_path, "f" * 64, limit=0, **older), tmp_path / "out").set_index("image_id")
     assert "NOT flagged" in capsys.readouterr().out
     assert table.loc["dark", "status"] == "scored"

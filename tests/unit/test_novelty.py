@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.common.scoring.novelty import Novelty, frame_flags, kth_distance, load_novelty, unit
-from src.common.training_range import fit_novelty, least_focus, spread
+from src.common.training_range import fit_novelty, least_sharpness, spread
 from tests.conftest import write_store
 
 CONTRACT = {
@@ -82,14 +82,13 @@ def test_it_is_stored_as_numbers_and_reads_back_the_same(tmp_path):
     assert load_novelty(tmp_path / "elsewhere") is None
 
 
-def test_the_least_focus_is_that_of_the_least_sharp_windows(tmp_path):
+def test_the_least_sharpness_is_that_of_the_least_sharp_windows(tmp_path):
     rng = np.random.default_rng(3)
-    sharp = rng.integers(0, 256, (128, 128)).astype(np.uint8)
-    soft = np.clip(np.kron(rng.integers(0, 256, (8, 8)), np.ones((16, 16))), 0, 255).astype(np.uint8)
+    sharp, soft = (np.kron(rng.integers(0, 256, (128 // n,) * 2), np.ones((n, n))).astype(np.uint8) for n in (8, 32))
     store = write_store(tmp_path, {"sharp": sharp, "soft": soft})
     table = store.frames[["image_id"]].assign(y=0, x=0, size=128).reset_index(drop=True)
-    both, alone = least_focus(store, table), least_focus(store, table[table["image_id"] == "sharp"])
-    assert both < alone / 5
+    both, alone = least_sharpness(store, table), least_sharpness(store, table[table["image_id"] == "sharp"])
+    assert both < alone / 2
 
 
 @pytest.mark.parametrize(

@@ -152,14 +152,15 @@ def test_scoring_is_that_of_training(scorer, net, tmp_path):
 
 
 def test_cells_that_are_out_of_focus_are_unusable_whatever_the_filter_says(scorer):
-    grain = np.random.default_rng(6).integers(1000, 4000, (128, 128)).astype(np.uint16)
-    blurred = cv2.GaussianBlur(grain, (0, 0), 3)  # the scaling to 8 bit gives it its contrast back
-    assert set(scorer().score(blurred, 0.5)["verdict"]) == {"cells"}
-    limit = scorer(least_focus=0.5)
+    spots = np.kron(np.random.default_rng(6).integers(1000, 4000, (20, 20)), np.ones((8, 8))).astype(np.uint16)
+    noise = np.random.default_rng(7).normal(0, 30, spots.shape)
+    blurred = (cv2.GaussianBlur(spots.astype(float), (0, 0), 5) + noise).astype(np.uint16)  # noise stays sharp
+    assert set(scorer().score(blurred, 0.5)["verdict"]) == {"cells"}  # scaling to 8 bit gives contrast back
+    limit = scorer(least_sharpness=0.1)
     table = limit.score(blurred, 0.5)
     assert set(table["verdict"]) == {"unusable"}
     assert set(table["call"]) == {"none"}
-    assert set(limit.score(grain, 0.5)["verdict"]) == {"cells"}
+    assert set(limit.score(spots, 0.5)["verdict"]) == {"cells"}
 
 
 def test_novelty_is_that_of_the_filters_frozen_features(scorer, net, frame, tmp_path):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from .backbones import Net, build
 from .emptiness import EmptyFilter, decide, load_filter
+from .focus import sharpness
 from .imaging import bright_field_measures, scaling_range, to_uint8
 from .inference import apply_to_windows, load_model
 from .novelty import Novelty, load_novelty
@@ -50,18 +51,23 @@ class Scorer:
     def score(self, frame: np.ndarray, pixel_size_um: float | None = None) -> pd.DataFrame:
         """Every window of one bright-field frame (H, W), uint8 or uint16, as a row.
 
-        Columns: y, x, size (px); verdict (cells, empty, unusable); live_probability (calibrated), novelty (above 1:
-        unlike the training data; NaN too for a model packaged without), both NaN unless the verdict is cells; and
-        call: live, dead, abstain where the evidence is too weak for the stated error, or none where there is nothing to
-        call. Raises RefusedFrame if the frame or its pixel size is not what the model knows.
+        Columns: y, x, size (px); verdict (cells, empty, or unusable: a border, or less sharp than all but 1% of the
+        training windows); live_probability (calibrated) and novelty (above 1: unlike the training data; NaN too for a
+        model packaged without), both NaN unless the verdict is cells; call: live, dead, abstain where the evidence is
+        too weak for the stated error, or none where there is nothing to call. Raises RefusedFrame if the frame or its
+        pixel size is not what the model knows.
         """
         counts, table = self.check(frame, pixel_size_um)
         low, high = scaling_range(counts, **self.contract["scaling"])
         frame8 = to_uint8(counts, low, high)
-        measures = bright_field_measures(frame8, counts == 0, table[["y", "x", "size"]].to_numpy(np.int64))
+        corners = table[["y", "x", "size"]].to_numpy(np.int64)
+        measures = bright_field_measures(frame8, counts == 0, corners)
         crops = np.stack([frame8[w.y : w.y + w.size, w.x : w.x + w.size] for w in table.itertuples()])
         features = None if self.filter_net is None else self._features(crops)
-        table["verdict"] = self._verdict(features, measures)
+        verdict, _ = decide(features, measures, self.chosen)
+        # The filter alone does not reject what is out of focus: its features see the cells all the same
+        blurred = sharpness(frame8, corners) < self.contract.get("least_sharpness", 0.0)
+        table["verdict"] = np.where(blurred & (verdict == "cells"), "unusable", verdict)
         table["live_probability"], table["novelty"], table["call"] = np.nan, np.nan, "none"
         seen = (table["verdict"] == "cells").to_numpy()
         if seen.any():
@@ -76,17 +82,6 @@ class Scorer:
         counts = _grey(frame)
         self._check_pixel_size(pixel_size_um)
         return counts, self._windows(counts.shape, pixel_size_um)
-
-    def _verdict(self, features: np.ndarray | None, measures: dict[str, np.ndarray]) -> np.ndarray:
-        """The filter's verdicts; cells less sharp than all but 1% of the training windows are unusable.
-
-        Sharpness is the variance of the Laplacian over that of the grey values, so that contrast does not count. The
-        filter alone does not do it: its features see the cells in a frame that is out of focus.
-        """
-        verdict, _ = decide(features, measures, self.chosen)
-        sharpness = measures["focus"] / np.maximum(measures["contrast"], 1e-3) ** 2
-        blurred = sharpness < self.contract.get("least_focus", 0.0)
-        return np.where(blurred & (verdict == "cells"), "unusable", verdict)
 
     def _features(self, crops: np.ndarray) -> np.ndarray:
         return apply_to_windows(self.filter_net, self.filter_net.features, crops)
