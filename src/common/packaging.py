@@ -41,13 +41,17 @@ SIGNATURE = ModelSignature(
 )  # fmt: skip
 
 
+class StaleModel(ValueError):
+    """The outputs of training are of older code; the message says how to renew them."""
+
+
 def contract(partition: str, tile: Tile) -> dict:
     """What a frame must be for this model, how it is cut, scaled and called, and what the model was trained on."""
     model = json.loads((MODELS / partition / "model.json").read_text())
     record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
     frames = pd.read_parquet(PATCHES / "frames.parquet").query("partition == @partition")
     known = frames["pixel_size_um"].dropna()
-    seen = json.loads((MODELS / partition / RANGE).read_text())
+    seen = training_range(partition)
     return {
         "partition": partition,
         "arch": model["arch"],
@@ -71,6 +75,15 @@ def contract(partition: str, tile: Tile) -> dict:
         "training_images": seen["images"],
         "versions": {name: version(name) for name in requirements(model["arch"])},
     }
+
+
+def training_range(partition: str) -> dict:
+    """What training_range.py noted of the training data. Raises StaleModel for a model that older code trained."""
+    path = MODELS / partition / RANGE
+    seen = json.loads(path.read_text()) if path.exists() else {}
+    if lacking := sorted({"novelty", "least_sharpness", "low", "high", "images"} - seen.keys()):
+        raise StaleModel(f"{path} lacks {', '.join(lacking)}: train again with `dvc repro -f -s train@{partition}`")
+    return seen
 
 
 def intensity(seen: dict, tile: Tile) -> dict | None:
