@@ -130,7 +130,9 @@ def score(
     layout = Layout((), pattern, int(brightfield) if brightfield.isdigit() else brightfield or None, None, axes, z)
     table = run(images, model, out, Options(layout, manifest, pixel_size_um, overlays), allow_synthetic)
     for status, part in table.groupby("status", sort=False):
-        typer.echo(f"{len(part)} images {status}" + (f": {part['reason'].iloc[0]}" if status != "scored" else ""))
+        first = part.iloc[0]
+        such = "" if status == "scored" else f", such as {first['image_id']}: {first['reason']}"
+        typer.echo(f"{len(part)} images {status}{such}")
     typer.echo(f"wrote {out / 'summary.html'}")
 
 

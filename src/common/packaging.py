@@ -25,7 +25,7 @@ from .scoring.operating import Operating
 
 CODE = Path(scoring.__file__).parent  # ships as it is
 INTENSITY_TOLERANCE = 0.5  # a frame half as dark or bright again as any in training is taken as it is
-UNLIKE_SHARE = 0.25  # a frame with more of its windows unlike the training data is flagged
+UNLIKE_SHARE = 0.15  # a frame with more of its windows with cells unlike the training data is flagged
 REQUIREMENTS = ["mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "torch", "torchvision", "tqdm"]
 SIGNATURE = ModelSignature(
     inputs=Schema([
