@@ -6,6 +6,7 @@ with any kind of colour vision (Okabe and Ito 2008).
 """
 
 import io
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,7 @@ BARS = (5, 10, 20, 50, 100, 200, 500, 1000)  # um
 QUALITY = 88
 
 
-def draw(
-    frame8: np.ndarray, windows: pd.DataFrame, operating: dict, pixel_size_um: float | None, flags: list[str]
-) -> bytes:
+def draw(frame8: np.ndarray, windows: pd.DataFrame, contract: dict, pixel_size_um: float | None, flags: list) -> bytes:
     """A JPEG of an 8-bit frame (H, W) with its windows' calls, legend and scale bar; flags: why it is not trusted."""
     height, width = frame8.shape
     inches = WIDTH / DPI
@@ -37,10 +36,11 @@ def draw(
     axes.set_axis_off()
     _hatch(axes, windows, frame8.shape)
     _scale_bar(axes, frame8.shape, pixel_size_um)
-    figure.text(0.01, 1 - 0.06 / total, title(windows), va="top", fontsize=11, weight="bold")
+    model = "SYNTHETIC model, not a result. " if contract["synthetic"] else ""
+    figure.text(0.01, 1 - 0.06 / total, model + title(windows), va="top", fontsize=11, weight="bold")
     below = "flagged, not counted: " + "; ".join(flags) if flags else ""
-    figure.text(0.01, 1 - 0.27 / total, below[:150], va="top", fontsize=9, color="#9b1c31")
-    _legend(figure, total, operating)
+    figure.text(0.01, 1 - 0.27 / total, shorten(below, 150, placeholder=" ..."), va="top", fontsize=9, color="#9b1c31")
+    _legend(figure, total, contract["operating"])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpg", pil_kwargs={"quality": QUALITY})
     return buffer.getvalue()

@@ -122,9 +122,9 @@ def part(one: Checked, model: Model, out: Path, overlays: bool) -> pd.DataFrame:
         windows = model.predict(pixels, one.pixel_size_um)[PATCHES[1:]]
         _whole(path, windows.to_parquet)
     if overlays:
-        reasons = frame_flags(model.contract, one.bits, one.low, one.high, _novelty(windows))
+        reasons = flags(one, windows, model.contract)
         frame8 = to_uint8(pixels, one.low, one.high)
-        drawn = overlay.draw(frame8, windows, model.contract["operating"], one.pixel_size_um, reasons)
+        drawn = overlay.draw(frame8, windows, model.contract, one.pixel_size_um, reasons)
         _whole(picture, lambda temporary: temporary.write_bytes(drawn))
     return windows
 
@@ -137,7 +137,7 @@ def table(parts: Sequence[tuple[Checked, pd.DataFrame | None]], contract: dict) 
         row = {"image_id": image.image_id, "file": image.name, **{name: getattr(image, name) for name in FACTS}}
         row |= {"pixel_size_um": one.pixel_size_um or image.pixel_size_um, "status": "refused", "reason": one.reason}
         if windows is not None:
-            reasons = frame_flags(contract, one.bits, one.low, one.high, _novelty(windows))
+            reasons = flags(one, windows, contract)
             row |= {"status": "flagged" if reasons else "scored", "reason": "; ".join(reasons)} | counts(windows)
             if "novelty" not in contract:
                 row["unlike"] = None  # not known, which is not none
@@ -147,6 +147,12 @@ def table(parts: Sequence[tuple[Checked, pd.DataFrame | None]], contract: dict) 
     numbers = ["time", "day", "concentration", "pixel_size_um", "live_patch_fraction"]
     found[numbers] = found[numbers].astype("float64")
     return found
+
+
+def flags(one: Checked, windows: pd.DataFrame, contract: dict) -> list[str]:
+    """Why a scored image is not trusted, novelty first; empty for one like the training data."""
+    found = frame_flags(contract, one.bits, one.low, one.high, windows["novelty"].dropna().to_numpy())
+    return sorted(found, key=lambda reason: not reason.startswith("unlike"))
 
 
 def counts(windows: pd.DataFrame) -> dict[str, int | float]:
@@ -179,11 +185,6 @@ def place_overlays(out: Path, checked: Sequence[Checked], wanted: bool) -> None:
                 target.hardlink_to(out / "parts" / f"{one.key}.jpg")
             except OSError:  # a file system without hard links
                 shutil.copyfile(out / "parts" / f"{one.key}.jpg", target)
-
-
-def _novelty(windows: pd.DataFrame) -> np.ndarray:
-    """Novelty (n,) of the windows with cells; empty for a model without."""
-    return windows["novelty"].dropna().to_numpy()
 
 
 def _progress(checked: Sequence[Checked]) -> tqdm:
