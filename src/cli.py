@@ -161,14 +161,15 @@ def validate(
 @app.command()
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
+    from .common.params import load
     from .common.paths import METRICS, WORKSPACE
 
-    for path in sorted((METRICS / "evaluate").glob("*.json")):
-        record = json.loads(path.read_text())
+    for partition in load("dataset").partitions:  # others may lie there from earlier runs
+        record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
         auc, accuracy = (record["overall"][name] for name in ("auc", "balanced_accuracy"))
         kind = "SYNTHETIC images" if record["synthetic"] else "real images"
         typer.echo(
-            f"{path.stem} ({kind}): balanced accuracy {accuracy['value']:.3f} {accuracy['group_interval']}, "
+            f"{partition} ({kind}): balanced accuracy {accuracy['value']:.3f} {accuracy['group_interval']}, "
             f"AUC {auc['value']:.3f} {auc['group_interval']}, {record['model']['arch']}"
         )
     for what, where in (
