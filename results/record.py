@@ -74,8 +74,8 @@ def row(name: str, partition: str, record: dict, params: dict) -> str:
 
 def table() -> str:
     """The README's table of every kept run."""
-    head = ["data", "backbone, first weights", "recipe", "test patches / groups", "balanced accuracy", "AUC", "AUC within experiments"]
-    head += ["AUC of the experiment alone"]
+    head = ["data", "backbone, first weights", "recipe", "test patches / groups", "balanced accuracy", "AUC"]
+    head += ["AUC within experiments", "AUC of the experiment alone"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for path in sorted(RESULTS.glob("*.json")):
         kept = json.loads(path.read_text())

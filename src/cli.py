@@ -163,9 +163,10 @@ def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.params import load
     from .common.paths import METRICS, WORKSPACE
+    from .common.tables import existing
 
     for partition in load("dataset").partitions:  # others may lie there from earlier runs
-        record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
+        record = json.loads(existing(METRICS / "evaluate" / f"{partition}.json").read_text())
         auc, accuracy = (record["overall"][name] for name in ("auc", "balanced_accuracy"))
         kind = "SYNTHETIC images" if record["synthetic"] else "real images"
         typer.echo(

@@ -67,7 +67,8 @@ def test_maps_add_up_to_the_margin(arch, pooling):
     dead, live = (gradcam.raw_maps(net, windows, label) for label in ("dead", "live"))
     bias = net.head.bias.numpy()
     expected = logits[:, 0] - logits[:, 1] - (bias[0] - bias[1])
-    np.testing.assert_allclose(dead.sum((1, 2)) - live.sum((1, 2)), expected, rtol=1e-3 if pooling == "last" else 2e-2, atol=1e-4)
+    tolerance = 1e-3 if pooling == "last" else 2e-2  # maps of several levels are resized before they are added
+    np.testing.assert_allclose(dead.sum((1, 2)) - live.sum((1, 2)), expected, rtol=tolerance, atol=1e-4)
     for maps in (dead, live):
         assert maps.ndim == 3 and maps.shape[1] == maps.shape[2] >= 7 and np.isfinite(maps).all() and (maps >= 0).all()
     assert not ((dead > 0) & (live > 0)).any()
