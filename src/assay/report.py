@@ -8,6 +8,7 @@ import pandas as pd
 from . import dose, figures, page, plate
 from .wells import WINDOWS, Dispersion, prepare, well_table
 
+TRAINED_ON = "a training image of this model"
 STATUS = ("scored", "flagged", "refused")
 
 
@@ -76,6 +77,8 @@ def left_out(images: pd.DataFrame) -> list[dict]:
 def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
     """What a reader of the plate must know beyond the numbers."""
     found = []
+    if seen := int(images["reason"].str.contains(TRAINED_ON, regex=False).sum()):
+        found.append(f"{seen} of the images trained this model: their calls do not tell how good it is on new ones")
     if without := int((images["well"] == "").sum()):
         found.append(f"{without} images have no well: they stand in images.csv only")
     if len(wells) and (single := int((wells["fields"] == 1).sum())):

@@ -25,7 +25,7 @@ from ..common.sources.intake import pixel_digest, summary
 from . import images, overlay
 from .images import Image
 from .model import Model, load
-from .report import report
+from .report import TRAINED_ON, report
 
 FACTS = ["experiment", "well", "position", "time", "day", "compound", "concentration", "control"]
 COUNTS = ["windows", "cells", "empty", "unusable", "live", "dead", "abstain", "unlike"]
@@ -58,6 +58,7 @@ class Checked:
     low: float = 0.0
     high: float = 0.0
     key: str = ""
+    trained_on: bool = False
 
 
 def score(inputs: Sequence[Path], uri: str, out: Path, options: Options, allow_synthetic: bool = False) -> pd.DataFrame:
@@ -90,7 +91,7 @@ def score(inputs: Sequence[Path], uri: str, out: Path, options: Options, allow_s
 def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> list[Checked]:
     """Reads every image once and holds it against the contract, before any is scored; same pixels count once."""
     first: dict[str, str] = {}
-    checked = []
+    checked, training = [], set(model.contract.get("training_images", []))
     for image in tqdm(found, desc="check", unit="image"):
         try:
             pixels, size = image.pixels()
@@ -104,9 +105,10 @@ def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> 
             checked.append(Checked(image, f"{kind}{images.in_options(str(error))}"))
             continue
         first[digest] = image.image_id
+        seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
         low, high = scaling_range(pixels, **model.contract["scaling"])
         key = hashlib.sha256(f"{model.facts['digest']} {digest} {size}".encode()).hexdigest()[:32]
-        checked.append(Checked(image, "", size, 8 * pixels.dtype.itemsize, low, high, key))
+        checked.append(Checked(image, "", size, 8 * pixels.dtype.itemsize, low, high, key, seen in training))
     return checked
 
 
@@ -138,7 +140,8 @@ def table(parts: Sequence[tuple[Checked, pd.DataFrame | None]], contract: dict) 
         row |= {"pixel_size_um": one.pixel_size_um or image.pixel_size_um, "status": "refused", "reason": one.reason}
         if windows is not None:
             reasons = flags(one, windows, contract)
-            row |= {"status": "flagged" if reasons else "scored", "reason": "; ".join(reasons)} | counts(windows)
+            told = [*reasons, TRAINED_ON] if one.trained_on else reasons
+            row |= {"status": "flagged" if reasons else "scored", "reason": "; ".join(told)} | counts(windows)
             if "novelty" not in contract:
                 row["unlike"] = None  # not known, which is not none
         rows.append(row)

@@ -14,11 +14,13 @@ from safetensors.torch import save_file
 
 from src.assay import overlay, score
 from src.assay.model import Model, ModelError, load
+from src.assay.report import TRAINED_ON
 from src.common import packaging
 from src.common.scoring.backbones import build, facts, library_model
 from src.common.scoring.emptiness import EmptyFilter
 from src.common.scoring.novelty import Novelty
 from src.common.sources.folder import Layout
+from src.common.sources.intake import pixel_digest
 from tests.conftest import ARCH
 
 CONTRACT = {
@@ -210,6 +212,15 @@ def test_images_unlike_the_training_data_are_flagged(plate, tmp_path):
     good = table.loc["good0"]
     assert (good["status"], good["unlike"]) == ("flagged", good["cells"])
     assert good["reason"] == f"unlike the training data: {good['cells']} of {good['cells']} windows with cells"
+
+
+def test_training_images_are_scored_but_named(plate, tmp_path):
+    images = [frame(0), (frame(7) // 16).astype(np.uint16)]
+    knowing = save_model(tmp_path, "d" * 64, training_images=[pixel_digest(image) for image in images])
+    table = run(plate, knowing, tmp_path / "out", overlays=False).set_index("image_id")
+    assert table.loc["good0", ["status", "reason"]].tolist() == ["scored", TRAINED_ON]
+    assert TRAINED_ON in table.loc["eight", "reason"] and table.loc["good1", "reason"] == ""
+    assert "2 of the images trained this model" in (tmp_path / "out" / "summary.html").read_text()
 
 
 def test_a_package_without_novelty_says_so_and_scores(plate, tmp_path, capsys):
