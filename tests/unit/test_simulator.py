@@ -76,7 +76,7 @@ def test_a_field_is_two_registered_16_bit_frames_and_its_cells(plate):
 
 
 def test_thresholds_land_near_the_papers(monkeypatch):
-    monkeypatch.setattr("src.common.simulator.render_brightfield", lambda plan, cells, rng: None)  # PI alone is quick
+    monkeypatch.setattr("src.common.sources.simulator.render_brightfield", lambda plan, cells, rng: None)  # PI alone is quick
     plans = plan_plate(["no_treatment"], 12, 1024, 1344, seed=2)
     windows = pd.concat([measured(plan)[1] for plan in plans])
     live, dead = thresholds(windows.query("verdict == 'cells'")["mean_pi"])
@@ -86,7 +86,7 @@ def test_thresholds_land_near_the_papers(monkeypatch):
 
 def test_controls_are_balanced_and_treated_wells_mostly_dead(monkeypatch):
     for channel in ("render_brightfield", "render_pi"):
-        monkeypatch.setattr(f"src.common.simulator.{channel}", lambda plan, cells, rng: None)
+        monkeypatch.setattr(f"src.common.sources.simulator.{channel}", lambda plan, cells, rng: None)
     share = {}
     for name in PARTITIONS:
         plans = plan_plate([name], 10, 1024, 1344, seed=1)
@@ -153,7 +153,7 @@ def test_a_field_depends_on_its_plan_alone(small_plan):
 
 DIGEST = """
 import hashlib
-from src.common.simulator import plan_plate, simulate_field
+from src.common.sources.simulator import plan_plate, simulate_field
 for plan in plan_plate(["no_treatment", "doxo_paclitaxel"], 4, 256, 320, 5)[2:6]:
     field = simulate_field(plan)
     frames = field.brightfield.tobytes() + field.pi.tobytes() + field.cells[["y", "x", "radius"]].to_numpy().tobytes()
