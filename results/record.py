@@ -21,6 +21,7 @@ def collect() -> dict:
     read = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "metrics").glob("*.json"))}
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["dataset"]["path"] = ""  # says where the images lay on one machine, nothing about the data
+    params["model"]["weights"] = Path(params["model"]["weights"]).name  # a file lies on one machine too
     partitions = params["dataset"]["partitions"]
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
@@ -50,7 +51,7 @@ def recipe(params: dict) -> str:
     train = params["train"]
     if train.get("layers") == "head":
         return f"head on {'four levels' if params['model']['pooling'] == 'levels' else 'the last layer'}"
-    return f"all layers, {train['optimizer']} {train['lr']:g}, {train['epochs']} epochs"
+    return f"all layers, {train['optimizer']} {float(train['lr']):g}, {train['epochs']} epochs"
 
 
 def row(name: str, partition: str, record: dict, params: dict) -> str:
