@@ -128,7 +128,7 @@ def test_roc_curves_together_use_the_test_patches_alone():
     )
     valid = test.assign(probability=1 - test["probability"], split="valid")
     figure = roc_together({"one": pd.concat([test, valid]), "two": test.assign(probability=[0, 0, 1, 1])}, "p")
-    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["one, AUC 0.750 (n = 4)", "two, AUC 1.000 (n = 4)"]
     with pytest.raises(ValueError, match="bad: its test patches are all of one class"):
         roc_together({"bad": test[test["label"] == "live"]}, "p")

@@ -60,7 +60,7 @@ def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
 
     named: model name to its predictions table. Raises ValueError naming a model whose test patches are of one class.
     """
-    figure, axes = plt.subplots(figsize=SIZE)
+    figure, axes = plt.subplots(figsize=(SIZE[0] + 1, SIZE[1] + 0.3 * len(named)), layout="constrained")
     for name, predictions in named.items():
         test = predictions[predictions["split"] == "test"]
         live = test["label"] == "live"
@@ -71,7 +71,7 @@ def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
     _unit(axes, "false positive rate (dead called live)", "true positive rate (live called live)")
     axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center")  # names of experiments may be long
     return figure
 
 
