@@ -76,7 +76,9 @@ def test_a_field_is_two_registered_16_bit_frames_and_its_cells(plate):
 
 
 def test_thresholds_land_near_the_papers(monkeypatch):
-    monkeypatch.setattr("src.common.sources.simulator.render_brightfield", lambda plan, cells, rng: None)  # PI alone is quick
+    monkeypatch.setattr(
+        "src.common.sources.simulator.render_brightfield", lambda plan, cells, rng: None
+    )  # PI alone is quick
     plans = plan_plate(["no_treatment"], 12, 1024, 1344, seed=2)
     windows = pd.concat([measured(plan)[1] for plan in plans])
     live, dead = thresholds(windows.query("verdict == 'cells'")["mean_pi"])
