@@ -297,12 +297,13 @@ def here(tree, monkeypatch) -> Path:
     before = mlflow.get_tracking_uri()
     places = {
         "CHECKPOINTS": "mlruns/checkpoints", "MODELS": "models", "PATCHES": "data/patches", "RAW": "data/raw",
-        "REPORTS": "reports", "SPLITS": "data/splits", "WEIGHTS": "models/weights/model",
+        "REPORTS": "reports", "SPLITS": "data/splits", "WEIGHTS": "models/weights/model", "MLRUNS": "mlruns",
     }  # fmt: skip
     for name, place in places.items():
-        monkeypatch.setattr(train_stage, name, tree / place)
+        for module in (train_stage, tracking):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, tree / place)
     monkeypatch.setattr(train_stage, "load", lambda *names: load(*names, path=tree / "params.yaml"))
-    monkeypatch.setattr(tracking, "MLRUNS", tree / "mlruns")
     yield tree
     mlflow.set_tracking_uri(before)
 
