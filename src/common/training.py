@@ -196,14 +196,15 @@ def fit(
     train: Train,
     scratch: Path,
     report: Report,
+    epochs: int | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], int]:
     """Trains a network on the windows of `train_table`; the epoch with the best validation AUC is kept.
 
     Tables hold image_id, y, x, size, label; without validation windows of both classes the last epoch is kept. An
     interrupted training goes on from SCRATCH/last.ckpt, which the caller removes when it has saved the result. With
     several devices every process calls this, and each holds batch_size windows a step; `report` is called by the
-    first alone. Returns (state dict of the network, one row of metrics per epoch, number of the kept epoch). Raises
-    TrainingError; SystemExit when interrupted.
+    first alone. epochs: stop after so many of the schedule's. Returns (state dict of the network, one row of metrics
+    per epoch, number of the kept epoch). Raises TrainingError; SystemExit when interrupted.
     """
     if train_table["label"].nunique() < len(CLASSES):
         raise TrainingError(f"training needs windows of both classes, and has {set(train_table['label']) or 'none'}")
@@ -212,7 +213,7 @@ def fit(
         print("WARNING: validation holds one class only: no AUC, and the last epoch is kept")
     pl.seed_everything(train.seed, verbose=False)
     keeper = Keeper(scratch / "last.ckpt", train.patience if has_valid else 0, report)
-    trainer = _trainer(train, keeper)
+    trainer = _trainer(train, keeper, epochs or train.epochs)
     rank, ranks = trainer.global_rank, train.devices * train.nodes
     plan = EpochPlan(
         targets(train_table), train.samples_per_epoch, train.intensity_augmentation, train.seed, rank, ranks
@@ -234,14 +235,14 @@ def _run(trainer: pl.Trainer, module: Classifier, loader, valid_loader, last: Pa
             raise SystemExit(f"training was interrupted: the same command goes on from {last}") from None
 
 
-def _trainer(train: Train, keeper: Keeper) -> pl.Trainer:
+def _trainer(train: Train, keeper: Keeper, epochs: int) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     strategy = train.strategy
     if train.frozen_epochs and train.devices * train.nodes > 1 and strategy in ("auto", "ddp"):
         strategy = "ddp_find_unused_parameters_true"  # else ddp waits for the gradients of the frozen body
     try:
         return pl.Trainer(
-            max_epochs=train.epochs, accelerator="auto", devices=train.devices, num_nodes=train.nodes,
+            max_epochs=epochs, accelerator="auto", devices=train.devices, num_nodes=train.nodes,
             strategy=strategy, precision=precision(train.precision), logger=False, deterministic="warn",
             callbacks=[keeper, TQDMProgressBar(refresh_rate=5, leave=True)],
             use_distributed_sampler=False, num_sanity_val_steps=0, enable_model_summary=False,

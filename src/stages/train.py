@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from statistics import median_high
 
 import mlflow
 import numpy as np
@@ -24,7 +25,7 @@ from ..common.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
 from ..common.scoring.backbones import CLASSES, Net, build
 from ..common.splitting import Round, rounds
 from ..common.tables import read_table
-from ..common.training import TrainingError, fit, is_rank_zero
+from ..common.training import TrainingError, fit, is_rank_zero, precision
 
 WEIGHTS = MODELS / "weights" / "model"
 
@@ -44,7 +45,22 @@ def identity(partition: str, train: Train, model: Model) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def train_round(turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path) -> tuple[dict, Path]:
+def train_rounds(turns: list[Round], table: pd.DataFrame, train: Train, model: Model, scratch: Path) -> list[tuple]:
+    """Trains every round; the final one of kfold, which has no validation, for as long as its folds found best.
+
+    Returns (round, outcome, file of weights) of each, as `train_round` gives them.
+    """
+    found: list[tuple] = []
+    for turn in turns:
+        kept = [outcome["epoch"] + 1 for _, outcome, _ in found]
+        epochs = median_high(kept) if turn.name == "final" else None
+        found.append((turn, *train_round(turn, table, train, model, scratch, epochs)))
+    return found
+
+
+def train_round(
+    turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path, epochs: int | None
+) -> tuple[dict, Path]:
     """Trains one round, unless an interrupted run has finished it.
 
     Returns ({"history": rows of metrics per epoch, "epoch": the kept one}, file of weights). On several devices every
@@ -53,9 +69,9 @@ def train_round(turn: Round, table: pd.DataFrame, train: Train, model: Model, sc
     done, weights = scratch / "done" / f"{turn.name}.json", scratch / "done" / f"{turn.name}.safetensors"
     if not done.exists():
         learn = learn_head if train.layers == "head" else learn_all
-        state, history, epoch = learn(turn, table, train, model, scratch)
+        state, history, epoch = learn(turn, table, train, model, scratch, epochs)
         if not is_rank_zero():
-            return {}, weights
+            return {"history": history, "epoch": epoch}, weights
         done.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, weights)
         written = done.with_suffix(".part")
@@ -65,16 +81,20 @@ def train_round(turn: Round, table: pd.DataFrame, train: Train, model: Model, sc
     return json.loads(done.read_text()), weights
 
 
-def learn_all(turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path) -> tuple[dict, list, int]:
+def learn_all(
+    turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path, epochs: int | None
+) -> tuple[dict, list, int]:
     """Fine-tunes the whole network on a round (see `training.fit`)."""
     return fit(
         start(train, model), PatchStore(PATCHES), table[turn.train], table[turn.valid], train, scratch / turn.name,
-        lambda row, step: tracking.log_epoch(turn.name, row, step),
+        lambda row, step: tracking.log_epoch(turn.name, row, step), epochs,
     )  # fmt: skip
 
 
-def learn_head(turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path) -> tuple[dict, list, int]:
-    """Fits the head alone (see `head.fit_head`); the features are computed once for all rounds."""
+def learn_head(
+    turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path, epochs: int | None
+) -> tuple[dict, list, int]:
+    """Fits the head alone, which has no epochs (see `head.fit_head`); features are computed once for all rounds."""
     net, kept = start(train, model), scratch / "features.npy"
     if not kept.exists():
         partial = scratch / "features.part.npy"
@@ -101,8 +121,7 @@ def main(partition: str) -> dict:
     try:
         if is_rank_zero():
             return lead(partition, train, model, table, turns, scratch)
-        for turn in turns:
-            train_round(turn, table, train, model, scratch)
+        train_rounds(turns, table, train, model, scratch)
     except TrainingError as error:
         sys.exit(f"error: train@{partition}: {error}")
     return {}
@@ -119,7 +138,7 @@ def lead(partition: str, train: Train, model: Model, table: pd.DataFrame, turns:
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "run_id").write_text(run_id)
         forgive(run_id)
-        outcomes = [(turn, *train_round(turn, table, train, model, scratch)) for turn in turns]
+        outcomes = train_rounds(turns, table, train, model, scratch)
         shutil.rmtree(directory, ignore_errors=True)
         for turn, _, weights in outcomes:
             place(directory, turn).mkdir(parents=True, exist_ok=True)
@@ -184,6 +203,7 @@ def description(partition: str, train: Train, table: pd.DataFrame, model: Model)
         "patches": {label: int((table["label"] == label).sum()) for label in CLASSES},
         "groups": int(table["group"].nunique()),
         "params": train.model_dump(),
+        "precision": precision(train.precision) if train.layers == "all" else "32-true",  # what `auto` came to
     }
 
 

@@ -371,6 +371,26 @@ def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeyp
     assert history["round"].tolist() == ["fold-0", "fold-1", "fold-2", "final"]
 
 
+def test_the_final_model_trains_for_as_long_as_its_folds_found_best(here, monkeypatch):
+    configure(here, epochs=5, samples_per_epoch=4)
+    path = here / "data" / "splits" / "splits.parquet"
+    table = pd.read_parquet(path)
+    table.assign(split="", fold=table["image_id"].str[3:].astype(int) % 3).to_parquet(path)
+    (path.parent / "split.json").write_text('{"scheme": "kfold", "folds": 3}')
+    best, fitted = iter([0, 3, 1]), train_stage.fit
+
+    def fit_and_keep(net, store, train_table, valid_table, *rest):
+        state, rows, epoch = fitted(net, store, train_table, valid_table, *rest)
+        return state, rows, next(best) if len(valid_table) else epoch
+
+    monkeypatch.setattr(train_stage, "fit", fit_and_keep)
+    record = train_stage.main("p")
+    assert record["epochs_kept"] == {"fold-0": 0, "fold-1": 3, "fold-2": 1, "final": 1}  # two epochs, the median
+    history = pd.read_csv(here / "reports" / "train" / "p" / "history.csv")
+    assert history.query("round == 'final'")["epoch"].tolist() == [0, 1]
+    assert record["precision"] == "32-true"
+
+
 def test_beside_the_model_lies_what_its_training_data_look_like(here):
     configure(here, epochs=1, samples_per_epoch=4)
     train_stage.main("p")

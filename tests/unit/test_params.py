@@ -21,27 +21,44 @@ def test_the_committed_file_parses_and_names_every_section():
     assert set(parse(COMMITTED)) == set(SECTIONS) == set(yaml.safe_load(COMMITTED))
 
 
-@pytest.mark.parametrize("preset", sorted((REPO / "presets").glob("*.txt")), ids=lambda p: p.stem)
-def test_presets_change_known_parameters_to_allowed_values(preset):
-    words = preset.read_text().split()
-    assert words, preset
-    assert set(words[::2]) == {"-S"}
+def _after(*presets: str) -> dict:
+    """The parameters when presets are given one after another, as `dvc exp run -S` leaves them in params.yaml."""
     raw = yaml.safe_load(COMMITTED)
-    for assignment in words[1::2]:
-        (section, key), value = assignment.partition("=")[0].split("."), assignment.partition("=")[2]
-        assert key in raw[section]
-        raw[section][key] = yaml.safe_load(value)
-    parse(yaml.safe_dump(raw))
+    for preset in presets:
+        words = (REPO / "presets" / f"{preset}.txt").read_text().split()
+        assert words and set(words[::2]) == {"-S"}, preset
+        for assignment in words[1::2]:
+            (section, key), value = assignment.partition("=")[0].split("."), assignment.partition("=")[2]
+            assert key in raw[section]
+            raw[section][key] = yaml.safe_load(value)
+    return parse(yaml.safe_dump(raw))
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (REPO / "presets").glob("*.txt")))
+def test_presets_change_known_parameters_to_allowed_values(preset):
+    assert _after(preset) != parse(COMMITTED)
+
+
+@pytest.mark.parametrize("earlier", ["head", "modern", "paper"])
+@pytest.mark.parametrize("recipe", ["modern", "paper"])
+def test_a_recipe_is_whole_whatever_ran_before_it(recipe, earlier):
+    assert _after(earlier, recipe) == _after(recipe)
+
+
+@pytest.mark.parametrize("earlier", ["modern", "paper"])
+def test_the_head_recipe_states_what_it_reads(earlier):
+    found, alone = _after(earlier, "head"), _after("head")
+    assert found["model"] == alone["model"]
+    assert [(each["train"].layers, each["train"].C) for each in (found, alone)] == [("head", 1e-3)] * 2
 
 
 def test_the_papers_recipe():
-    words = (REPO / "presets" / "paper.txt").read_text().split()[1::2]
-    raw = yaml.safe_load(COMMITTED)
-    raw["train"] |= {w.partition("=")[0].removeprefix("train."): yaml.safe_load(w.partition("=")[2]) for w in words}
-    train = parse(yaml.safe_dump(raw))["train"]
+    found = _after("head", "paper")
+    train, model = found["train"], found["model"]
     assert (train.optimizer, train.betas, train.lr, train.weight_decay) == ("adam", [0.5, 0.999], 1e-5, 1e-5)
     assert (train.batch_size, train.epochs, train.samples_per_epoch, train.schedule) == (4, 30, 0, "constant")
     assert (train.intensity_augmentation, train.frozen_epochs, train.patience, train.precision) == (0, 0, 0, "32")
+    assert (train.layers, model.pooling) == ("all", "last")
 
 
 def test_an_unknown_key_is_named():

@@ -28,7 +28,8 @@ LEVELS = 4  # stages that pooling `levels` takes
 class Backbone:
     """What a backbone expects and yields: input pixels a side, mean and std per channel, width of its features.
 
-    levels: the modules inside the body whose outputs pooling `levels` takes, fine to coarse.
+    levels: the modules inside the body whose outputs pooling `levels` takes, fine to coarse. dropout: of the features,
+    in training, as in the backbone's own classifier.
     """
 
     name: str
@@ -38,15 +39,16 @@ class Backbone:
     feature_dim: int
     library: str
     levels: tuple[str, ...] = ()
+    dropout: float = 0.2
 
 
 REGISTRY = {
-    "resnet18": Backbone("resnet18", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "5", "6", "7")),
+    "resnet18": Backbone("resnet18", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "5", "6", "7"), 0.0),
     "squeezenet1_1": Backbone(
-        "squeezenet1_1", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "7", "9", "12")
+        "squeezenet1_1", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "7", "9", "12"), 0.5
     ),
     # torchvision's weights were trained on inputs scaled to -1..1; its transform_input only undoes ImageNet's scaling
-    "inception_v3": Backbone("inception_v3", 299, HALF, HALF, 2048, "torchvision", ("6", "9", "14", "17")),
+    "inception_v3": Backbone("inception_v3", 299, HALF, HALF, 2048, "torchvision", ("6", "9", "14", "17"), 0.5),
     "tf_efficientnet_lite0": Backbone(
         "tf_efficientnet_lite0", 224, HALF, HALF, 1280, "timm", ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
     ),
@@ -99,12 +101,12 @@ class Net(nn.Module):
     feature_dim: width of `features`. Raises UnknownBackbone if a body has no named stages for pooling `levels`.
     """
 
-    def __init__(self, backbone: Backbone, body: Body, classes: int, pooling: str = "last", dropout: float = 0.2):
+    def __init__(self, backbone: Backbone, body: Body, classes: int, pooling: str = "last"):
         super().__init__()
         self.backbone = backbone
         self.body = body
         self.pooling = pooling
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(backbone.dropout)
         self.feature_dim = backbone.feature_dim if pooling == "last" else self._width_of_levels()
         self.head = nn.Linear(self.feature_dim, classes)
 
