@@ -1,5 +1,7 @@
 """Evaluation records beside each other, their baselines and the paper's Inception-v3, as rows and as Markdown."""
 
+from collections.abc import Sequence
+
 from .evaluation.assessment import number, span
 
 # Pattarone et al. 2021, the best of its three architectures; the interval takes patches as independent
@@ -17,6 +19,7 @@ COLUMNS = [
     "partition", "model", "weights", "data", "patches (groups)", "balanced accuracy", "95% over patches",
     "95% over groups", "AUC", "AUC over groups", "AUC within experiments", "Pearson r, mean PI",
 ]  # fmt: skip
+MORE = ["average_precision", "f1", "mcc", "sensitivity", "specificity"]  # with their intervals over groups
 
 
 def rows(records: dict[str, dict]) -> list[dict]:
@@ -52,7 +55,9 @@ def model_row(name: str, record: dict) -> dict:
         "auc": auc["value"],
         "auc_group_interval": auc["group_interval"],
         "auc_within_experiments": _within(record["within_experiment"]),
+        "auc_within_experiments_group_interval": _within(record["within_experiment"], "group_interval"),
         "pearson": record["correlation"]["mean_pi"]["pearson"]["value"],
+        "pearson_group_interval": record["correlation"]["mean_pi"]["pearson"]["group_interval"],
     }
 
 
@@ -67,15 +72,17 @@ def baseline_rows(record: dict) -> list[dict]:
                 "model": title,
                 "weights": record["model"]["weights"] if key == "linear_probe" else None,
                 "auc_within_experiments": _within(base["within_experiment"]),
+                "auc_within_experiments_group_interval": _within(base["within_experiment"], "group_interval"),
             }
             for metric in ("balanced_accuracy", "auc"):
                 own |= {metric: base[metric]["value"], f"{metric}_group_interval": base[metric]["group_interval"]}
             found.append(shared | own)
     if only := record["baselines"]["experiment_only"]:
-        auc = only["in_sample"]["auc"]
-        title = "baseline: the experiment's own live share, no pixel seen"
-        values = {"auc": auc["value"], "auc_group_interval": auc["group_interval"]}
-        found.append(shared | {"kind": "experiment_only", "model": title} | values)
+        for key, how in (("in_sample", ""), ("leave_one_out", ", the patch left out")):
+            title = f"baseline: the experiment's own live share{how}, no pixel seen"
+            values = {"auc": only[key]["auc"]["value"], "auc_group_interval": only[key]["auc"]["group_interval"]}
+            kind = "experiment_only" if key == "in_sample" else f"experiment_{key}"
+            found.append(shared | {"kind": kind, "model": title} | values)
     return found
 
 
@@ -97,33 +104,38 @@ def paper_row(partition: str) -> dict:
     }
 
 
-def initialisation(records: dict[str, dict]) -> list[dict]:
-    """Pretrained against random: for models that differ in their first weights alone, the gain in both main metrics.
+def differ_in_first_weights(records: dict[str, dict]) -> list[tuple[str, str]]:
+    """Names of (pretrained, random) models that differ in their first weights alone.
 
-    Models are set against each other if architecture, recipe and test patches are the same.
+    Architecture, pooling, recipe and test patches are the same.
     """
-    found = []
-    for random_name, random in records.items():
-        for name, record in records.items():
-            same = all(random[a].get(b) == record[a].get(b) for a, b in SAME)
-            if not same or random["model"]["weights"] != "random" or record["model"]["weights"] == "random":
-                continue
-            values = {
-                f"{metric}_gain": round(record["overall"][metric]["value"] - random["overall"][metric]["value"], 6)
-                for metric in ("balanced_accuracy", "auc")
-            }
-            about = {
-                "partition": record["partition"],
-                "arch": record["model"]["arch"],
-                "synthetic": record["synthetic"],
-            }
-            found.append(about | {"pretrained": name, "random": random_name} | values)
-    return found
+    random = [name for name, record in records.items() if record["model"]["weights"] == "random"]
+    return [
+        (name, other)
+        for other in random
+        for name, record in records.items()
+        if name not in random and all(records[other][a].get(b) == record[a].get(b) for a, b in SAME)
+    ]
 
 
-def markdown(records: dict[str, dict]) -> str:
-    """The comparison as a Markdown document; synthetic data are called so in every row."""
-    table = rows(records)
+def gain_row(record: dict, pretrained: str, random: str, gains: dict[str, dict]) -> dict:
+    """The row of a pretrained model less the same one from random weights, in the keys of `model_row`.
+
+    record: the pretrained model's; gains: metric to value and group_interval (see `assessment.difference`).
+    """
+    row = {key: model_row("", record)[key] for key in ("partition", "synthetic", "n_patches", "n_groups")}
+    row |= {"kind": "gain", "model": f"difference: {pretrained} less {random}", "weights": "pretrained less random"}
+    for metric in ("balanced_accuracy", "auc"):
+        row |= {metric: gains[metric]["value"], f"{metric}_group_interval": gains[metric]["group_interval"]}
+    return row
+
+
+def markdown(records: dict[str, dict], gains: Sequence[dict] = ()) -> str:
+    """The comparison as a Markdown document; synthetic data are called so in every row.
+
+    gains: further rows, of pretrained against random first weights.
+    """
+    table = [*rows(records), *gains]
     lines = ["# Models beside each other and beside the paper", ""]
     if any(row["synthetic"] for row in table):
         lines += [
@@ -133,14 +145,7 @@ def markdown(records: dict[str, dict]) -> str:
         ]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in table]
-    for gain in initialisation(records):
-        kind = " (synthetic)" if gain["synthetic"] else ""
-        lines += [
-            "",
-            f"{gain['partition']}, {gain['arch']}{kind}: {gain['pretrained']} (pretrained) less {gain['random']} "
-            f"(random weights): AUC {gain['auc_gain']:+.3f}, balanced accuracy {gain['balanced_accuracy_gain']:+.3f}.",
-        ]
-    return "\n".join([*lines, "", *_cross(records), *_notes(records)]) + "\n"
+    return "\n".join([*lines, "", *_more(records), *_cross(records), *_notes(records)]) + "\n"
 
 
 def cells(row: dict) -> list[str]:
@@ -152,13 +157,34 @@ def cells(row: dict) -> list[str]:
     values = [
         number(get("balanced_accuracy")), span(get("balanced_accuracy_patch_interval")),
         span(get("balanced_accuracy_group_interval")), number(get("auc")), span(get("auc_group_interval")),
-        number(get("auc_within_experiments")), number(get("pearson")),
+        _both(get("auc_within_experiments"), get("auc_within_experiments_group_interval")),
+        _both(get("pearson"), get("pearson_group_interval")),
     ]  # fmt: skip
     return [str(text or "-").replace("n/a", "-") for text in texts + values]
 
 
-def _within(section: dict | None) -> float | None:
-    return section["pair_weighted"]["value"] if section else None
+def _within(section: dict | None, what: str = "value"):
+    return section["pair_weighted"][what] if section else None
+
+
+def _both(value: float | None, interval: list[float] | None) -> str:
+    """A value with its interval, where there is one."""
+    return number(value) + (f" ({span(interval)})" if interval else "")
+
+
+def _more(records: dict[str, dict]) -> list[str]:
+    """What else was measured of every model, its calibration and its abstentions."""
+    titles = ["average precision", "F1", "MCC", "sensitivity", "specificity", "Spearman r, mean PI", "ECE", "Brier",
+              "abstained", "error among called", "coverage"]  # fmt: skip
+    lines = ["## More of each model (95% over groups)", "", "| model | " + " | ".join(titles) + " |"]
+    lines.append("|" + "---|" * (len(titles) + 1))
+    for name, record in records.items():
+        found = [record["overall"][metric] for metric in MORE] + [record["correlation"]["mean_pi"]["spearman"]]
+        texts = [_both(each["value"], each["group_interval"]) for each in found]
+        texts += [number(record["calibration"][metric]["after"]) for metric in ("ece", "brier")]
+        texts += [number(record["conformal"][key]) for key in ("abstention", "error_among_called", "coverage")]
+        lines.append(f"| {name}{', synthetic' if record['synthetic'] else ''} | {' | '.join(texts)} |")
+    return [*lines, ""]
 
 
 def _cross(records: dict[str, dict]) -> list[str]:
@@ -171,7 +197,7 @@ def _cross(records: dict[str, dict]) -> list[str]:
     lines.append("|---|" + "---|" * len(partitions))
     for name, record in crossed.items():
         tested = {record["partition"]: record, **record["cross_partition"]}
-        scores = [tested[p]["overall"] if p in tested else None for p in partitions]
+        scores = [tested.get(p, {}).get("overall") for p in partitions]
         texts = [
             f"{number(s['auc']['value'])} ({number(s['balanced_accuracy']['value'])})" if s else "-" for s in scores
         ]

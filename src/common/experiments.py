@@ -10,8 +10,11 @@ import pandas as pd
 import yaml
 from dvc.exceptions import DvcException
 
-from .comparison import markdown
+from . import duel
+from .comparison import differ_in_first_weights, gain_row, markdown
+from .evaluation import assessment
 from .evaluation.plots import roc_together
+from .params import load
 from .paths import REPO
 
 
@@ -24,22 +27,36 @@ def compare_experiments(names: Sequence[str], folder: Path) -> Path:
 
     A name is anything git or DVC resolves: an experiment, a branch, a commit. Raises ExperimentError naming what lacks.
     """
-    records, curves = {}, {}
+    records, curves, sides = {}, {}, {}
     for name in names:
         for partition in yaml.safe_load(_read(name, "params.yaml"))["dataset"]["partitions"]:
             record = json.loads(_read(name, f"metrics/evaluate/{partition}.json"))
             title = f"{name} {record['model']['arch']}"
             records[f"{partition}, {title}"] = record
-            predictions = _read(name, f"reports/evaluate/{partition}/predictions.parquet")
-            curves.setdefault(partition, {})[title] = pd.read_parquet(io.BytesIO(predictions))
+            read = _read(name, f"reports/evaluate/{partition}/predictions.parquet")
+            curves.setdefault(partition, {})[title] = predictions = pd.read_parquet(io.BytesIO(read))
+            sides[f"{partition}, {title}"] = duel.side(predictions, record)
     folder.mkdir(parents=True, exist_ok=True)
     for partition, named in curves.items():
         kind = " (synthetic)" if records[f"{partition}, {next(iter(named))}"]["synthetic"] else ""
         roc_together(named, f"{partition}{kind}").savefig(folder / f"roc-{partition}.png", dpi=120)
     page = folder / "compare.md"
     figures = "".join(f"\n![ROC curves of {partition}](roc-{partition}.png)\n" for partition in curves)
-    page.write_text(markdown(records) + figures)
+    pairs = differ_in_first_weights(records)
+    gains = [gain_row(records[a], a, b, pretraining(sides[a], sides[b])) for a, b in pairs]
+    page.write_text(markdown(records, gains) + figures)
     return page
+
+
+def pretraining(pretrained: pd.DataFrame, random: pd.DataFrame) -> dict[str, dict]:
+    """What pretrained weights gain in each main metric over random ones, with paired intervals over groups.
+
+    Both tables have the columns of `duel.SIDE`, of the same patches.
+    """
+    both = duel.pair(pretrained, random)
+    tables = [both.assign(score=both[f"probability{of}"], called=both[f"called{of}"]) for of in ("", "_champion")]
+    settings = load("evaluate")
+    return assessment.difference(*tables, assessment.resamples(both, settings), settings)
 
 
 def _read(revision: str, path: str) -> bytes:

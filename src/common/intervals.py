@@ -86,3 +86,11 @@ def binomial(value: float, n: int, confidence: float) -> list[float] | None:
         return None
     half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(value * (1 - value) / n)
     return [max(0.0, value - half), min(1.0, value + half)]
+
+
+def wilson(value: float, n: int, confidence: float) -> list[float] | None:
+    """Wilson's interval of a proportion of n patches, which has a width at 0 and 1 too. None if undefined."""
+    if not n or not np.isfinite(value):
+        return None
+    found = stats.binomtest(round(value * n), n).proportion_ci(confidence, method="wilson")
+    return [float(found.low), float(found.high)]

@@ -146,8 +146,11 @@ class Keeper(Checkpoint):
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Classifier) -> None:
+        """Raises TrainingError if the training diverged."""
         row = {"train_loss": float(module.losses[0] / module.losses[1])}
         row |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("valid_")}
+        if wrong := [k for k, v in row.items() if not math.isfinite(v)]:
+            raise TrainingError(f"epoch {trainer.current_epoch}: {wrong[0]} is not a number: train.lr is too high")
         row = {k: round(v, 6) for k, v in row.items()} | {"lr": round(trainer.optimizers[0].param_groups[0]["lr"], 10)}
         self.rows.append({"epoch": trainer.current_epoch} | row)
         score = [row["valid_auc"], -row["valid_loss"]] if "valid_auc" in row else [trainer.current_epoch]

@@ -6,7 +6,7 @@ Reads metrics/evaluate; writes metrics/compare.json and reports/compare.md.
 import json
 import sys
 
-from ..common.comparison import initialisation, markdown, rows
+from ..common.comparison import markdown, rows
 from ..common.params import load
 from ..common.paths import METRICS, REPORTS
 from ..common.tables import existing
@@ -33,7 +33,7 @@ def main() -> dict:
         nested.setdefault(row["partition"], {})[row["kind"]] = {
             k: v for k, v in row.items() if k not in ("partition", "kind")
         }
-    found = {"models": nested, "initialisation": initialisation(records)}
+    found = {"models": nested}
     (METRICS / "compare.json").write_text(json.dumps(found, indent=2) + "\n")
     REPORTS.mkdir(exist_ok=True)
     (REPORTS / "compare.md").write_text(markdown(records))

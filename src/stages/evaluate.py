@@ -31,7 +31,7 @@ from ..common.tables import existing, read_table
 
 PREDICTIONS = [
     "patch_id", "image_id", "partition", "experiment", "group", "y", "x", "size", "round", "label", "mean_pi",
-    "intensity", "logit", "probability", "call", "split",
+    "intensity", "logit", "probability", "called", "call", "split",
 ]  # fmt: skip
 
 
@@ -107,50 +107,74 @@ def operate_rounds(scored: pd.DataFrame, error: float) -> tuple[pd.DataFrame, li
 
 
 def baseline_logits(splits: pd.DataFrame, parts: list[Round], features, seed: int) -> np.ndarray | None:
-    """Test logits of a linear model, all rounds pooled in their order; None if a training part has one class.
+    """Logits of a linear model for the rows of `score`; None if a round's training part has one class.
 
     `features` turns a table of windows into (N, F); each window is computed once, however many rounds use it.
     """
     random = np.random.default_rng(seed)
     drawn = [np.flatnonzero(part.train) for part in parts]
     drawn = [np.sort(random.choice(rows, min(baselines.BASELINE_WINDOWS, len(rows)), replace=False)) for rows in drawn]
-    tested = [np.flatnonzero(part.test) for part in parts]
+    scored = [np.flatnonzero(part.valid | part.test) for part in parts]
     live = splits["live"].to_numpy()
     if any(live[rows].all() or not live[rows].any() for rows in drawn):
         return None
-    used = np.unique(np.concatenate(drawn + tested))
-    values = features(splits.iloc[used])
-    at = np.searchsorted
+    used = np.unique(np.concatenate(drawn + scored))
+    values, at = features(splits.iloc[used]), np.searchsorted
     logits = [
-        baselines.linear_logit(values[at(used, train)], live[train], values[at(used, test)])
-        for train, test in zip(drawn, tested)
+        baselines.linear_logits(
+            values[at(used, train)], live[train], values[at(used, rows)], part.valid[rows], live[part.valid]
+        )
+        for part, train, rows in zip(parts, drawn, scored)
     ]
     return np.round(np.concatenate(logits), 6)
 
 
-def baseline_record(splits, parts, store, test: pd.DataFrame, arch: str, draws, settings: Evaluate) -> dict:
-    """Both linear baselines and the experiment-only score on the model's test patches."""
+def baseline_record(splits, parts, store, scored: pd.DataFrame, arch: str, draws, settings: Evaluate) -> dict:
+    """Both linear baselines, operated as the model is, and the experiment-only score on the model's test patches."""
     probe = build(arch, MODELS / "weights" / "model" / "model.safetensors")
     kinds = {"texture_linear": lambda table: baselines.textures(store, table)}
     kinds["linear_probe"] = lambda table: embed(probe, store, table, desc="linear probe")
+    test = test_of(scored)
     found: dict = {"experiment_only": assessment.experiment_only(test, draws, settings)}
     for name, features in kinds.items():
         logits = baseline_logits(splits, parts, features, settings.seed)
-        found[name] = None if logits is None else assessment.baseline(test, logits, draws, settings)
+        if logits is None:
+            found[name] = None
+            continue
+        other, _ = operate_rounds(scored.assign(logit=logits), settings.abstain_error)
+        found[name] = assessment.baseline(test, test_of(other), draws, settings)
     return found
 
 
-def cross_partition(partition: str, others: dict, at: Operating, store: PatchStore, settings: Evaluate) -> dict | None:
-    """This partition's model on the test split of every other one (name to its splits), at its own operating point."""
+def test_of(scored: pd.DataFrame) -> pd.DataFrame:
+    """The test rows of a table of scored patches."""
+    return scored[scored["split"] == "test"].reset_index(drop=True)
+
+
+def cross_partition(
+    partition: str, own: pd.DataFrame, others: dict, at: Operating, store: PatchStore, settings: Evaluate
+) -> dict | None:
+    """This partition's model on the test patches of every other one (name to its splits), at its own operating point.
+
+    Under kfold every patch is a test patch and the final model is asked. Groups that the model trained or validated
+    on are left out and counted; a partition of which nothing remains is named without metrics.
+    """
     if not others:
         return None
-    net, found = load_model(model_directory(partition, "holdout")), {}
+    kfold = (own["fold"] >= 0).any()
+    seen = own.loc[own["split"] != "test", "group"].unique()
+    net, found = load_model(MODELS / partition), {}
     for other, splits in others.items():
-        rows = splits[splits["split"] == "test"]
-        logits = predict(net, store, rows, desc=f"{partition} on {other}").astype(float)
-        test = operate(rows.assign(logit=np.round(logits[:, 1] - logits[:, 0], 6)), at)
+        rows = splits if kfold else splits[splits["split"] == "test"]
+        unseen = rows[~rows["group"].isin(seen)]
+        left_out = {"groups_left_out": int(rows["group"].nunique() - unseen["group"].nunique())}
+        if unseen.empty:
+            found[other] = left_out | {"overall": None}
+            continue
+        logits = predict(net, store, unseen, desc=f"{partition} on {other}").astype(float)
+        test = operate(unseen.assign(logit=np.round(logits[:, 1] - logits[:, 0], 6)), at)
         draws = assessment.resamples(test, settings)
-        found[other] = assessment.counts(test) | {"overall": assessment.overall(test, draws, settings)}
+        found[other] = left_out | assessment.counts(test) | {"overall": assessment.overall(test, draws, settings)}
     return found
 
 
@@ -173,12 +197,12 @@ def run(partition: str) -> dict:
     splits = others.pop(partition)
     parts = held_out_rounds(splits, split_json)
     scored, points = operate_rounds(score(splits, parts, partition, card["arch"], store), settings.abstain_error)
-    test = scored[scored["split"] == "test"].reset_index(drop=True)
+    test = test_of(scored)
     draws = assessment.resamples(test, settings)
     if split_json["scheme"] == "holdout":
         at = Operating(**{field.name: points[0][field.name] for field in dataclasses.fields(Operating)})
     else:  # for the final model, which no split is left to judge
-        at, others = calibration.fit_operating(test["logit"], test["live"], settings.abstain_error), {}
+        at = calibration.fit_operating(test["logit"].to_numpy(), test["live"].to_numpy(), settings.abstain_error)
     record = {
         "partition": partition,
         "synthetic": card["synthetic"],
@@ -193,9 +217,9 @@ def run(partition: str) -> dict:
         "conformal": assessment.conformal_record(test, at, settings.abstain_error),
         "correlation": assessment.correlation(test, draws, settings),
         "within_experiment": assessment.within(test, test["score"].to_numpy(), draws, settings),
-        "baselines": baseline_record(splits, parts, store, test, card["arch"], draws, settings),
+        "baselines": baseline_record(splits, parts, store, scored, card["arch"], draws, settings),
         "slices": slice_table(test, slicings(test, store, thresholds)),
-        "cross_partition": cross_partition(partition, others, at, store, settings),
+        "cross_partition": cross_partition(partition, splits, others, at, store, settings),
         "rounds": points,
         "notes": assessment.notes(settings, split_json["scheme"], draws.groups),
     }
@@ -213,7 +237,7 @@ def write(partition: str, record: dict, scored: pd.DataFrame, thresholds: dict) 
     (METRICS / "evaluate").mkdir(parents=True, exist_ok=True)
     (METRICS / "evaluate" / f"{partition}.json").write_text(json.dumps(record, indent=2) + "\n")
     scored[PREDICTIONS].to_parquet(report / "predictions.parquet", index=False)
-    test = scored[scored["split"] == "test"]
+    test = test_of(scored)
     for name, table in plots_evaluate.tables(test).items():
         table.round(6).to_csv(report / f"{name}.csv", index=False)
     plots_evaluate.figures(test, record, thresholds, report / "figures")

@@ -344,6 +344,15 @@ def test_a_failed_run_says_why_and_is_forgiven_when_it_goes_on(here, monkeypatch
     assert mended["tags"]["model_digest"] == record["digest"]
 
 
+def test_a_training_that_diverges_is_refused_and_its_run_failed(here):
+    configure(here, lr=1e30)
+    with pytest.raises(SystemExit, match=r"error: train@p: epoch 0: .*loss is not a number: train\.lr is too high"):
+        train_stage.main("p")
+    (failed,) = runs(here)
+    assert failed["status"] == "FAILED" and "train.lr is too high" in failed["tags"]["failure"]
+    assert not (here / "models" / "p" / "model.json").exists()
+
+
 def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeypatch):
     configure(here, epochs=1, samples_per_epoch=4)
     path = here / "data" / "splits" / "splits.parquet"

@@ -7,8 +7,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from src.common import comparison
+from src.common import comparison, experiments
 from src.common.evaluation.plots import roc_together
 from src.common.params import Dataset
 from src.stages import compare
@@ -31,8 +32,11 @@ def record(partition: str, auc: float = 0.9, synthetic: bool = True, weights: st
         "synthetic": synthetic,
         "model": {"arch": "resnet18", "digest": "d", "weights": weights},
         "data": {"n_patches": 1200, "n_groups": 4, "digest": partition},
-        "overall": {"auc": metric(auc), "balanced_accuracy": metric(auc - 0.05)},
-        "correlation": {"mean_pi": {"pearson": metric(-0.6)}},
+        "overall": dict.fromkeys(comparison.MORE, metric(0.5))
+        | {"auc": metric(auc), "balanced_accuracy": metric(auc - 0.05)},
+        "correlation": {"mean_pi": {"pearson": metric(-0.6), "spearman": metric(0.4)}},
+        "calibration": {"ece": {"after": 0.031}, "brier": {"after": 0.12}},
+        "conformal": {"abstention": 0.2, "error_among_called": 0.08, "coverage": 0.9},
         "within_experiment": {"pair_weighted": metric(0.8)},
         "baselines": {"linear_probe": base, "texture_linear": copy.deepcopy(base), "experiment_only": None},
         "cross_partition": None,
@@ -60,8 +64,8 @@ def stage(tmp_path, monkeypatch):
 
 
 def line(text: str, start: str) -> list[str]:
-    """The cells of the only table line whose model begins so."""
-    [found] = [row for row in text.splitlines() if row.startswith("|") and f"| {start}" in row]
+    """The cells of the first table line whose model begins so."""
+    [found] = [row for row in text.splitlines() if row.startswith("|") and f"| {start}" in row][:1]
     return [cell.strip() for cell in found.strip("|").split("|")]
 
 
@@ -70,8 +74,8 @@ def test_model_baselines_and_paper_stand_together(stage):
     assert list(found["models"]["no_treatment"]) == ["model", "linear_probe", "texture_linear", "paper"]
     assert found["models"]["no_treatment"]["model"]["auc"] == 0.9
     cells = dict(zip(comparison.COLUMNS, line(text, "no_treatment resnet18"), strict=True))
-    assert cells["AUC"] == "0.900" and cells["AUC over groups"] == "0.800-1.000"
-    assert cells["95% over patches"] == "0.840-0.860" and cells["patches (groups)"] == "1,200 (4)"
+    assert cells["AUC"] == "0.900" and cells["AUC over groups"] == "0.800 to 1.000"
+    assert cells["95% over patches"] == "0.840 to 0.860" and cells["patches (groups)"] == "1,200 (4)"
     paper = dict(zip(comparison.COLUMNS, line(text, "paper: Inception-v3"), strict=True))
     assert (paper["balanced accuracy"], paper["AUC"], paper["data"]) == ("0.866", "0.941", "real")
     assert paper["95% over groups"] == "-" and paper["Pearson r, mean PI"] == "-0.705"
@@ -102,15 +106,47 @@ def test_pretrained_against_random_only_on_the_same_patches_and_architecture():
         "random": record("p", 0.8, weights="random"),
         "elsewhere": record("q", 0.95),
     }
-    [gain] = comparison.initialisation(records)
-    assert (gain["pretrained"], gain["random"], gain["auc_gain"]) == ("tuned", "random", 0.1)
-    assert "AUC +0.100" in comparison.markdown(records)
+    assert comparison.differ_in_first_weights(records) == [("tuned", "random")]
     other_data = copy.deepcopy(records)
     other_data["tuned"]["data"]["digest"] = "changed"
-    assert comparison.initialisation(other_data) == []
+    assert comparison.differ_in_first_weights(other_data) == []
     other_recipe = copy.deepcopy(records)
     other_recipe["tuned"]["model"]["recipe"] = {"lr": 1e-5}
-    assert comparison.initialisation(other_recipe) == []
+    assert comparison.differ_in_first_weights(other_recipe) == []
+
+
+def test_what_pretraining_gains_is_a_row_with_paired_intervals():
+    group = np.repeat(list("abcdefgh"), 10)
+    live = np.tile([False, True], 40)
+    noise = np.random.default_rng(0).normal(size=80)
+    table = pd.DataFrame({"patch_id": np.arange(80), "group": group, "live": live})
+    good, poor = ((live - 0.5) * gain + noise for gain in (3, 1))
+    sides = [table.assign(probability=1 / (1 + np.exp(-z)), called=z >= 0) for z in (good, poor)]
+    gains = experiments.pretraining(sides[0], sides[1].sample(frac=1, random_state=1))
+    auc = roc_auc_score(live, good) - roc_auc_score(live, poor)
+    assert gains["auc"]["value"] == pytest.approx(auc) and auc > 0.1
+    low, high = gains["auc"]["group_interval"]
+    assert 0 < low < auc < high
+    assert experiments.pretraining(*sides[::-1])["auc"]["group_interval"] == pytest.approx([-high, -low])
+    row = comparison.gain_row(record("p"), "tuned", "random", gains)
+    text = line(comparison.markdown({"tuned": record("p")}, [row]), "difference")
+    cells = dict(zip(comparison.COLUMNS, text, strict=True))
+    assert cells["model"] == "difference: tuned less random" and cells["data"] == "synthetic"
+    assert cells["AUC"] == f"{auc:.3f}" and cells["AUC over groups"] == f"{low:.3f} to {high:.3f}"
+
+
+def test_calibration_and_abstentions_stand_in_a_second_table():
+    text = comparison.markdown({"a": record("p")})
+    head, values = (row for row in text.splitlines() if row.startswith(("| model | average", "| a, synthetic | 0.5")))
+    cells = dict(zip(*([cell.strip() for cell in row.strip("|").split("|")] for row in (head, values)), strict=True))
+    assert cells["MCC"] == "0.500 (0.400 to 0.600)" and cells["Spearman r, mean PI"] == "0.400 (0.300 to 0.500)"
+    assert (cells["ECE"], cells["abstained"], cells["error among called"]) == ("0.031", "0.200", "0.080")
+
+
+def test_a_partition_all_seen_in_training_is_a_dash_in_the_matrix():
+    first = record("p", 0.9)
+    first["cross_partition"] = {"q": {"groups_left_out": 3, "overall": None}}
+    assert "| a, synthetic | 0.900 (0.850) | - |" in comparison.markdown({"a": first})
 
 
 def test_cross_partition_matrix_has_its_own_test_split_on_the_diagonal():

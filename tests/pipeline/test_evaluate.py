@@ -165,6 +165,8 @@ def test_predictions_are_as_promised_and_calls_follow_the_band(tree):
     live = predictions["probability"] >= record["conformal"]["live_from"]
     dead = predictions["probability"] <= record["conformal"]["dead_to"]
     expected = np.select([live & ~dead, dead & ~live], ["live", "dead"], "abstain")
+    forced = predictions["probability"] >= record["threshold"]["value"]
+    assert (predictions["called"] == forced).all()
     assert (predictions["call"] == expected).all() and {"live", "dead"} <= set(expected)
     test = predictions[predictions["split"] == "test"]
     wrong = (test["call"] != "abstain") & (test["call"] != test["label"])
@@ -228,7 +230,21 @@ def test_folds_are_pooled_out_of_fold(tree):
         sk.roc_auc_score(test["label"] == "live", test["probability"]), abs=1e-6
     )
     assert [point["round"] for point in record["rounds"]] == ["fold-0", "fold-1", "fold-2", "fold-3"]
-    assert record["cross_partition"] is None and record["data"]["n_groups"] == 12
+    assert record["data"]["n_groups"] == 12
+    assert record["cross_partition"]["q"]["n_patches"] == 12 * 9  # by the final model, none of whose patches they are
+
+
+def test_groups_of_training_are_left_out_of_other_partitions(tree):
+    """As happens with split.group_by [experiment] where an experiment holds images of both partitions."""
+
+    def share(splits: pd.DataFrame) -> pd.DataFrame:
+        seen = splits["image_id"].isin(["p1", "q9", "q10"])  # p1 trains p's model; the others are test images of q
+        return splits.assign(group=splits["group"].where(~seen, "shared"))
+
+    crossed = tree(change=share)["cross_partition"]["q"]
+    assert (crossed["groups_left_out"], crossed["n_patches"], crossed["n_images"]) == (1, 18, 2)
+    everything = tree(change=lambda splits: splits.assign(group="one"))["cross_partition"]["q"]
+    assert everything == {"groups_left_out": 1, "overall": None}
 
 
 def one_class_fold(splits: pd.DataFrame) -> pd.DataFrame:

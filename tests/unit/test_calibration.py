@@ -8,6 +8,8 @@ from sklearn.metrics import balanced_accuracy_score
 from src.common.evaluation import calibration
 from src.common.scoring.operating import Operating, calibrate, called_live, conformal_call
 
+WHOLE = (0.0, 1.0)  # an abstain band that leaves the threshold free
+
 
 def planted(n: int, temperature: float, seed: int = 0):
     """Logits that are `temperature` times too large for the truth drawn from them."""
@@ -56,15 +58,15 @@ def test_threshold_has_the_best_balanced_accuracy_of_all():
     random = np.random.default_rng(4)
     live = random.random(200) < 0.1
     probability = np.round(expit(random.normal(size=200) + 1.5 * live), 2)
-    threshold = calibration.fit_threshold(probability, live)
+    threshold = calibration.fit_threshold(probability, live, *WHOLE)
     best = balanced_accuracy_score(live, called_live(probability, threshold))
     assert best == max(balanced_accuracy_score(live, probability >= cut) for cut in np.unique(probability))
 
 
 def test_threshold_nearest_to_one_half_among_equals():
     live = np.array([False, False, True, True])
-    assert calibration.fit_threshold(np.array([0.1, 0.2, 0.9, 0.95]), live) == 0.5
-    assert calibration.fit_threshold(np.array([0.1, 0.2, 0.3, 0.95]), live) == pytest.approx(0.25)
+    assert calibration.fit_threshold(np.array([0.1, 0.2, 0.9, 0.95]), live, *WHOLE) == 0.5
+    assert calibration.fit_threshold(np.array([0.1, 0.2, 0.3, 0.95]), live, *WHOLE) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("error", [0.05, 0.1, 0.2])
@@ -123,5 +125,27 @@ def test_operating_point_is_the_parts_together():
     logit, live = planted(500, 2.0)
     found = calibration.fit_operating(logit, live, 0.1)
     probability = calibrate(logit, found.temperature)
-    expected = calibration.fit_threshold(probability, live), *calibration.fit_conformal(probability, live, 0.1)
-    assert found == Operating(calibration.fit_temperature(logit, live), *expected)
+    band = calibration.fit_conformal(probability, live, 0.1)
+    threshold = calibration.fit_threshold(probability, live, *band)
+    assert found == Operating(calibration.fit_temperature(logit, live), threshold, *band)
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0], ids=["uncertain: abstains on both", "certain: abstains on none"])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_forced_call_never_contradicts_the_one_that_may_abstain(scale, seed):
+    random = np.random.default_rng(seed)
+    live = random.random(60) < 0.3
+    at = calibration.fit_operating(random.normal(size=60) + scale * (live - 0.5), live, 0.1)
+    probability = np.round(np.r_[np.linspace(0, 1, 2001), at.live_from, at.dead_to, at.threshold], 6)
+    call = conformal_call(probability, at.live_from, at.dead_to)
+    forced = np.where(called_live(probability, at.threshold), "live", "dead")
+    assert ((call == forced) | (call == "abstain")).all() and (call != "abstain").any()
+
+
+def test_equal_classes_weighs_a_rare_class_up():
+    live = np.array([True, False, False, False])
+    probability = np.array([0.5, 0.5, 0.5, 0.5])
+    weights = calibration.equal_classes(live)
+    assert weights == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
+    assert calibration.expected_error(probability, live) == pytest.approx(0.25)
+    assert calibration.expected_error(probability, live, weights) == pytest.approx(0)

@@ -5,12 +5,15 @@ import time
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from src.common import intervals
-from src.common.evaluation import confounding
+from src.common.evaluation import assessment, confounding
 from src.common.evaluation.metrics import weighted_metrics
+from src.common.params import Evaluate
 
 
 def clustered(groups: int = 20, size: int = 30, seed: int = 0, spread: float = 1.0):
@@ -38,6 +41,23 @@ def test_no_binomial_interval_of_nothing(value, n):
 
 def test_binomial_interval_stays_within_0_and_1():
     assert intervals.binomial(0.99, 5, 0.95)[1] == 1.0
+
+
+def test_wilsons_interval_has_a_width_where_nothing_is_wrong():
+    low, high = intervals.wilson(1.0, 28, 0.95)
+    z = stats.norm.ppf(0.975)
+    assert (low, high) == pytest.approx((28 / (28 + z**2), 1.0))
+    assert intervals.wilson(np.nan, 10, 0.95) is None and intervals.wilson(0.5, 0, 0.95) is None
+
+
+def test_a_metric_on_which_all_resamples_agree_has_no_interval_over_groups():
+    live = np.tile([True, False, False], 8)
+    score = np.where(live, 2.0, np.tile([-1.0, -1.0, 1.0], 8))  # no live patch is missed, half the dead are called live
+    columns = {"live": live, "score": score, "called": score > 0, "group": np.repeat(list("abcdefgh"), 3)}
+    test, settings = pd.DataFrame(columns), Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.1, seed=1)
+    found = assessment.overall(test, assessment.resamples(test, settings), settings)
+    assert found["sensitivity"]["value"] == 1 and found["sensitivity"]["group_interval"] is None
+    assert found["sensitivity"]["patch_interval"][0] < 0.7
 
 
 def test_group_bootstrap_equals_a_plain_loop_over_resampled_groups():

@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from src.common.evaluation import baselines, slices
 
@@ -80,5 +83,22 @@ def test_intensity_features_equal_numpy_and_scipy():
 def test_linear_model_on_texture_tells_fine_from_coarse_grain():
     windows = Windows(np.concatenate([grain(20.0, scale=4), grain(20.0, scale=16, seed=1)]))
     live, features = np.repeat([True, False], 20), baselines.textures(windows, windows.table())
-    part = np.arange(40) % 2 == 0
-    assert roc_auc_score(live[~part], baselines.linear_logit(features[part], live[part], features[~part])) > 0.95
+    train, rest = np.arange(40) % 2 == 0, np.arange(40) % 2 == 1
+    valid = np.arange(20) % 2 == 0
+    logits = baselines.linear_logits(features[train], live[train], features[rest], valid, live[rest][valid])
+    assert roc_auc_score(live[rest][~valid], logits[~valid]) > 0.95
+
+
+def test_the_regularisation_of_a_linear_model_is_chosen_by_validation():
+    random = np.random.default_rng(2)
+    live = random.random(120) < 0.5
+    features = random.normal(size=(120, 60))
+    features[:, 0] += 2 * live
+    valid, found = np.arange(80) < 40, []
+    for c in baselines.STRENGTHS:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, class_weight="balanced", max_iter=2000))
+        logits = model.fit(features[:40], live[:40]).decision_function(features[40:])
+        found.append((roc_auc_score(live[40:80], logits[:40]), logits))
+    logits = baselines.linear_logits(features[:40], live[:40], features[40:], valid, live[40:80])
+    assert logits == pytest.approx(max(found, key=lambda each: round(each[0], 9))[1])
+    assert len({round(auc, 6) for auc, _ in found}) > 1

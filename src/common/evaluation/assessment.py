@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ..intervals import Resamples, binomial, bootstrap, draw, draw_patches, percentile
+from ..intervals import Resamples, binomial, bootstrap, draw, draw_patches, percentile, wilson
 from ..params import Evaluate
 from ..scoring.operating import Operating, calibrate
 from . import calibration
@@ -30,23 +30,32 @@ def resamples(test: pd.DataFrame, settings: Evaluate) -> Resamples:
 def overall(test: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict[str, dict]:
     """Every metric with its value, the interval over patches and the one over groups.
 
-    Over patches: the paper's binomial formula for proportions, else a bootstrap of single patches.
+    Over patches: the paper's formula for balanced accuracy, Wilson's for the other proportions, else a bootstrap of
+    single patches. Over groups None where every resample gives the same: that says nothing of the error.
     """
     live, score, called = (test[name].to_numpy() for name in ("live", "score", "called"))
     statistic = partial(weighted_metrics, live, score, called)
     patch = bootstrap(statistic, draw_patches(live, settings.bootstrap, settings.seed))
     group = bootstrap(statistic, draws)
     n, n_live = len(live), int(live.sum())
-    proportions = {"balanced_accuracy": n, "accuracy": n, "sensitivity": n_live, "specificity": n - n_live}
+    proportions = {"accuracy": n, "sensitivity": n_live, "specificity": n - n_live}
     found = {}
     for name, value in point_metrics(live, score, called).items():
-        if name in proportions:
-            independent = binomial(value, proportions[name], settings.confidence)
+        if name == "balanced_accuracy":
+            independent = binomial(value, n, settings.confidence)
+        elif name in proportions:
+            independent = wilson(value, proportions[name], settings.confidence)
         else:
-            independent = percentile(patch.get(name), settings.confidence)
-        honest = percentile(group.get(name), settings.confidence)
-        found[name] = {"value": value, "patch_interval": independent, "group_interval": honest}
+            independent = _spread(patch.get(name), settings)
+        found[name] = {"value": value, "patch_interval": independent}
+        found[name]["group_interval"] = _spread(group.get(name), settings)
     return found
+
+
+def _spread(values: np.ndarray | None, settings: Evaluate) -> list[float] | None:
+    """The percentile interval; None if all resamples agree, as they do where nothing was called wrong."""
+    found = percentile(values, settings.confidence)
+    return found if found and found[0] < found[1] else None
 
 
 def correlation(test: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict[str, dict]:
@@ -78,26 +87,39 @@ def within(test: pd.DataFrame, score: np.ndarray, draws: Resamples, settings: Ev
     values = bootstrap(within_statistic(live, score, experiment, draws.codes), draws, by_patch=False)
     result: dict = {"n_experiments": found["experiments"], "n_pairs": found["pairs"]}
     for name in ("pair_weighted", "mean"):
-        result[name] = {"value": found[name], "group_interval": percentile(values.get(name), settings.confidence)}
+        result[name] = {"value": found[name], "group_interval": _spread(values.get(name), settings)}
     return result
 
 
-def baseline(test: pd.DataFrame, logit: np.ndarray, draws: Resamples, settings: Evaluate) -> dict:
-    """A baseline's metrics on the model's own test patches, called at 0.5, and by how much the model exceeds it.
+def baseline(test: pd.DataFrame, other: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict:
+    """A baseline's metrics on the model's own test patches, and by how much the model exceeds it.
 
-    The difference has an interval from the same resamples of groups, so what both find hard cancels out.
+    other: the same rows with the baseline's score and called. See `difference` for the intervals.
     """
-    live, called = test["live"].to_numpy(), np.asarray(logit) >= 0
-    own = bootstrap(partial(weighted_metrics, live, logit, called), draws)
-    model = bootstrap(partial(weighted_metrics, live, test["score"].to_numpy(), test["called"].to_numpy()), draws)
-    points = point_metrics(live, logit, called)
-    ours = point_metrics(live, test["score"].to_numpy(), test["called"].to_numpy())
-    result: dict = {}
+    live, score, called = (other[name].to_numpy() for name in ("live", "score", "called"))
+    own = bootstrap(partial(weighted_metrics, live, score, called), draws)
+    points = point_metrics(live, score, called)
+    result: dict = {n: {"value": points[n], "group_interval": _spread(own.get(n), settings)} for n in MAIN}
+    result |= {f"model_minus_{name}": gain for name, gain in difference(test, other, draws, settings).items()}
+    return result | {"within_experiment": within(test, score, draws, settings)}
+
+
+def difference(test: pd.DataFrame, other: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict[str, dict]:
+    """By how much one table of scored test patches exceeds another of the same rows, in the main metrics.
+
+    The intervals are from the same resamples of groups for both, so what both find hard cancels out.
+    """
+    columns = [[table[name].to_numpy() for name in ("live", "score", "called")] for table in (test, other)]
+    points = [point_metrics(*each) for each in columns]
+    draw_by_draw = [bootstrap(partial(weighted_metrics, *each), draws) for each in columns]
+    found = {}
     for name in MAIN:
-        difference = percentile(model[name] - own[name], settings.confidence) if own else None
-        result[name] = {"value": points[name], "group_interval": percentile(own.get(name), settings.confidence)}
-        result[f"model_minus_{name}"] = {"value": ours[name] - points[name], "group_interval": difference}
-    return result | {"within_experiment": within(test, logit, draws, settings)}
+        gains = draw_by_draw[0][name] - draw_by_draw[1][name] if draw_by_draw[0] else None
+        found[name] = {
+            "value": points[0][name] - points[1][name],
+            "group_interval": percentile(gains, settings.confidence),
+        }
+    return found
 
 
 def experiment_only(test: pd.DataFrame, draws: Resamples, settings: Evaluate) -> dict | None:
@@ -115,14 +137,22 @@ def experiment_only(test: pd.DataFrame, draws: Resamples, settings: Evaluate) ->
 
 
 def calibration_record(test: pd.DataFrame) -> dict:
-    """ECE and Brier score before (temperature 1) and after, and the mean probability beside the live fraction."""
+    """ECE and Brier score before (temperature 1) and after, and the mean probability beside the live fraction.
+
+    `equal_classes`: the same after, under weights that make both classes count the same, as training does.
+    """
     live = test["live"].to_numpy()
+    weights = calibration.equal_classes(live)
     before, after = calibrate(test["logit"].to_numpy(), 1.0), test["probability"].to_numpy()
     return {
         "ece": {"before": calibration.expected_error(before, live), "after": calibration.expected_error(after, live)},
         "brier": {"before": calibration.brier(before, live), "after": calibration.brier(after, live)},
         "mean_probability": {"before": float(before.mean()), "after": float(after.mean())},
         "live_fraction": float(live.mean()),
+        "equal_classes": {
+            "ece": calibration.expected_error(after, live, weights),
+            "brier": calibration.brier(after, live, weights),
+        },
         "bins": calibration.BINS,
     }
 
@@ -152,17 +182,25 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
     percent = f"{settings.confidence:.0%}"
     found = [
         "live is the positive class: sensitivity is the recall of live, specificity the recall of dead",
-        "operating threshold: the highest balanced accuracy on validation, the one nearest to 0.5 among equals",
+        "operating threshold: the highest balanced accuracy on validation within the abstain band, the one nearest to "
+        "0.5 among equals; confusion matrix and balanced accuracy are of the forced call at it, no patch left out",
+        "validation chooses epoch, temperature, threshold and band; test patches none of them",
         f"patch_interval: {percent}, patches taken as independent; value +- z sqrt(value (1 - value) / n) as in the "
-        "paper for balanced accuracy, sensitivity, specificity and accuracy, else a percentile bootstrap of patches",
-        f"group_interval: {percent}, percentile bootstrap of {groups} whole groups, {settings.bootstrap} resamples",
+        "paper for balanced accuracy, Wilson's for sensitivity, specificity and accuracy, else a percentile bootstrap",
+        f"group_interval: {percent}, percentile bootstrap of {groups} whole groups, {settings.bootstrap} resamples; "
+        "n/a where all resamples agree; how training and the choice of a threshold vary is not in it",
+        "probability: of a patch where live and dead are equally frequent, as training draws them, since a plate's own "
+        "frequencies are what is asked; where they are unequal, mean probability and live fraction differ (ECE), and "
+        "equal_classes has ECE and Brier score with both classes weighted the same",
         "temperature: minimises the cross entropy on validation, truth smoothed as by Platt; ECE: of the live "
         "probability, equal bins; AUC and average precision rank by logit / temperature, which probability rounds",
         f"conformal: class-conditional split-conformal sets at error {settings.abstain_error}, from validation; a set "
         "of none or both classes abstains; the guarantee wants exchangeable patches, and those of few groups are not",
         "experiment_only: in_sample scores a patch by its experiment's live share, the patch included, and errs high; "
         "leave_one_out without the patch, which puts an experiment's live patches below its dead ones, and errs low",
-        f"linear baselines: logistic regression on at most {BASELINE_WINDOWS} training windows, seeded, called at 0.5",
+        f"linear baselines: logistic regression on at most {BASELINE_WINDOWS} training windows, regularised, "
+        "calibrated and called by validation, as the model is",
+        "cross_partition: without groups that the model trained or validated on",
         "cell density: by the share of the window that is textured beyond its noise, a stand-in: no cells are counted",
     ]
     if groups < 10:
@@ -171,7 +209,8 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         found.append(
             "kfold: each round's model scores its own test fold at the operating point of its own validation fold (see "
             "`rounds`), and the scores are pooled; threshold, temperature, live_from and dead_to in the record are the "
-            "final model's, fitted on the pooled scores; that model itself is scored on nothing, here or elsewhere"
+            "final model's, fitted on the pooled scores; that model trains on every fold, for the median of the epochs "
+            "that the folds kept, and is scored on nothing but other partitions"
         )
     return found
 
@@ -197,7 +236,7 @@ def number(value: float | None) -> str:
 
 def span(interval: list[float] | None) -> str:
     """An interval for people."""
-    return "n/a" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}"
+    return "n/a" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def clean(value):

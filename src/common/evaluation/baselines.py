@@ -1,7 +1,7 @@
 """Baselines beside every model: linear models on intensity and texture, and on the frozen pretrained backbone.
 
 Both are scikit-learn's logistic regression on standardised features, classes weighted equally, fitted on the model's
-own training part and called at 0.5.
+own training part, and regularised and called by its validation part, as the model is.
 """
 
 import cv2
@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-BASELINE_WINDOWS = 1000  # training windows that the linear models are fitted on, at most
-C = 0.1  # their regularisation; from 0.01 to 1 it hardly matters to the pooled AUC of the real fields
+BASELINE_WINDOWS = 4000  # training windows that the linear models are fitted on, at most
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of their regularisation, chosen by the validation AUC
+WITHOUT_VALIDATION = 1e-2  # C where validation has one class only
 LEVELS = 16  # grey levels of the co-occurrence matrix
 ANGLES = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
 GLCM = ["contrast", "dissimilarity", "homogeneity", "energy", "correlation"]
@@ -47,10 +48,22 @@ def textures(store, table: pd.DataFrame) -> np.ndarray:
     return np.stack([texture_features(store.window(*row)) for row in tqdm(rows, "textures", len(table), unit="window")])
 
 
-def linear_logit(train: np.ndarray, live: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Logits (M,) for features `test` (M, F) of a logistic regression fitted on `train` (N, F) and `live` (N,) bool."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=2000))
-    return model.fit(train, live).decision_function(test)
+def linear_logits(train: np.ndarray, live: np.ndarray, others: np.ndarray, valid: np.ndarray, valid_live: np.ndarray):
+    """Logits (M,) for features `others` (M, F) of a logistic regression fitted on `train` (N, F) and `live` (N,) bool.
+
+    valid: (M,) bool, the validation rows of `others`, by whose AUC the regularisation is chosen; valid_live: their
+    truth. Of equal ones the strongest.
+    """
+    scaler = StandardScaler().fit(train)
+    train, others = scaler.transform(train), scaler.transform(others)
+    both = valid_live.any() and not valid_live.all()
+    found = []
+    for c in STRENGTHS if both else [WITHOUT_VALIDATION]:
+        logits = (
+            LogisticRegression(C=c, class_weight="balanced", max_iter=2000).fit(train, live).decision_function(others)
+        )
+        found.append((round(roc_auc_score(valid_live, logits[valid]), 9) if both else 0, logits))
+    return max(found, key=lambda each: each[0])[1]
 
 
 def _intensity(window: np.ndarray) -> np.ndarray:

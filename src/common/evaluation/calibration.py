@@ -22,7 +22,8 @@ def fit_operating(logit: np.ndarray, live: np.ndarray, error: float) -> Operatin
         raise ValueError("validation holds one class only")
     temperature = fit_temperature(logit, live)
     probability = calibrate(logit, temperature)
-    return Operating(temperature, fit_threshold(probability, live), *fit_conformal(probability, live, error))
+    live_from, dead_to = fit_conformal(probability, live, error)
+    return Operating(temperature, fit_threshold(probability, live, live_from, dead_to), live_from, dead_to)
 
 
 def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
@@ -42,13 +43,15 @@ def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
     return round(float(np.exp(found.x)), 6)
 
 
-def fit_threshold(probability: np.ndarray, live: np.ndarray) -> float:
+def fit_threshold(probability: np.ndarray, live: np.ndarray, live_from: float, dead_to: float) -> float:
     """The threshold with the highest balanced accuracy; among equals the one nearest to 0.5, rounded to 6 decimals.
 
-    Candidates lie midway between neighbouring scores.
+    Candidates lie midway between neighbouring scores, and within the abstain band: a patch that the conformal call
+    names live or dead is so called by the threshold too.
     """
     values = np.unique(np.r_[0.0, probability, 1.0])
-    candidates = np.unique(np.round(np.r_[0.5, (values[1:] + values[:-1]) / 2], 6))
+    band = sorted((live_from, dead_to + 1e-6))  # live is called from the threshold up, dead up to dead_to
+    candidates = np.unique(np.round(np.clip(np.r_[0.5, (values[1:] + values[:-1]) / 2], *band), 6))
     lives, deads = np.sort(probability[live]), np.sort(probability[~live])
     sensitivity = 1 - np.searchsorted(lives, candidates, side="left") / len(lives)
     specificity = np.searchsorted(deads, candidates, side="left") / len(deads)
@@ -88,15 +91,24 @@ def conformal_summary(call: np.ndarray, live: np.ndarray, covered: np.ndarray) -
     }
 
 
-def expected_error(probability: np.ndarray, live: np.ndarray, bins: int = BINS) -> float:
+def expected_error(probability: np.ndarray, live: np.ndarray, weights: np.ndarray | None = None) -> float:
     """ECE of the live probability: mean |observed - predicted live fraction| over equal bins, weighted by patches."""
-    rows = reliability(probability, live, bins)
-    return float(sum(r["n"] * abs(r["live_fraction"] - r["probability"]) for r in rows) / len(live))
+    weights = np.ones(len(live)) if weights is None else weights
+    which = np.minimum((probability * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(which, weights * (probability - live))
+    return float(np.abs(gaps).sum() / weights.sum())
 
 
-def brier(probability: np.ndarray, live: np.ndarray) -> float:
+def brier(probability: np.ndarray, live: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Mean squared difference of live probability and truth."""
-    return float(brier_score_loss(live, probability))
+    return float(brier_score_loss(live, probability, sample_weight=weights))
+
+
+def equal_classes(live: np.ndarray) -> np.ndarray:
+    """Weights (n,) under which both classes count the same, as in training; ones where a class lacks."""
+    if live.all() or not live.any():
+        return np.ones(len(live))
+    return len(live) * np.where(live, 0.5 / live.sum(), 0.5 / (~live).sum())
 
 
 def reliability(probability: np.ndarray, live: np.ndarray, bins: int = BINS) -> list[dict]:

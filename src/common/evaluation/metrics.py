@@ -10,7 +10,6 @@ from scipy import stats
 from sklearn import metrics as sk
 
 THRESHOLDED = ["balanced_accuracy", "sensitivity", "specificity", "f1", "mcc", "accuracy"]
-RANKED = ["auc", "average_precision"]
 
 
 def point_metrics(live: np.ndarray, score: np.ndarray, call: np.ndarray) -> dict[str, float]:

@@ -10,12 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from sklearn import metrics as sk
 
+from ..intervals import wilson
 from ..scoring.operating import calibrate
 from .assessment import number, span
 from .calibration import reliability
 
 COLOURS = {"live": "#1b7837", "dead": "#c51b7d"}
-GREY, SIZE, DPI = "#777777", (5.2, 4.6), 120
+GREY, SIZE, DPI = "#777777", (5.2, 4.9), 120
+FEW = 10  # patches of a class under which a slice's values are drawn hollow
 
 
 def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -50,7 +52,6 @@ def figures(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path)
     title = record["partition"] + (" (synthetic data)" if record["synthetic"] else "")
     for name, figure in drawn.items():
         figure.axes[0].set_title(title, fontsize=10)
-        figure.tight_layout()
         figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})
         plt.close(figure)
 
@@ -77,7 +78,7 @@ def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
 
 def roc_figure(test: pd.DataFrame, record: dict) -> Figure:
     """ROC curve with its operating point and both intervals of the AUC."""
-    figure, axes = plt.subplots(figsize=SIZE)
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     fpr, tpr, _ = sk.roc_curve(test["live"], test["score"])
     axes.plot(fpr, tpr, color="black", lw=1.5, label=f"AUC {_with_intervals(record, 'auc')}")
     values = {name: record["overall"][name]["value"] for name in ("sensitivity", "specificity")}
@@ -90,7 +91,7 @@ def roc_figure(test: pd.DataFrame, record: dict) -> Figure:
 
 def pr_figure(test: pd.DataFrame, record: dict) -> Figure:
     """Precision against recall of the live class; the dotted line is the share of live patches."""
-    figure, axes = plt.subplots(figsize=SIZE)
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     precision, recall, _ = sk.precision_recall_curve(test["live"], test["score"])
     label = f"average precision {_with_intervals(record, 'average_precision')}"
     axes.step(recall, precision, where="post", color="black", lw=1.5, label=label)
@@ -102,7 +103,7 @@ def pr_figure(test: pd.DataFrame, record: dict) -> Figure:
 
 def confusion_figure(test: pd.DataFrame) -> Figure:
     """Confusion matrix at the operating threshold: counts and shares of each true class."""
-    figure, axes = plt.subplots(figsize=(4.4, 4.0))
+    figure, axes = plt.subplots(figsize=(4.4, 4.0), layout="constrained")
     cells = sk.confusion_matrix(test["live"], test["called"], labels=[False, True])
     shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -110,13 +111,16 @@ def confusion_figure(test: pd.DataFrame) -> Figure:
         colour = "white" if shares[row, column] > 0.6 else "black"
         axes.text(column, row, f"{count}\n{shares[row, column]:.1%}", ha="center", va="center", color=colour)
     axes.set(xticks=[0, 1], xticklabels=["dead", "live"], yticks=[0, 1], yticklabels=["dead", "live"])
-    axes.set(xlabel="called", ylabel="truth (PI)")
+    axes.set(xlabel="called at the threshold, none left out", ylabel="truth (PI)")
     return figure
 
 
 def reliability_figure(test: pd.DataFrame, record: dict) -> Figure:
-    """Observed against predicted live fraction, before and after the temperature; areas show patches per bin."""
-    figure, axes = plt.subplots(figsize=SIZE)
+    """Observed against predicted live fraction, before and after the temperature, with 95% Wilson intervals.
+
+    The intervals take patches as independent; the numbers are patches per bin, after.
+    """
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     live, ece = test["live"].to_numpy(), record["calibration"]["ece"]
     for name, probability, colour in (
         ("before", calibrate(test["logit"], 1.0), "#b2abd2"),
@@ -124,17 +128,19 @@ def reliability_figure(test: pd.DataFrame, record: dict) -> Figure:
     ):
         rows = pd.DataFrame(reliability(probability, live))
         x, y, label = rows["probability"], rows["live_fraction"], f"{name}: ECE {ece[name]:.3f}"
-        axes.plot(x, y, "-", color=colour, lw=1, label=label)
-        axes.scatter(x, y, s=6 + 200 * rows["n"] / len(live), color=colour, alpha=0.7)
+        spans = np.array([wilson(share, n, 0.95) for share, n in zip(y, rows["n"])])
+        axes.errorbar(x, y, np.abs(spans.T - y.to_numpy()), fmt="o", ms=4, lw=1, color=colour, alpha=0.8, label=label)
+    for row in rows.itertuples():
+        axes.annotate(row.n, (row.probability, row.live_fraction), (4, 3), textcoords="offset points", fontsize=7)
     axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
     _unit(axes, "predicted live probability", "observed live fraction")
-    axes.legend(fontsize=8, loc="upper left", title="temperature, fitted on validation", title_fontsize=8)
+    _legend(figure, title="temperature, fitted on validation")
     return figure
 
 
 def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
     """Fig. 4b: a patch's PI against its live probability, by true class, with the label thresholds."""
-    figure, axes = plt.subplots(figsize=SIZE)
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     column = "mean_pi" if thresholds["intensity"] == "counts" else "intensity"
     for label, colour in COLOURS.items():
         rows = test[test["label"] == label]
@@ -150,13 +156,13 @@ def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
     text = ", ".join(f"{name.capitalize()} {number(found[name]['value'])}" for name in ("pearson", "spearman"))
     unit = "mean PI (16-bit counts)" if column == "mean_pi" else "mean PI over the field's median PI"
     axes.set(xlabel=unit, ylabel="live probability", ylim=(-0.03, 1.03))
-    axes.legend(fontsize=8, title=f"{text}, n = {found['n']}", title_fontsize=8)
+    _legend(figure, title=f"{text}, n = {found['n']}")
     return figure
 
 
 def score_figure(test: pd.DataFrame, record: dict) -> Figure:
     """Histogram of live probabilities by true class, with the operating threshold and the abstain band."""
-    figure, axes = plt.subplots(figsize=SIZE)
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     for label, colour in COLOURS.items():
         rows = test.loc[test["label"] == label, "probability"]
         share = np.full(len(rows), 1 / max(len(rows), 1))
@@ -167,23 +173,25 @@ def score_figure(test: pd.DataFrame, record: dict) -> Figure:
     band = sorted((record["conformal"]["live_from"], record["conformal"]["dead_to"]))
     axes.axvspan(*band, color=GREY, alpha=0.2, lw=0, label=f"abstain: {record['conformal']['abstention']:.1%}")
     axes.set(xlabel="live probability", ylabel="share of the class's patches")
-    axes.legend(fontsize=8)
+    _legend(figure)
     return figure
 
 
 def slice_figure(record: dict) -> Figure:
-    """AUC and balanced accuracy of every slice that has both classes, with its numbers of patches."""
+    """AUC and balanced accuracy of every slice that has both classes; hollow where one has fewer than FEW patches."""
     rows = [row for row in record["slices"] if row["auc"] is not None][::-1]
-    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.24 * len(rows)))
-    y = np.arange(len(rows))
-    axes.plot([r["auc"] for r in rows], y, "o", color="black", ms=4, label="AUC")
-    axes.plot([r["balanced_accuracy"] for r in rows], y, "x", color=COLOURS["dead"], ms=5, label="balanced accuracy")
+    figure, axes = plt.subplots(figsize=(7.5, 1.6 + 0.24 * len(rows)), layout="constrained")
+    y, few = np.arange(len(rows)), np.array([min(r["n_live"], r["n_dead"]) < FEW for r in rows], bool)
+    for name, marker, colour in (("auc", "o", "black"), ("balanced_accuracy", "s", COLOURS["dead"])):
+        x, title = np.array([r[name] for r in rows], float), name.replace("_", " ").replace("auc", "AUC")
+        axes.plot(x[~few], y[~few], marker, color=colour, ms=4, label=title)
+        axes.plot(x[few], y[few], marker, color=colour, ms=4, mfc="none")
     names = [f"{r['slice']}: {r['value']} ({r['n_live']} live, {r['n_dead']} dead)" for r in rows]
     axes.set_yticks(y, names, fontsize=7)
     axes.axvline(0.5, ls=":", color=GREY, lw=1)
     axes.set_xlim(min([0.45, *(r["auc"] for r in rows), *(r["balanced_accuracy"] for r in rows)]) - 0.03, 1.02)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8, loc="upper left")
+    _legend(figure, title=f"hollow: fewer than {FEW} patches of a class")
     return figure
 
 
@@ -192,6 +200,11 @@ def _as_probability(scores: np.ndarray, length: int | None = None) -> np.ndarray
     found = np.ones(length or len(scores))
     found[: len(scores)] = calibrate(scores, 1.0)
     return found
+
+
+def _legend(figure: Figure, title: str | None = None) -> None:
+    """The legend below the axes, where it covers no data."""
+    figure.legend(fontsize=8, title=title, title_fontsize=8, ncols=2, loc="outside lower center")
 
 
 def _unit(axes, xlabel: str, ylabel: str) -> None:
