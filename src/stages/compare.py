@@ -1,6 +1,7 @@
 """Sets the partitions' models beside each other, their baselines and the paper's results.
 
-Reads metrics/evaluate; writes metrics/compare.json and reports/compare.md.
+Reads metrics/evaluate; writes metrics/compare.json, reports/compare.md, and in metrics/summary.json the few numbers
+that `dvc exp show` sets beside each other.
 """
 
 import json
@@ -21,6 +22,19 @@ def read_records(partitions: list[str]) -> dict[str, dict]:
     return {f"{record['partition']} {record['model']['arch']}": record for record in read}
 
 
+def summary(records: dict[str, dict]) -> dict[str, dict]:
+    """Of each partition's model the figures that tell models apart."""
+    return {
+        record["partition"]: {
+            "balanced_accuracy": record["overall"]["balanced_accuracy"]["value"],
+            "auc": record["overall"]["auc"]["value"],
+            "auc_within_experiments": ((record["within_experiment"] or {}).get("pair_weighted") or {}).get("value"),
+            "brier": record["calibration"]["brier"]["after"],
+        }
+        for record in records.values()
+    }
+
+
 def main() -> dict:
     """Runs the stage; returns what it wrote to metrics/compare.json."""
     try:
@@ -35,6 +49,7 @@ def main() -> dict:
         }
     found = {"models": nested}
     (METRICS / "compare.json").write_text(json.dumps(found, indent=2) + "\n")
+    (METRICS / "summary.json").write_text(json.dumps(summary(records), indent=2) + "\n")
     REPORTS.mkdir(exist_ok=True)
     (REPORTS / "compare.md").write_text(markdown(records))
     print(f"compare: {len(records)} models, {len(table)} rows in reports/compare.md")

@@ -81,6 +81,13 @@ def test_model_baselines_and_paper_stand_together(stage):
     assert paper["95% over groups"] == "-" and paper["Pearson r, mean PI"] == "-0.705"
 
 
+def test_the_summary_for_dvc_holds_the_main_figures_alone(stage, tmp_path):
+    stage(["p", "q"], record("p"), record("q", auc=0.8) | {"within_experiment": None})
+    found = json.loads((tmp_path / "metrics" / "summary.json").read_text())
+    assert found["p"] == {"balanced_accuracy": 0.85, "auc": 0.9, "auc_within_experiments": 0.8, "brier": 0.12}
+    assert found["q"]["auc"] == 0.8 and found["q"]["auc_within_experiments"] is None
+
+
 def test_synthetic_data_are_called_so_in_every_row_of_ours(stage):
     _, text = stage(["no_treatment", "mcf7"], record("no_treatment"), record("mcf7", synthetic=False))
     kinds = {row.split("|")[2].strip(): row.split("|")[4].strip() for row in text.splitlines() if row.startswith("| ")}
