@@ -17,7 +17,10 @@ from .model_card import with_decision
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MOVE = "alias."  # begins the key of a move's tag
+REPLACED = "replaced"  # the tag of a former champion: by which version, and why
 TAG_LIMIT = 5000  # characters MLflow keeps of a version's tag and of its description
+HOW = {"hand": "by hand"}  # kinds of moves in words, where that differs
+NONE = "none in this store: `unstained sync` registers the models at hand; without any, `make repro` trains them"
 
 
 class RegistryError(ValueError):
@@ -27,6 +30,15 @@ class RegistryError(ValueError):
 def number(version: ModelVersion) -> str:
     """A version's number as text: MLflow gives a number or text, depending on the store."""
     return str(version.version)
+
+
+def about(name: str) -> str:
+    """The description of a registered model, true of all its versions."""
+    return (
+        f"Calls patches of bright-field images live or dead. Load `models:/{name}@{CHAMPION}`. Each version's "
+        "description is its model card: data (real or SYNTHETIC), results, contract, limits, decision. "
+        f"`unstained history {name}` shows who moved the aliases, and why. For research, not for diagnosis."
+    )
 
 
 def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -47,6 +59,8 @@ def move(version: ModelVersion, alias: str, reason: str, kind: str) -> None:
     if before is None or before.version != version.version:
         client.set_registered_model_alias(version.name, alias, version.version)
         write_move(version, alias, number(before) if before else "", number(version), reason, kind)
+        if alias == CHAMPION:
+            write_replaced(before, version, reason, kind)
     other = CHALLENGER if alias == CHAMPION else CHAMPION
     held = by_alias(client, version.name, other)
     if held and held.version == version.version:
@@ -62,19 +76,31 @@ def write_move(version: ModelVersion, alias: str, left: str, to: str, why: str, 
     MlflowClient().set_model_version_tag(version.name, version.version, key, text)
 
 
+def write_replaced(before: ModelVersion | None, version: ModelVersion, reason: str, kind: str) -> None:
+    """Says on the champion `before`, if there was one, that `version` took over and why."""
+    client = MlflowClient()
+    if REPLACED in version.tags:  # once, and no more
+        client.delete_model_version_tag(version.name, version.version, REPLACED)
+    if before:
+        done = "rolled back to" if kind == "rollback" else "replaced by"
+        text = f"{done} version {number(version)}: {reason}"
+        client.set_model_version_tag(before.name, before.version, REPLACED, text[:TAG_LIMIT])
+        write_decision(before, text)
+
+
 def who(kind: str) -> str:
-    """Who moves an alias: a person, or the rule, in a plain run or in an experiment."""
+    """Who moves an alias: a person; of the rule, the experiment it runs in, '' in a plain run."""
     if kind == "rule":
         experiment = os.environ.get("DVC_EXP_NAME")
-        return f"rule, experiment {experiment}" if experiment else "rule"
-    return f"{os.environ.get('MLFLOW_TRACKING_USERNAME') or getpass.getuser()}, by hand"
+        return f"experiment {experiment}" if experiment else ""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     """All versions of a registered model, oldest first. Raises RegistryError naming the models that exist."""
     found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
     if not found:
-        names = ", ".join(model.name for model in client.search_registered_models()) or "none yet: run `dvc repro`"
+        names = ", ".join(model.name for model in client.search_registered_models()) or NONE
         raise RegistryError(f"no registered model {name}; there are: {names}")
     return found
 
@@ -146,7 +172,8 @@ def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
         return f"{name} version {chosen} is the champion already"
     loud = [f"WARNING, this overrides: {line}" for line in overrides(version, before)] if kind == "hand" else []
     move(version, CHAMPION, reason, kind)
-    write_decision(version, f"{CHAMPION}: {'rollback' if kind == 'rollback' else 'by hand'}: {reason}")
+    again = f"{CHAMPION} again: version {number(before)} was rolled back ({reason})" if kind == "rollback" else ""
+    write_decision(version, again or f"{CHAMPION}: by hand: {reason}")
     was = f", was {before.version}" if before else ""
     return "\n".join([*loud, f"models:/{name}@{CHAMPION} is now version {chosen}{was}"])
 
@@ -160,9 +187,13 @@ def overrides(version: ModelVersion, champion: ModelVersion | None) -> list[str]
         better = " over pretrained ones" if champion and champion.tags.get("weights") not in ("random", None) else ""
         found.append(f"random first weights{better}")
     if tags.get("synthetic") == "true":
-        found.append("trained on SYNTHETIC images: not for real plates")
-    if tags.get("decision", "").startswith(CHALLENGER):
-        found.append(f"the rule, which said {tags['decision']}")
+        real = " over a model of real images" if champion and champion.tags.get("synthetic") == "false" else ""
+        found.append(f"trained on SYNTHETIC images{real}: not for real plates")
+    decision = tags.get("decision", "")
+    if decision.startswith(CHALLENGER):
+        found.append(f"the rule, which said {decision}")
+    if decision.startswith("rolled back"):
+        found.append(f"that it was {decision}")
     return found
 
 
@@ -189,12 +220,13 @@ def history(name: str) -> Table:
     held = sorted(client.get_registered_model(name).aliases.items())
     now = ", ".join(f"{alias} is version {holder}" for alias, holder in held) or "no alias"
     table = Table(title=f"{name}: {now}", title_justify="left")
-    for column in ("time (UTC)", "alias", "from", "to", "who", "why"):
+    for column in ("time (UTC)", "alias", "from", "to", "how", "who", "why"):
         table.add_column(column, no_wrap=column in ("time (UTC)", "alias"))
     for step in moves(versions):
         time = step["time"][:16].replace("T", " ")
-        cells = (time, step["alias"], step["from"] or "-", step["to"] or "-", step["who"], step["reason"])
-        table.add_row(*(escape(cell) for cell in cells))
+        how = HOW.get(step["kind"], step["kind"])
+        cells = (time, step["alias"], step["from"], step["to"], how, step["who"], step["reason"])
+        table.add_row(*(escape(cell or "-") for cell in cells))
     return table
 
 

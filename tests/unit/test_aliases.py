@@ -1,5 +1,7 @@
 """Aliases in a real MLflow registry: promotion, rollback, their history and what messages say."""
 
+from types import SimpleNamespace
+
 import mlflow
 import pytest
 from mlflow import MlflowClient
@@ -85,14 +87,16 @@ def test_rollback_knows_a_champion_set_in_mlflow_itself(client):
 def test_history_is_a_table_of_all_moves(client):
     move(version(client, 2), CHALLENGER, "not better", "rule")
     promote(NAME, 2, "microscope B agrees")
+    rollback(NAME, "fails at 10x")
     table = history(NAME)
-    assert table.title == "unstained-p: champion is version 2"
+    assert table.title == "unstained-p: champion is version 1"
     columns = [list(column.cells) for column in table.columns]
     assert [list(row) for row in zip(*columns[1:])] == [
-        ["champion", "-", "1", "rule", "first version"],
-        ["challenger", "-", "2", "rule", "not better"],
-        ["champion", "1", "2", "ada, by hand", "microscope B agrees"],
-        ["challenger", "2", "-", "ada, by hand", "is the champion now"],
+        ["champion", "-", "1", "rule", "-", "first version"],
+        ["challenger", "-", "2", "rule", "-", "not better"],
+        ["champion", "1", "2", "by hand", "ada", "microscope B agrees"],
+        ["challenger", "2", "-", "by hand", "ada", "is the champion now"],
+        ["champion", "2", "1", "rollback", "ada", "fails at 10x"],
     ]
     times = [step["time"] for step in moves(aliases.versions_of(client, NAME))]
     assert times == sorted(times) and len(set(times)) == len(times)
@@ -108,7 +112,7 @@ def test_an_alias_in_place_is_no_move(client):
 def test_an_experiment_is_named_as_the_mover(client, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "wide-net")
     move(version(client, 3), CHALLENGER, "an experiment", "rule")
-    assert list(history(NAME).columns[4].cells)[-1] == "rule, experiment wide-net"
+    assert list(history(NAME).columns[5].cells)[-1] == "experiment wide-net"
 
 
 def test_promotion_says_what_it_overrides_and_writes_it_on_the_card(client):
@@ -121,6 +125,43 @@ def test_promotion_says_what_it_overrides_and_writes_it_on_the_card(client):
     assert said.count("WARNING, this overrides") == 4
     assert version(client, 2).tags["decision"] == "champion: by hand: for a demonstration"
     assert version(client, 2).description == "card\n\n### Decision\nchampion: by hand: for a demonstration\n"
+
+
+def test_a_synthetic_model_over_one_of_real_images_is_called_that(client):
+    client.set_model_version_tag(NAME, "2", "synthetic", "true")
+    assert "SYNTHETIC images: not for real plates" in promote(NAME, 2, "no real one yet")
+    rollback(NAME, "there is one")
+    client.set_model_version_tag(NAME, "1", "synthetic", "false")
+    assert "SYNTHETIC images over a model of real images: not for" in promote(NAME, 2, "a trial")
+
+
+def test_both_cards_say_what_a_rollback_did(client):
+    promote(NAME, 2, "agrees with the stain")
+    assert version(client, 1).tags["decision"] == "replaced by version 2: agrees with the stain"
+    rollback(NAME, "fails at 10x")
+    for number, text in (
+        (1, "champion again: version 2 was rolled back (fails at 10x)"),
+        (2, "rolled back to version 1: fails at 10x"),
+    ):
+        assert version(client, number).tags["decision"] == text
+        assert version(client, number).description == f"card\n\n### Decision\n{text}\n"
+    assert "that it was rolled back to version 1: fails at 10x" in promote(NAME, 2, "refocused")
+
+
+def test_the_rule_tells_the_champion_it_replaces_and_a_rollback_clears_it(client):
+    move(version(client, 2), CHAMPION, "better by more than the paired error", "rule")
+    replaced = "replaced by version 2: better by more than the paired error"
+    assert version(client, 1).tags["decision"] == version(client, 1).tags[aliases.REPLACED] == replaced
+    move(version(client, 3), CHALLENGER, "not better", "rule")
+    assert aliases.REPLACED not in version(client, 2).tags  # of challengers nothing is said
+    rollback(NAME, "fails")
+    assert aliases.REPLACED not in version(client, 1).tags and aliases.REPLACED in version(client, 2).tags
+
+
+def test_an_empty_store_advises_what_brings_models_back():
+    empty = SimpleNamespace(search_model_versions=lambda condition: [], search_registered_models=lambda: [])
+    with pytest.raises(RegistryError, match=r"none in this store: `unstained sync`.*`make repro`"):
+        aliases.versions_of(empty, NAME)
 
 
 def test_messages_list_what_exists(client):

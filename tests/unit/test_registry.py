@@ -104,6 +104,10 @@ def test_a_former_champion_comes_back_by_hand_only():
     former = version(2, **{"alias.2026-01-01T00:00:00.000000Z": move})
     found = decide(former, version(1), RULE, won())
     assert found.alias == CHALLENGER and "unstained promote" in found.reason
+    former.tags["replaced"] = "rolled back to version 1: fails at 10x"
+    assert (
+        "was champion before and was rolled back to version 1: fails" in decide(former, version(1), RULE, won()).reason
+    )
     former.tags["model_digest"] = "m1" * 8  # the same weights, packaged anew, which somebody rolled back
     assert decide(former, version(1), RULE, won()).alias == CHALLENGER
 
