@@ -19,6 +19,7 @@ from .aliases import CHALLENGER, CHAMPION, TAG_LIMIT
 from .model_card import card
 from .params import Register, Tile
 from .paths import METRICS, MODELS, REPORTS
+from .tables import existing
 
 STILL = "is the champion"
 PAIRS_KEPT = 200  # of 17 characters and a comma each: what a tag can hold
@@ -44,8 +45,8 @@ def register_model(partition: str, tile: Tile, rule: Register) -> dict:
 
     Reads models/PARTITION, metrics/evaluate, reports/evaluate and reports/checks; returns a record without MLflow ids.
     """
-    model = json.loads((MODELS / partition / "model.json").read_text())
-    record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
+    model = json.loads(existing(MODELS / partition / "model.json").read_text())
+    record = json.loads(existing(METRICS / "evaluate" / f"{partition}.json").read_text())
     client = tracking.connect()
     version = ensure_version(partition, model, record, tile)
     champion = aliases.by_alias(client, version.name, CHAMPION)
@@ -85,8 +86,7 @@ def ensure_version(partition: str, model: dict, record: dict, tile: Tile) -> Mod
         with tracking.run_again(run_id):
             uri = packaging.log_model(Path(folder), model["arch"], {"digest": digest, "synthetic": model["synthetic"]})
     if not client.search_registered_models(f"name = '{name}'"):
-        kind = {"synthetic": str(model["synthetic"]).lower()}
-        client.create_registered_model(name, kind, aliases.about(name))
+        client.create_registered_model(name, tags={"synthetic": str(model["synthetic"]).lower()})
     text = card(model, record, contract, tracking.data_digests())[:TAG_LIMIT]
     model_id = uri.removeprefix("models:/")  # a server wants it beside the source
     return client.create_model_version(name, uri, run_id=run_id, tags=tags, description=text, model_id=model_id)
@@ -157,8 +157,7 @@ def decide(version: ModelVersion, champion: ModelVersion | None, rule: Register,
 def bar(version: ModelVersion, champion: dict[str, str]) -> str:
     """Why a version cannot replace the champion (its tags) whatever the numbers say; '' if it may."""
     if aliases.was_champion(version):
-        lost = version.tags.get(aliases.REPLACED, "replaced")
-        return f"only `unstained promote` brings it back: it was champion before and was {lost}"
+        return "it was champion before and was replaced: only `unstained promote` brings it back"
     if os.environ.get("DVC_EXP_NAME"):
         return "an experiment never moves the champion: `unstained promote` does"
     if version.tags["synthetic"] == "true" and champion.get("synthetic") == "false":

@@ -1,10 +1,12 @@
 """Rebuilds MLflow from stage outputs: a stage that DVC restores from its cache does not run, so it logs nothing."""
 
 import json
+from pathlib import Path
 
 from . import tracking
+from .origin import git
 from .params import load
-from .paths import METRICS, MODELS, REPORTS
+from .paths import METRICS, MODELS, REPORTS, WORKSPACE
 from .registry import register_model
 
 
@@ -16,8 +18,7 @@ def sync_all() -> None:
         if not (MODELS / partition / "model.json").exists():
             print(f"sync: no model of {partition} at hand: run `dvc repro`, or `dvc pull`")
             continue
-        sync_run(partition)
-        if (METRICS / "evaluate" / f"{partition}.json").exists():
+        if sync_run(partition):
             register_model(partition, tile, rule)
     sync_experiments()
 
@@ -25,28 +26,49 @@ def sync_all() -> None:
 def sync_filter() -> None:
     """The filter's run."""
     if (METRICS / "filter.json").exists() and (MODELS / "filter" / "filter.json").exists():
-        print(f"sync: filter is run {tracking.filter_run()}")
+        print(f"sync: filter is run {tracking.filter_run(restored=True)}")
 
 
-def sync_run(partition: str) -> None:
-    """The training run of a partition, with its test metrics and explanation."""
+def sync_run(partition: str) -> bool:
+    """The training run of a partition, with its test metrics and explanation; returns whether it was evaluated."""
     run_id = tracking.training_run(partition)
-    record = METRICS / "evaluate" / f"{partition}.json"
-    if record.exists() and (REPORTS / "evaluate" / partition).exists():
-        tracking.log_evaluation(partition, json.loads(record.read_text()), REPORTS / "evaluate" / partition)
-    explanation = REPORTS / "explain" / partition / "explain.json"
-    if explanation.exists():
-        tracking.log_explanation(partition, json.loads(explanation.read_text()), explanation.parent)
+    evaluation, explanation = METRICS / "evaluate" / f"{partition}.json", REPORTS / "explain" / partition
+    evaluated = is_of(partition, evaluation)
+    if evaluated and (REPORTS / "evaluate" / partition).exists():
+        tracking.log_evaluation(partition, json.loads(evaluation.read_text()), REPORTS / "evaluate" / partition)
+    if is_of(partition, explanation / "explain.json"):
+        tracking.log_explanation(partition, json.loads((explanation / "explain.json").read_text()), explanation)
     print(f"sync: {partition} is run {run_id}")
+    return evaluated
+
+
+def is_of(partition: str, path: Path) -> bool:
+    """Whether a record is there and of the model at hand; one of an earlier model is left out, and said so."""
+    if not path.exists():
+        return False
+    model = json.loads((MODELS / partition / "model.json").read_text())["digest"]
+    same = _digest(path.read_text()) == model
+    if not same:
+        print(f"sync: {path.relative_to(WORKSPACE)} is of another model than models/{partition}: run `dvc repro`")
+    return same
 
 
 def sync_experiments() -> None:
     """Names every DVC experiment in git on the runs of its models: a model from the cache belongs to several.
 
-    What an experiment holds is read from its commit, so its files need not be at hand.
+    What an experiment holds is read from its commit, so its files need not be at hand. It trained those models that the
+    commit which it started from (part of the ref's name) does not have; of several experiments, the earliest did.
     """
-    for ref in tracking.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/*").split():
-        for path in tracking.git("ls-tree", "-r", "--name-only", ref, "metrics/evaluate/").split():
-            digest = json.loads(tracking.git("show", f"{ref}:{path}"))["model"]["digest"]
+    for ref in git("for-each-ref", "--sort=creatordate", "--format=%(refname)", "refs/exps/*/*/*").split():
+        *_, first, rest, experiment = ref.split("/")
+        for path in git("ls-tree", "-r", "--name-only", ref, "metrics/evaluate/").split():
+            digest = _digest(git("show", f"{ref}:{path}"))
+            before = _digest(git("show", f"{first}{rest}:{path}") or "{}")
             if run_id := tracking.find_run(digest):
-                tracking.add_experiment(run_id, ref.rsplit("/", 1)[1])
+                tracking.add_experiment(run_id, experiment, trained=digest != before)
+
+
+def _digest(record: str) -> str:
+    """Digest of the model that an evaluation or an explanation (as JSON) is of; '' if it does not say."""
+    found = json.loads(record)
+    return found.get("model", found).get("digest", "")

@@ -1,25 +1,28 @@
 """MLflow, anchored at the repository root, also from DVC's temporary copies; MLFLOW_TRACKING_URI wins.
 
 A training run is found again by the digest of its model, never by an id kept in a file: a cached stage does not run,
-so `training_run` makes from the stage's outputs whatever MLflow lacks, and `unstained sync` calls it for all.
+so `training_run` makes from the stage's outputs whatever MLflow lacks, and `unstained sync` calls it for all. A run so
+rebuilt is tagged `restored`, and claims neither the revision nor the DVC stage nor the experiment of who rebuilds it.
 """
 
 import hashlib
 import json
 import os
-import subprocess
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pandas as pd
-import yaml
 from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
 
 from . import run_content, server
+from .origin import data_digests, origin, restoration, title
 from .params import load
-from .paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS, WORKSPACE
+from .paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS
 
 EXPERIMENT = "unstained"
 NOTE = "mlflow.note.content"
@@ -27,8 +30,11 @@ KIND = "mlflow.experimentKind"  # the pages for trained models, not those for la
 ABOUT = """One run trains one partition's model; `test/` metrics are of the test split, with intervals over groups
 (`_low`, `_high`); parameters are named as `dvc exp run -S` takes them. Group by the tag `dvc_exp` to see a DVC
 experiment's runs together; search `tags.dvc_exps LIKE '%NAME%'` finds also models that NAME took from the cache. Runs
-tagged `synthetic: true` are of simulated plates. A failed run says why in the tag `failure`."""
+tagged `synthetic: true` are of simulated plates; those tagged `restored` were rebuilt from a stage's outputs. A failed
+run says why in the tag `failure`; `attributes.status = 'FINISHED'` hides them."""
 DIGEST = "model_digest"  # the tag by which a run and a model version are found again
+SOURCE = ("mlflow.source.name", "mlflow.source.git.commit", "mlflow.source.git.branch")  # MLflow's tags of what runs
+failed: set[str] = set()  # stages that this process has left a FAILED run of
 
 
 def connect() -> MlflowClient:
@@ -49,52 +55,33 @@ def connect() -> MlflowClient:
 
 
 @contextmanager
-def run(stage: str, name: str, tags: dict[str, str] | None = None, run_id: str | None = None) -> Iterator[str]:
+def run(
+    stage: str, name: str, tags: dict[str, str] | None = None, run_id: str | None = None, restored: bool = False
+) -> Iterator[str]:
     """A run of a stage with the tags of its origin; goes on with `run_id` if given. Yields the run's id.
 
-    A run whose body raises ends as FAILED, with the reason in the tag `failure`.
+    A run whose body raises ends as FAILED, with the reason in the tag `failure`. `restored`: rebuilt from outputs.
     """
-    connect()
-    experiment = os.environ.get("DVC_EXP_NAME")
-    title = f"{experiment}: {name}" if experiment else name
-    with mlflow.start_run(run_id=run_id, run_name=None if run_id else title) as active:
-        mlflow.set_tags(origin(stage) | (tags or {}))
+    client = connect()
+    given = restoration(stage) if restored else origin(stage)
+    with mlflow.start_run(run_id=run_id, run_name=None if run_id else title(name, given)) as active:
+        mlflow.set_tags(given | (tags or {}))
+        for tag in SOURCE if restored else ():
+            if tag in active.data.tags:
+                client.delete_tag(active.info.run_id, tag)
         try:
             yield active.info.run_id
         except BaseException as error:
+            failed.add(stage)
             mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:2000])
             raise
-
-
-def origin(stage: str) -> dict[str, str]:
-    """Where a run comes from: stage, DVC experiment, git revision and the digests of its data, as tags."""
-    tags = {"stage": stage, "git_revision": git("rev-parse", "HEAD") or "none"}
-    tags |= {"git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower()}
-    for tag, variable in (
-        ("dvc_exp", "DVC_EXP_NAME"),
-        ("dvc_baseline", "DVC_EXP_BASELINE_REV"),
-        ("dvc_stage", "DVC_STAGE"),
-    ):
-        if value := os.environ.get(variable):
-            tags[tag] = value
-    if experiment := tags.get("dvc_exp"):
-        tags["dvc_exps"] = experiment
-    return tags | {f"data.{name}": digest for name, digest in data_digests().items()}
-
-
-def data_digests() -> dict[str, str]:
-    """DVC's digests of the folders of data/, as dvc.lock has them: {"raw": "md5...", ...}."""
-    lock = WORKSPACE / "dvc.lock"
-    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
-    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
-    return {o["path"].removeprefix("data/"): o["md5"] for o in outs if o["path"].startswith("data/") and "md5" in o}
 
 
 def find_run(digest: str, stage: str = "train") -> str | None:
     """Id of the newest finished or running run of a stage with that digest, or None."""
     client = connect()
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    condition = f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}'"
+    condition = f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}' and attributes.status != 'FAILED'"
     runs = client.search_runs([experiment.experiment_id], condition, max_results=1)
     return runs[0].info.run_id if runs else None
 
@@ -109,24 +96,24 @@ def training_run(partition: str, models: Path = MODELS) -> str:
         if experiment := os.environ.get("DVC_EXP_NAME"):
             add_experiment(found, experiment)
         return found
-    with run("train", run_name(model), tags={"restored": "true"}) as run_id:
+    with run("train", run_name(model), restored=True) as run_id:
         log_training(model, models / partition)
         log_history(pd.read_csv(REPORTS / "train" / partition / "history.csv"))
     return run_id
 
 
-def add_experiment(run_id: str, experiment: str) -> None:
+def add_experiment(run_id: str, experiment: str, trained: bool = False) -> None:
     """Adds a DVC experiment to the tag `dvc_exps` of a run, once: all experiments that this model is part of.
 
-    A run rebuilt from outputs gets the first one's name, as it had where it was trained.
+    A run rebuilt from outputs gets the name of the first one that `trained` its model, as it had where it was trained.
     """
     client = MlflowClient()
     found = client.get_run(run_id)
-    names = [name for name in found.data.tags.get("dvc_exps", "").split(", ") if name]
-    if experiment in names:
-        return
-    client.set_tag(run_id, "dvc_exps", ", ".join([*names, experiment])[:5000])
-    if "restored" in found.data.tags and not names:
+    tags = found.data.tags
+    names = [name for name in tags.get("dvc_exps", "").split(", ") if name]
+    if experiment not in names:
+        client.set_tag(run_id, "dvc_exps", ", ".join([*names, experiment])[:5000])
+    if trained and "restored" in tags and "dvc_exp" not in tags:
         client.set_tag(run_id, "dvc_exp", experiment)
         client.update_run(run_id, name=f"{experiment}: {found.info.run_name}")
 
@@ -164,30 +151,32 @@ def log_training(model: dict, directory: Path) -> None:
 
 
 def log_data(partition: str) -> None:
-    """Logs the labelled windows of each part of the split as inputs of the active run, by DVC's digest of data/splits.
-
-    Without a dvc.lock (a stage run by hand) the digest is MLflow's own, of the table.
+    """Logs the labelled windows of each part of the split as inputs of the active run: each with MLflow's digest of its
+    table, the file it comes from, and DVC's digest of that file's folder in the tag `dvc_md5`.
     """
     if MlflowClient().get_run(mlflow.active_run().info.run_id).inputs.dataset_inputs:
         return
-    splits = pd.read_parquet(SPLITS / "splits.parquet").query("partition == @partition")
-    digest = data_digests().get("splits")
+    file = SPLITS / "splits.parquet"
+    splits = pd.read_parquet(file).query("partition == @partition")
+    folder = data_digests().get("splits")
     for part, rows in splits.groupby(splits["split"].replace("", "kfold"), sort=False):
         table = rows[["patch_id", "group", "label"]].reset_index(drop=True)
-        name = f"{partition} {part}"
-        dataset = mlflow.data.from_pandas(table, name=name, targets="label", digest=digest)
-        mlflow.log_input(dataset, context=str(part))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
+            dataset = mlflow.data.from_pandas(table, f"data/splits/{file.name}", "label", f"{partition} {part}")
+        mlflow.log_input(dataset, context=str(part), tags={"dvc_md5": folder} if folder else None)
 
 
-def filter_run() -> str:
-    """Id of the run that fitted models/filter; made from the stage's outputs if MLflow has none."""
+def filter_run(restored: bool = False) -> str:
+    """Id of the run that fitted models/filter; made if MLflow has none, by the stage or `restored` from its outputs."""
     directory = MODELS / "filter"
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(directory.iterdir()))).hexdigest()
     if found := find_run(digest, "filter"):
         return found
     metrics = json.loads((METRICS / "filter.json").read_text())
     facts = json.loads((directory / "filter.json").read_text())
-    with run("filter", f"filter {facts['arch']}", {DIGEST: digest, "arch": facts["arch"]}) as run_id:
+    tags = {DIGEST: digest, "arch": facts["arch"]}
+    with run("filter", f"filter {facts['arch']}", tags, restored=restored) as run_id:
         mlflow.log_params({f"filter.{k}": str(v) for k, v in facts.items() if isinstance(v, str | int | float)})
         mlflow.log_metrics({f"filter/{k}": float(v) for k, v in metrics.items() if k in ("f1_cells", "f1_not_cells")})
         mlflow.log_artifacts(str(directory), "model")
@@ -209,31 +198,33 @@ def log_explanation(partition: str, record: dict, reports: Path) -> None:
 
 
 def _add(partition: str, name: str, metrics: dict[str, float], record: dict, reports: Path, tags: dict) -> None:
-    """Adds a later stage's outcome to a training run, unless that very outcome is there already."""
-    run_id = training_run(partition)
+    """Adds a later stage's outcome to a training run, unless that very outcome is there already.
+
+    Through the client, which leaves the run's status and times alone.
+    """
+    run_id, client = training_run(partition), MlflowClient()
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    if MlflowClient().get_run(run_id).data.tags.get(f"{name}_digest") == digest:
+    if client.get_run(run_id).data.tags.get(f"{name}_digest") == digest:
         return
-    with run_again(run_id):
-        mlflow.log_metrics(metrics)
-        mlflow.log_artifacts(str(reports), name)
-        if name == "evaluate":  # the explanation's folder has its own
-            mlflow.log_dict(record, "evaluate/record.json")
-        mlflow.set_tags(tags | {f"{name}_digest": digest})
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+    client.log_artifacts(run_id, str(reports), name)
+    if name == "evaluate":  # the explanation's folder has its own
+        client.log_dict(run_id, record, "evaluate/record.json")
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in (tags | {f"{name}_digest": digest}).items()])
 
 
 @contextmanager
 def run_again(run_id: str) -> Iterator[None]:
-    """Adds to a finished run without changing its status or times."""
-    connect()
-    status = MlflowClient().get_run(run_id).info.status
-    with mlflow.start_run(run_id=run_id):
-        yield
-    if status not in ("FINISHED", "RUNNING"):
-        MlflowClient().set_terminated(run_id, status)
+    """Makes a run that has ended the active one, for what MLflow adds to no other; keeps its status and end.
 
-
-def git(*arguments: str) -> str:
-    """What a git command prints in the workspace; empty if it fails."""
-    result = subprocess.run(["git", *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else ""
+    MLflow calls it running meanwhile, and then finished (or failed, if the body raises) at the present time.
+    """
+    client = connect()
+    before = client.get_run(run_id).info
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        if before.end_time:
+            client.set_terminated(run_id, before.status, before.end_time)

@@ -1,10 +1,14 @@
 """What reaches MLflow: few metrics and parameters under names that sort, the note, failures with their reason."""
 
+import contextlib
+import warnings
+
 import mlflow
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from src.common import run_content, tracking
+from src.common import origin, run_content, tracking
 
 VALUE = {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}
 RECORD = {
@@ -97,20 +101,88 @@ def test_a_model_of_several_experiments_is_found_under_each(client, monkeypatch)
     assert tracking.find_run("abc") == run_id
 
 
-def test_a_rebuilt_run_is_named_after_its_experiment(client, monkeypatch):
-    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    with tracking.run("train", "p resnet18", {tracking.DIGEST: "def", "restored": "true"}) as run_id:
+def test_a_rebuilt_run_says_what_is_known_and_not_who_rebuilt_it(client, monkeypatch):
+    for name, value in {"DVC_EXP_NAME": "idea", "DVC_STAGE": "register", "DVC_EXP_BASELINE_REV": "abc"}.items():
+        monkeypatch.setenv(name, value)
+    with tracking.run("train", "p resnet18", restored=True) as run_id:
         pass
-    for name in ("one", "two"):
-        tracking.add_experiment(run_id, name)
+    found = client.get_run(run_id)
+    tags = found.data.tags
+    assert found.info.run_name == "p resnet18" and tags["restored"] == "true" and tags["dvc_exps"] == "idea"
+    assert tags["restored_at_revision"] == origin.git("rev-parse", "HEAD")
+    false = {"git_revision", "git_dirty", "dvc_stage", "dvc_exp", "dvc_baseline"}
+    assert not {
+        name for name in tags if name in false or name.startswith("mlflow.source.git") or name.endswith("source.name")
+    }
+
+
+def test_a_rebuilt_run_is_named_after_the_experiment_that_trained_it(client, monkeypatch):
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    with tracking.run("train", "p resnet18", {tracking.DIGEST: "def"}, restored=True) as run_id:
+        pass
+    for name, trained in (("cached", False), ("one", True), ("two", True)):
+        tracking.add_experiment(run_id, name, trained)
     found = client.get_run(run_id)
     assert found.info.run_name == "one: p resnet18" and found.data.tags["dvc_exp"] == "one"
-    assert found.data.tags["dvc_exps"] == "one, two"
+    assert found.data.tags["dvc_exps"] == "cached, one, two"
 
 
-def test_adding_to_a_failed_run_leaves_it_failed(client):
-    with pytest.raises(ValueError), tracking.run("train", "p") as run_id:
-        raise ValueError("x")
-    with tracking.run_again(run_id):
+def test_a_failed_run_is_not_found_again(client):
+    with pytest.raises(OSError), tracking.run("train", "p", {tracking.DIGEST: "half"}):
+        raise OSError("disk full")
+    assert tracking.find_run("half") is None
+
+
+def ended(client: MlflowClient, status: str, end: int) -> str:
+    """A run that ended so at that time (ms)."""
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    run_id = client.create_run(experiment.experiment_id, start_time=end - 1000).info.run_id
+    client.set_terminated(run_id, status, end)
+    return run_id
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_adding_to_a_run_keeps_its_status_and_times(client, status, fails):
+    run_id = ended(client, status, 1_700_000_000_000)
+    with contextlib.suppress(ValueError), tracking.run_again(run_id):
         mlflow.set_tag("more", "1")
-    assert client.get_run(run_id).info.status == "FAILED"
+        if fails:
+            raise ValueError("no model to log")
+    found = client.get_run(run_id)
+    info = found.info
+    assert (info.status, info.start_time, info.end_time) == (status, 1_699_999_999_000, 1_700_000_000_000)
+    assert found.data.tags["more"] == "1" and mlflow.active_run() is None
+
+
+def test_a_later_stage_adds_its_outcome_once_and_keeps_the_times(client, monkeypatch, tmp_path):
+    run_id = ended(client, "FINISHED", 1_700_000_000_000)
+    monkeypatch.setattr(tracking, "training_run", lambda partition: run_id)
+    (tmp_path / "explain.json").write_text("{}")
+    record = {"embedding": {"purity": {"features": {"other_groups": {"purity": 0.75}}}}}
+    for _ in range(2):
+        tracking.log_explanation("p", record, tmp_path)
+    found = client.get_run(run_id)
+    assert found.data.metrics == {"test/purity": 0.75} and "explain_digest" in found.data.tags
+    assert len(client.get_metric_history(run_id, "test/purity")) == 1
+    assert [f.path for f in client.list_artifacts(run_id, "explain")] == ["explain/explain.json"]
+    assert (found.info.status, found.info.end_time) == ("FINISHED", 1_700_000_000_000)
+
+
+def test_inputs_have_their_own_digests_and_name_the_file_they_come_from(client, monkeypatch, tmp_path):
+    rows = [(f"{part}{i}", "g", "live", "p", part) for i, part in enumerate(("train", "train", "valid", "test"))]
+    table = pd.DataFrame(rows, columns=["patch_id", "group", "label", "partition", "split"])
+    table.to_parquet(tmp_path / "splits.parquet")
+    monkeypatch.setattr(tracking, "SPLITS", tmp_path)
+    monkeypatch.setattr(tracking, "data_digests", lambda: {"splits": "0123.dir"})
+    with warnings.catch_warnings(), tracking.run("train", "p") as run_id:
+        warnings.simplefilter("error", UserWarning)
+        tracking.log_data("p")
+        tracking.log_data("p")
+    inputs = client.get_run(run_id).inputs.dataset_inputs
+    assert sorted(found.dataset.name for found in inputs) == ["p test", "p train", "p valid"]
+    assert len({found.dataset.digest for found in inputs}) == 3
+    for found in inputs:
+        tags = {tag.key: tag.value for tag in found.tags}
+        assert found.dataset.source == '{"uri": "data/splits/splits.parquet"}'
+        assert tags == {"dvc_md5": "0123.dir", "mlflow.data.context": found.dataset.name.split()[1]}
