@@ -86,7 +86,8 @@ def ensure_version(partition: str, model: dict, record: dict, tile: Tile) -> Mod
         with tracking.run_again(run_id):
             uri = packaging.log_model(Path(folder), model["arch"], {"digest": digest, "synthetic": model["synthetic"]})
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, tags={"synthetic": str(model["synthetic"]).lower()})
+        kind = {"synthetic": str(model["synthetic"]).lower()}
+        client.create_registered_model(name, kind, aliases.about(name))
     text = card(model, record, contract, tracking.data_digests())[:TAG_LIMIT]
     model_id = uri.removeprefix("models:/")  # a server wants it beside the source
     return client.create_model_version(name, uri, run_id=run_id, tags=tags, description=text, model_id=model_id)
@@ -157,7 +158,8 @@ def decide(version: ModelVersion, champion: ModelVersion | None, rule: Register,
 def bar(version: ModelVersion, champion: dict[str, str]) -> str:
     """Why a version cannot replace the champion (its tags) whatever the numbers say; '' if it may."""
     if aliases.was_champion(version):
-        return "it was champion before and was replaced: only `unstained promote` brings it back"
+        lost = version.tags.get(aliases.REPLACED, "replaced")
+        return f"only `unstained promote` brings it back: it was champion before and was {lost}"
     if os.environ.get("DVC_EXP_NAME"):
         return "an experiment never moves the champion: `unstained promote` does"
     if version.tags["synthetic"] == "true" and champion.get("synthetic") == "false":

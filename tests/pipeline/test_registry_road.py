@@ -95,7 +95,8 @@ def state():
     tags = {key: json.loads(value) for key, value in found.tags.items() if key.startswith("test_split.")}
     versions = aliases.versions_of(client, name)
     return {"aliases": {k: str(v) for k, v in found.aliases.items()}, "used": tags, "versions": len(versions),
-            "moves": len(aliases.moves(versions)), "tags": versions[-1].tags, "card": versions[-1].description}
+            "moves": len(aliases.moves(versions)), "tags": versions[-1].tags, "card": versions[-1].description,
+            "decisions": [version.tags["decision"] for version in versions], "about": found.description}
 
 
 def step(name):
@@ -227,6 +228,13 @@ def test_the_outcome_is_on_the_version_and_fits_mlflow(road):
     assert found["card"].count("### Decision") == 1 and found["tags"]["decision"] in found["card"]
     assert "SYNTHETIC" in found["card"] and len(found["card"]) < 5000
     assert all(len(value) <= 5000 for value in found["tags"].values())
+
+
+def test_the_model_is_described_and_the_replaced_champion_says_by_which(road):
+    assert "models:/unstained-p@champion" in road["first"]["about"]
+    assert road["better"]["decisions"][0].startswith("replaced by version 2: better by more than the paired error")
+    left = road["restored"]["decisions"][0]
+    assert left.startswith("challenger: only `unstained promote` brings it back") and "replaced by version 2" in left
 
 
 def test_a_lost_store_is_rebuilt_once(road):
