@@ -9,11 +9,15 @@ from .paths import WORKSPACE
 
 VARIABLES = {"dvc_exp": "DVC_EXP_NAME", "dvc_baseline": "DVC_EXP_BASELINE_REV", "dvc_stage": "DVC_STAGE"}
 
+REWRITTEN = (":!dvc.lock", ":!metrics", ":!params.yaml", ":!sources")  # by DVC and the stages, in every experiment
+
 
 def origin(stage: str) -> dict[str, str]:
     """Tags of a run that a stage makes now."""
     tags = {"stage": stage, "git_revision": git("rev-parse", "HEAD") or "none"}
-    tags |= {"git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower()}
+    tags |= {
+        "git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", *REWRITTEN))).lower()
+    }
     tags |= {tag: value for tag, variable in VARIABLES.items() if (value := os.environ.get(variable))}
     return tags | _belongs() | _data_tags()
 

@@ -178,7 +178,8 @@ def filter_run(restored: bool = False) -> str:
     tags = {DIGEST: digest, "arch": facts["arch"]}
     with run("filter", f"filter {facts['arch']}", tags, restored=restored) as run_id:
         mlflow.log_params({f"filter.{k}": str(v) for k, v in facts.items() if isinstance(v, str | int | float)})
-        mlflow.log_metrics({f"filter/{k}": float(v) for k, v in metrics.items() if k in ("f1_cells", "f1_not_cells")})
+        known = {k: metrics[k] for k in ("f1_cells", "f1_not_cells") if metrics[k] is not None}  # None by rules alone
+        mlflow.log_metrics({f"filter/{name}": value for name, value in known.items()})
         mlflow.log_artifacts(str(directory), "model")
         mlflow.log_artifacts(str(REPORTS / "filter"), "figures")
         mlflow.log_dict(metrics, "filter.json")
