@@ -15,9 +15,8 @@ REWRITTEN = (":!dvc.lock", ":!metrics", ":!params.yaml", ":!sources")  # by DVC 
 def origin(stage: str) -> dict[str, str]:
     """Tags of a run that a stage makes now."""
     tags = {"stage": stage, "git_revision": git("rev-parse", "HEAD") or "none"}
-    tags |= {
-        "git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", *REWRITTEN))).lower()
-    }
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *REWRITTEN)
+    tags |= {"git_dirty": str(bool(changed)).lower()}
     tags |= {tag: value for tag, variable in VARIABLES.items() if (value := os.environ.get(variable))}
     return tags | _belongs() | _data_tags()
 
