@@ -42,10 +42,10 @@ ANNOTATIONS ?= $(firstword $(wildcard annotations/$(notdir $(abspath $(DATA))).c
 real: $(READY)  ## Real images: make real DATA=FOLDER [RECIPE=head|modern|paper] [NAME=...] [SET="-S model.arch=..."]
 	@test -n "$(DATA)" || { echo "usage: make real DATA=FOLDER (images.csv in it says what they are)"; exit 2; }
 	@test -f presets/$(RECIPE).txt || { echo "error: no presets/$(RECIPE).txt: RECIPE is head, modern or paper"; exit 2; }
-	unstained digest "$(abspath $(DATA))"
+	partitions=$$(unstained partitions "$(abspath $(DATA))") && unstained digest "$(abspath $(DATA))" && \
 	dvc exp run --name $(NAME) -S dataset.source=folder -S dataset.path="$(abspath $(DATA))" \
-	  -S "dataset.partitions=[$$(unstained partitions "$(abspath $(DATA))")]" \
-	  -S filter.annotations=$(ANNOTATIONS) $$(cat presets/real.txt presets/$(RECIPE).txt) $(SET)
+	  -S "dataset.partitions=[$$partitions]" -S filter.annotations=$(ANNOTATIONS) \
+	  $$(cat presets/real.txt presets/$(RECIPE).txt) $(SET)
 	unstained sync
 	unstained summary
 

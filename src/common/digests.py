@@ -30,7 +30,9 @@ def refresh(dataset: Dataset) -> Path:
     """
     path = sources.list_of(dataset)
     if dataset.source == "folder":
-        found = measure(sources.folder_of(dataset))
+        folder = sources.folder_of(dataset)
+        if not (found := measure(folder)):
+            raise SourceError(f"{folder} holds no images (TIFF or PNG): the list {path.name} was left as it is")
         with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerows([COLUMNS, *((name, *found[name]) for name in sorted(found))])

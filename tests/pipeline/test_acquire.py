@@ -16,6 +16,7 @@ import tifffile
 import yaml
 
 from src.common import digests, params, paths, sources
+from src.common.sources import SourceError
 from src.common.sources.intake import COLUMNS, pixel_digest
 from src.stages import acquire
 
@@ -316,6 +317,25 @@ def test_a_long_list_of_changes_is_cut_and_a_broken_list_named(plant):
     (plant.root / "sources/folder.csv").write_text("file,sha256\na.tif,0\n")
     with pytest.raises(SystemExit, match=r"sources/folder\.csv is not a digest list"):
         plant.run()
+
+
+def test_refresh_refuses_a_folder_without_images_and_keeps_the_list(plant, tmp_path):
+    plant.add("a")
+    digests.refresh(plant.dataset)
+    before = tree(plant.root / "sources")
+    for path in (tmp_path / "nowhere", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(SourceError, match="holds no images"):
+            digests.refresh(plant.dataset.model_copy(update={"path": str(path)}))
+    assert tree(plant.root / "sources") == before
+
+
+@pytest.mark.parametrize(("column", "expected"), [("partition", ["a", "b"]), ("experiment", ["My_plate_1"])])
+def test_partitions_of_a_manifest(tmp_path, column, expected):
+    folder = tmp_path / "My plate 1"
+    folder.mkdir()
+    (folder / "images.csv").write_text(f"brightfield,pi,{column}\nx.tif,y.tif,b\nz.tif,w.tif,a\n")
+    assert sources.manifest_partitions(folder) == expected
 
 
 def test_refresh_leaves_the_lists_of_other_sources(plant):

@@ -1,5 +1,6 @@
 """Where fields come from: dataset.source names a module here, which finds fields; `intake` reads and checks them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,9 +25,12 @@ def find(dataset: Dataset, plate: Synthetic) -> Found:
 
 
 def manifest_partitions(path: str | Path) -> list[str]:
-    """The partitions that a folder's images.csv names, sorted; empty where it has none. Raises SourceError."""
-    rows = folder.read_rows(from_repo(path) / folder.MANIFEST)
-    return sorted({row["partition"] for row in rows if row.get("partition")})
+    """The partitions that a folder's images.csv names, sorted; the folder's name if none. Raises SourceError."""
+    place = from_repo(path).resolve()
+    rows = folder.read_rows(place / folder.MANIFEST)
+    return sorted({row["partition"] for row in rows if row.get("partition")}) or [
+        re.sub(r"\W+", "_", place.name).strip("_")
+    ]
 
 
 def list_of(dataset: Dataset) -> Path:
