@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
 @app.command()
@@ -167,12 +167,9 @@ def summary() -> None:
 
     for partition in load("dataset").partitions:  # others may lie there from earlier runs
         record = json.loads(existing(METRICS / "evaluate" / f"{partition}.json").read_text())
-        auc, accuracy = (record["overall"][name] for name in ("auc", "balanced_accuracy"))
+        accuracy, auc = (_figure(record["overall"][name]) for name in ("balanced_accuracy", "auc"))
         kind = "SYNTHETIC images" if record["synthetic"] else "real images"
-        typer.echo(
-            f"{partition} ({kind}): balanced accuracy {accuracy['value']:.3f} {accuracy['group_interval']}, "
-            f"AUC {auc['value']:.3f} {auc['group_interval']}, {record['model']['arch']}"
-        )
+        typer.echo(f"{partition} ({kind}): balanced accuracy {accuracy}, AUC {auc}, {record['model']['arch']}")
     for what, where in (
         ("models beside each other and the paper", "reports/compare.md"),
         ("figures", "reports/evaluate, reports/explain, reports/filter, reports/label"),
@@ -181,6 +178,13 @@ def summary() -> None:
     ):
         typer.echo(f"  {what}: {where}")
     typer.echo(f"in {Path(WORKSPACE)}")
+
+
+def _figure(found: dict) -> str:
+    """A metric of the test split with its interval, both as far as they are known."""
+    span = found["group_interval"]
+    value = "not known" if found["value"] is None else f"{found['value']:.3f}"
+    return f"{value} ({span[0]:.3f} to {span[1]:.3f})" if span else f"{value} (no interval over groups)"
 
 
 def main() -> None:

@@ -1,0 +1,64 @@
+"""The command line: what a user can mend is one line, whatever lies below; the summary of a run."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from src import cli
+from src.common import params, paths
+
+
+def said(monkeypatch, *arguments: str) -> str:
+    """What a command that fails ends with."""
+    monkeypatch.setattr(sys, "argv", ["unstained", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return str(ended.value.code)
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("TMP/store", "filesystem tracking backend"),
+        ("nonsense://x", "unsupported URI"),
+        ("sqlite:///TMP/lacking/mlflow.db", "unable to open database file"),
+        ("sqlite:///TMP/text.db", "not a database"),
+        ("postgresql://ada:secret@127.0.0.1:1/x", "Connection refused"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_named_with_what_to_do(monkeypatch, tmp_path, uri, why):
+    (tmp_path / "text.db").write_text("no database " * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("TMP", str(tmp_path)))
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    ended = said(monkeypatch, "history", "unstained-p")
+    assert ended.startswith("error: MLFLOW_TRACKING_URI=") and "cannot be used: " in ended and why in ended
+    assert "or unset MLFLOW_TRACKING_URI" in ended and "\n" not in ended and "secret" not in ended
+    assert [path.name for path in tmp_path.iterdir()] == ["text.db"]
+
+
+def test_an_unexpected_crash_keeps_a_plain_traceback(monkeypatch):
+    def crash():
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("src.common.sync.sync_all", crash)
+    monkeypatch.setattr(sys, "argv", ["unstained", "sync"])
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        cli.main()
+    assert not cli.app.pretty_exceptions_enable
+
+
+def test_the_summary_says_where_an_interval_lacks(monkeypatch, tmp_path, capsys):
+    figure = {"value": 0.5, "group_interval": None}
+    record = {"synthetic": True, "model": {"arch": "resnet18"}}
+    record["overall"] = {"auc": figure, "balanced_accuracy": {"value": 0.75, "group_interval": [0.7, 0.8]}}
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "p.json").write_text(json.dumps(record))
+    monkeypatch.setattr(paths, "METRICS", tmp_path)
+    monkeypatch.setattr(params, "load", lambda section: SimpleNamespace(partitions=["p"]))
+    cli.summary()
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line == (
+        "p (SYNTHETIC images): balanced accuracy 0.750 (0.700 to 0.800), AUC 0.500 (no interval over groups), resnet18"
+    )
