@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several test process
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import settings
 
 from src.common.patches import PatchStore, ShardWriter, plan_shards
@@ -21,8 +22,29 @@ settings.register_profile("unstained", deadline=None, derandomize=True)
 settings.load_profile("unstained")
 
 REPO = Path(__file__).resolve().parents[1]
+# What presets and `make real` change in params.yaml, which may be that of an experiment while tests run
+DEFAULTS = {
+    "dataset": {"source": "synthetic", "path": "", "partitions": ["no_treatment", "doxo_paclitaxel"], "pattern": ""},
+    "filter": {"annotations": "annotations/synthetic.csv"},
+    "label": {"intensity": "counts", "log": False, "fit_on": ["no_treatment"]},
+    "split": {"scheme": "holdout", "group_by": []},
+    "model": {"arch": "tf_efficientnet_lite0", "weights": "auto", "pooling": "last"},
+    "train": {
+        "layers": "all", "C": 1e-3, "epochs": 3, "samples_per_epoch": 384, "batch_size": 16, "optimizer": "adamw",
+        "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.999], "schedule": "cosine", "warmup_fraction": 0.1,
+        "intensity_augmentation": 0.2, "frozen_epochs": 0, "patience": 0, "precision": "auto",
+    },
+}  # fmt: skip
 WINDOW = 64
 ARCH = "timm:test_efficientnet"  # 0.4 million parameters, 160 px, batch normalisation: training in seconds
+
+
+def default_params(**changes: dict) -> dict:
+    """params.yaml with the default data and recipe, and with further changes by section."""
+    found = yaml.safe_load((REPO / "params.yaml").read_text())
+    for section, values in [*DEFAULTS.items(), *changes.items()]:
+        found[section] |= values
+    return found
 
 
 def write_store(directory: Path, frames: dict[str, np.ndarray], limit: int = 2**20, **columns) -> PatchStore:
@@ -92,7 +114,7 @@ def stage_tree(tmp_path) -> Path:
     """
     root = tmp_path / "tree"
     shutil.copytree(REPO / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPO / "params.yaml", root)
+    (root / "params.yaml").write_text(yaml.safe_dump(default_params()))
     table = write_live_dead(root / "data" / "patches")
     (root / "data" / "splits").mkdir()
     table.to_parquet(root / "data" / "splits" / "splits.parquet")

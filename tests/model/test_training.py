@@ -21,9 +21,9 @@ from src.common.patches import PatchStore
 from src.common.scoring.backbones import build, facts, library_model
 from src.common.training import Classifier, Keeper, TrainingError, cosine, fit, precision
 from src.stages import train as train_stage
-from tests.conftest import ARCH, REPO
+from tests.conftest import ARCH, default_params
 
-PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
+PARAMS = default_params()
 SHORT = {"epochs": 3, "samples_per_epoch": 14, "batch_size": 4, "precision": "32", "lr": 2e-3, "workers": 0}
 
 
@@ -275,9 +275,7 @@ def tree(stage_tree) -> Path:
 
 
 def configure(tree: Path, model: dict | None = None, **changes) -> None:
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["model"] |= {"arch": ARCH} | (model or {})
-    raw["train"] |= SHORT | changes
+    raw = default_params(model={"arch": ARCH} | (model or {}), train=SHORT | changes)
     (tree / "params.yaml").write_text(yaml.safe_dump(raw))
 
 

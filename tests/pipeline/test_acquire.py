@@ -19,6 +19,7 @@ from src.common import digests, params, paths, sources
 from src.common.sources import SourceError
 from src.common.sources.intake import COLUMNS, pixel_digest
 from src.stages import acquire
+from tests.conftest import default_params
 
 ROOT = Path(__file__).parents[2]
 REJECTED = ["image_id", "file", "reason", "duplicate_of"]
@@ -34,7 +35,7 @@ class Plant:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.raw, self.images = root, root / "data/raw", root / "lab"
         self.rows: list[dict] = []
-        self.sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+        self.sections = default_params()
         self.set("dataset", source="folder", path="lab", partitions=["arm"])
         self.set("tile", window=32, stride=16)
         self.set("acquire", workers=1, max_rejected_fraction=1.0)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from src.common.scoring.backbones import build, library_model
 
-from ..conftest import ARCH, REPO
+from ..conftest import ARCH, REPO, default_params
 from .test_data_stages import plate
 
 HEADER = "image_id,y,x,size,verdict,annotator,date"
@@ -59,9 +59,10 @@ def served(tmp_path_factory) -> Iterator[tuple[str, Path, pd.DataFrame]]:
     state = {k: v.contiguous() for k, v in library_model(build(ARCH).backbone).state_dict().items()}
     save_file(state, weights / "model.safetensors")
     (weights / "source.json").write_text(json.dumps({"arch": ARCH, "weights": "random"}))
-    params = yaml.safe_load((REPO / "params.yaml").read_text())
-    params["dataset"] |= {"source": "folder", "partitions": ["drug", "control"]}
-    params["filter"] |= {"arch": ARCH, "annotations": "notes.csv"}
+    params = default_params(
+        dataset={"source": "folder", "partitions": ["drug", "control"]},
+        filter={"arch": ARCH, "annotations": "notes.csv"},
+    )
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     rows = patches[patches["border"] == 0].groupby("kind").head(24)[["image_id", "y", "x", "size", "kind"]]
     lines = [",".join(map(str, row)) + ",before,2026-01-02" for row in rows.itertuples(index=False)]

@@ -6,10 +6,12 @@ import sys
 
 import pandas as pd
 import pytest
+import yaml
 
 from src.common.fingerprint import fingerprint
 from src.common.gates.suites import judge
 from tests import gates
+from tests.conftest import default_params
 
 
 def failing(name, folder, check=gates.CHECK, partitions=gates.PARTITIONS):
@@ -268,8 +270,8 @@ def tree(stage_tree):
         path.unlink()
     folder.rmdir()
     gates.write_splits(folder)
-    text = (stage_tree / "params.yaml").read_text().replace("[no_treatment, doxo_paclitaxel]", "[control, treated]")
-    (stage_tree / "params.yaml").write_text(text.replace("min_class: 10 ", "min_class: 2 "))
+    params = default_params(dataset={"partitions": ["control", "treated"]}, check={"min_class": 2})
+    (stage_tree / "params.yaml").write_text(yaml.safe_dump(params))
     return stage_tree
 
 

@@ -18,7 +18,7 @@ from src.stages import filter as filter_stage
 from src.stages import label as label_stage
 from src.stages import split as split_stage
 
-from ..conftest import ARCH, REPO, WINDOW, write_store
+from ..conftest import ARCH, WINDOW, default_params, write_store
 
 FILTER_RUN = filter_stage.tracking.filter_run
 KINDS = {"cells": 0.6, "empty": 0.2, "unusable": 0.2}
@@ -95,10 +95,11 @@ def tree(made, tmp_path, monkeypatch):
         for name, folder in FOLDERS.items():
             if hasattr(stage, name):
                 monkeypatch.setattr(stage, name, root / folder)
-    chosen = yaml.safe_load((REPO / "params.yaml").read_text())
-    chosen["dataset"] |= {"source": "folder", "partitions": ["drug", "control"]}
-    chosen["filter"] |= {"arch": ARCH, "annotations": "notes.csv"}
-    chosen["label"] |= {"fit_on": ["control"], "min_class": 5}
+    chosen = default_params(
+        dataset={"source": "folder", "partitions": ["drug", "control"]},
+        filter={"arch": ARCH, "annotations": "notes.csv"},
+        label={"fit_on": ["control"], "min_class": 5},
+    )
 
     def run(stage, **changes):
         for section, values in changes.items():

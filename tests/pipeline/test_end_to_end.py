@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.conftest import default_params
+
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = ("no_treatment", "doxo_paclitaxel")
 SMALL = {
@@ -43,10 +45,7 @@ def clone(target: Path) -> Path:
         if (ROOT / name).is_file() and name not in ("dvc.lock",) and not name.startswith("metrics/"):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
-    params = yaml.safe_load((target / "params.yaml").read_text())
-    for section, changes in SMALL.items():
-        params[section] |= changes
-    (target / "params.yaml").write_text(yaml.safe_dump(params))
+    (target / "params.yaml").write_text(yaml.safe_dump(default_params(**SMALL)))
     run(target, "git", "init", "-q", "-b", "main")
     run(target, "git", "config", "user.name", "test")
     run(target, "git", "config", "user.email", "test@test.invalid")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
-from tests.conftest import ARCH, REPO, write_live_dead
+from tests.conftest import ARCH, REPO, default_params, write_live_dead
 
 FRAMES = 32
 
@@ -142,15 +143,8 @@ def road(tmp_path_factory) -> dict:
     """What the registry held after each step."""
     root = tmp_path_factory.mktemp("road")
     shutil.copytree(REPO / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    params = (REPO / "params.yaml").read_text()
-    for own, here in (
-        ("[no_treatment, doxo_paclitaxel]", "[p]"),
-        ("window: 224", "window: 64"),
-        ("stride: 112", "stride: 64"),
-    ):
-        assert own in params
-        params = params.replace(own, here)
-    (root / "params.yaml").write_text(params)
+    params = default_params(dataset={"partitions": ["p"]}, tile={"window": 64, "stride": 64})
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
     windows = write_live_dead(root / "data" / "patches", FRAMES)
     frames = pd.read_parquet(root / "data" / "patches" / "frames.parquet")
     frames = frames.assign(pixel_size_um=0.5, bits=16, brightfield_sha256=[f"sha-{i}" for i in frames["image_id"]])
