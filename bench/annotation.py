@@ -22,7 +22,6 @@ from src.common.params import Filter, load
 from src.common.patches import PatchStore
 from src.common.paths import MODELS, PATCHES, RAW
 from src.common.scoring.emptiness import Svm, detail
-from src.stages.filter import annotated_windows
 
 EVERY = 5  # answers between two fits
 ENOUGH = 0.98  # of the F1 that answering every window would give
@@ -101,7 +100,7 @@ def main() -> None:
     store = PatchStore(PATCHES)
     patches = store.patches(dataset.partitions)
     rows = fitting.match(truth_of(chosen.truth), store.frames.reset_index(drop=True)).rows
-    table = candidates(annotated_windows(store, patches, rows), params.max_border, chosen.windows, params.seed)
+    table = candidates(fitting.annotated_windows(store, patches, rows), params.max_border, chosen.windows, params.seed)
     cache = FeatureCache(store, params.arch, MODELS / "weights" / "filter" / "model.safetensors", CACHE)
     found = curves(table, cache.of(table), params, chosen.answers, chosen.seeds)
     kind = "SYNTHETIC images" if dataset.source == "synthetic" else "real images"

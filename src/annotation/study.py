@@ -8,7 +8,6 @@ import pandas as pd
 from ..common import emptiness_fit as fitting
 from ..common.params import Filter
 from ..common.patches import PatchStore
-from ..stages import filter as stage
 from .features import FeatureCache
 
 START = 1  # answers of each kind, cells and not cells, from which a machine chooses what to ask: more did not help
@@ -40,11 +39,11 @@ class Study:
 
     def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
         """What usable rows (image_id, y, x, size, verdict) amount to; without `score` only how good they are."""
-        table = stage.annotated_windows(self.store, self._patches, rows)
+        table = fitting.annotated_windows(self.store, self._patches, rows)
         table = table[~(table["border"] > self._params.max_border)].reset_index(drop=True)
         features = self._cache.of(table)
-        chosen = stage.fit(table, features, self._reference, self._params, {})
-        found = stage.quality(table, features, chosen, self._params)
+        chosen = fitting.fit_filter(table, features, self._reference, self._params, {})
+        found = fitting.quality(table, features, chosen, self._params)
         return Standing(
             len(rows), chosen.facts["method"], found, self._scores(table, features, chosen) if score else None
         )

@@ -15,7 +15,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from .scoring.emptiness import VERDICTS, Svm, detail, sharpness
+from .params import Filter
+from .patches import PatchStore
+from .scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail, sharpness
+from .scoring.imaging import bright_field_measures
 
 COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 KEY = ["image_id", "y", "x", "size"]
@@ -24,6 +27,8 @@ OUTLIER_SDS = 2.0  # robust standard deviations below the usual from which a rul
 NOISE_TEXTURE = 0.194  # texture over contrast of white noise: (1/25 - 1/441) ** 0.5, for means over 5 and 21 px
 ONE_CLASS_NU = 0.1  # share of annotated cells windows that a one-class SVM may leave outside
 RESAMPLES = 1000
+MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
+PAPER_F1 = 0.833  # Pattarone et al. 2021; of which class is not stated
 
 
 class AnnotationError(ValueError):
@@ -73,6 +78,60 @@ def match(table: pd.DataFrame, frames: pd.DataFrame) -> Annotations:
     disputed = rows.duplicated(KEY, keep=False)
     left_out = {"of_no_image": int((~known).sum()), "beyond_frame": int((~fits).sum()), "disputed": int(disputed.sum())}
     return Annotations(rows[~disputed].reset_index(drop=True), left_out)
+
+
+def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The annotated rows with their measures, and `place`: the row of `patches`, or -1 outside the grid."""
+    place = patches[KEY].assign(place=np.arange(len(patches)))
+    merged = rows.merge(place, on=KEY, how="left")
+    merged["place"] = merged["place"].fillna(-1).astype("int64")
+    names = [name for name in MEASURES if name in patches]
+    measured = patches[names].reindex(merged["place"]).set_axis(merged.index)
+    for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
+        frame = np.asarray(store.brightfield(image_id))
+        found = bright_field_measures(frame, black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64))
+        measured.loc[part.index, names] = np.column_stack([found[name] for name in names])
+    return merged.join(measured)
+
+
+def fit_filter(
+    table: pd.DataFrame, features: np.ndarray, reference: pd.DataFrame, params: Filter, source: dict
+) -> EmptyFilter:
+    """The filter of annotated windows (verdict, measures) and their features (N, D): an SVM, or rules with too few."""
+    cells = (table["verdict"] == "cells").to_numpy()
+    facts = {"arch": params.arch, "classes": list(VERDICTS), "weights": source, "annotations": tally(table["verdict"])}
+    if min(cells.sum(), (~cells).sum()) < LEAST_ROWS:
+        return EmptyFilter({"method": "rules", **facts, "limits": limits(reference, params.max_border)})
+    facts |= {"kernel": params.kernel, "svm": params.svm, "C": params.C}
+    facts["limits"] = limits(table[cells], params.max_border)
+    options = {"kernel": params.kernel, "C": params.C}
+    machine = fit_svm(features, cells, one_class=params.svm == "one_class", **options)
+    empty = (table["verdict"] == "empty").to_numpy()
+    second = min(empty.sum(), (~cells & ~empty).sum()) >= LEAST_ROWS
+    rejects = fit_svm(features[~cells], empty[~cells], **options) if second else None
+    facts["rejects"] = "svm" if second else "sharpness"
+    return EmptyFilter({"method": "svm", **facts}, machine, rejects)
+
+
+def quality(table: pd.DataFrame, features: np.ndarray, chosen: EmptyFilter, params: Filter) -> dict:
+    """F1 of both classes with intervals over images: cross-validated for an SVM, of the rules as they stand else."""
+    cells = (table["verdict"] == "cells").to_numpy()
+    images = table["image_id"].to_numpy()
+    if chosen.cells is None:
+        scores = decide(None, table, chosen)[1]
+    else:
+        options = {"kernel": params.kernel, "C": params.C, "one_class": params.svm == "one_class"}
+        scores = cross_validate(features, cells, images, params.folds, params.seed, **options)
+    scored = np.isfinite(scores)
+    found = {"scored_windows": int(scored.sum()), "scored_images": len(set(images[scored])), "paper_f1": PAPER_F1}
+    if cells[scored].all() or not cells[scored].any():
+        return found | {"f1_cells": None, "f1_not_cells": None}
+    return f1_scores(cells[scored], scores[scored] > 0, images[scored], params.seed) | found
+
+
+def tally(verdicts: pd.Series) -> dict[str, int]:
+    """How often each verdict occurs."""
+    return {name: int((verdicts == name).sum()) for name in VERDICTS}
 
 
 def fit_svm(features: np.ndarray, positive: np.ndarray, kernel: str, C: float, one_class: bool = False) -> Svm:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .paths import WORKSPACE
 
@@ -23,6 +32,15 @@ class Section(BaseModel):
     """A section of params.yaml: frozen, and strict about its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_other_type_taken_for_a_number(cls, value, info: ValidationInfo):
+        """pydantic takes true for 1 and '3' for 3; text for a float stays allowed, since YAML reads 1e-3 as text."""
+        wanted = cls.model_fields[info.field_name].annotation
+        if wanted in (int, float) and (isinstance(value, bool) or (wanted is int and isinstance(value, str))):
+            raise ValueError(f"wants a number, not {value!r}")
+        return value
 
 
 class Channels(Section):

@@ -6,12 +6,14 @@ target fractions, solved by one search: `assign`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 SPLITS = ("train", "valid", "test")
-COLUMNS = ("image_id", "partition", "experiment", "well", "position", "time", "day", "compound", "concentration")
+GROUP_COLUMNS = ("partition", "experiment", "well", "position", "time", "day", "compound", "concentration")
+COLUMNS = ("image_id", *GROUP_COLUMNS)
 STARTS, DESCENTS = 2000, 10  # random assignments drawn, and how many of the best are improved by exchanges
 
 
@@ -27,6 +29,10 @@ class Round:
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
+
+    def folder(self, directory: Path) -> Path:
+        """Where this round's model lies: the one to register at the top of models/PARTITION, folds below it."""
+        return directory if self.name in ("holdout", "final") else directory / self.name
 
 
 def groups(table: pd.DataFrame, group_by: list[str]) -> pd.Series:

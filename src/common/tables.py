@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 TEXT = ["image_id", "partition", "experiment", "well", "position", "compound", "brightfield", "pi"]
-GROUP_COLUMNS = ["partition", "experiment", "well", "position", "time", "day", "compound", "concentration"]
 
 
 class MissingInput(ValueError):

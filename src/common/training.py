@@ -38,6 +38,12 @@ class TrainingError(ValueError):
     """Training cannot start as asked; the message says what to change."""
 
 
+def refuse_one_class(labels: pd.Series) -> None:
+    """Raises TrainingError unless both classes are there to learn."""
+    if labels.nunique() < len(CLASSES):
+        raise TrainingError(f"training needs windows of both classes, and has {set(labels) or 'none'}")
+
+
 def is_rank_zero() -> bool:
     """Whether this process leads: the only one that may track, write models or remove files.
 
@@ -209,8 +215,7 @@ def fit(
     first alone. epochs: stop after so many of the schedule's. Returns (state dict of the network, one row of metrics
     per epoch, number of the kept epoch). Raises TrainingError; SystemExit when interrupted.
     """
-    if train_table["label"].nunique() < len(CLASSES):
-        raise TrainingError(f"training needs windows of both classes, and has {set(train_table['label']) or 'none'}")
+    refuse_one_class(train_table["label"])
     has_valid = valid_table["label"].nunique() == len(CLASSES)
     if len(valid_table) and not has_valid:
         print("WARNING: validation holds one class only: no AUC, and the last epoch is kept")

@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -50,16 +49,11 @@ def held_out_rounds(splits: pd.DataFrame, split_json: dict) -> list[Round]:
     return [r for r in rounds(splits, split_json) if r.test.any()]
 
 
-def model_directory(partition: str, name: str) -> Path:
-    """Where the model of a round lies."""
-    return MODELS / partition if name == "holdout" else MODELS / partition / name
-
-
 def score(splits: pd.DataFrame, parts: list[Round], partition: str, arch: str, store: PatchStore) -> pd.DataFrame:
     """Validation and test patches of every round with their logit z_live - z_dead, rounded to 6 decimals."""
     found = []
     for part in parts:
-        net = load_model(model_directory(partition, part.name), arch)
+        net = load_model(part.folder(MODELS / partition), arch)
         rows = splits[part.valid | part.test]
         logits = predict(net, store, rows, desc=f"evaluate {partition} {part.name}").astype(float)
         split = np.where(part.test[part.valid | part.test], "test", "valid")

@@ -19,67 +19,10 @@ from ..common.patches import PatchStore
 from ..common.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 from ..common.plots_data import barcodes, contact_sheet, feature_map, map_sample, save_figures
 from ..common.scoring.backbones import build
-from ..common.scoring.emptiness import VERDICTS, EmptyFilter, decide
-from ..common.scoring.imaging import bright_field_measures
+from ..common.scoring.emptiness import decide
 from ..common.scoring.inference import embed
 
-PAPER_F1 = 0.833
 PERPLEXITY = 30
-MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
-
-
-def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The annotated rows with their measures, and `place`: the row of `patches`, or -1 outside the grid."""
-    place = patches[fitting.KEY].assign(place=np.arange(len(patches)))
-    merged = rows.merge(place, on=fitting.KEY, how="left")
-    merged["place"] = merged["place"].fillna(-1).astype("int64")
-    names = [name for name in MEASURES if name in patches]
-    measured = patches[names].reindex(merged["place"]).set_axis(merged.index)
-    for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
-        frame = np.asarray(store.brightfield(image_id))
-        found = bright_field_measures(frame, fitting.black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64))
-        measured.loc[part.index, names] = np.column_stack([found[name] for name in names])
-    return merged.join(measured)
-
-
-def fit(
-    table: pd.DataFrame, features: np.ndarray, reference: pd.DataFrame, params: Filter, source: dict
-) -> EmptyFilter:
-    """The filter of annotated windows (verdict, measures) and their features (N, D): an SVM, or rules with too few."""
-    cells = (table["verdict"] == "cells").to_numpy()
-    facts = {"arch": params.arch, "classes": list(VERDICTS), "weights": source, "annotations": tally(table["verdict"])}
-    if min(cells.sum(), (~cells).sum()) < fitting.LEAST_ROWS:
-        return EmptyFilter({"method": "rules", **facts, "limits": fitting.limits(reference, params.max_border)})
-    facts |= {"kernel": params.kernel, "svm": params.svm, "C": params.C}
-    facts["limits"] = fitting.limits(table[cells], params.max_border)
-    options = {"kernel": params.kernel, "C": params.C}
-    machine = fitting.fit_svm(features, cells, one_class=params.svm == "one_class", **options)
-    empty = (table["verdict"] == "empty").to_numpy()
-    second = min(empty.sum(), (~cells & ~empty).sum()) >= fitting.LEAST_ROWS
-    rejects = fitting.fit_svm(features[~cells], empty[~cells], **options) if second else None
-    facts["rejects"] = "svm" if second else "sharpness"
-    return EmptyFilter({"method": "svm", **facts}, machine, rejects)
-
-
-def quality(table: pd.DataFrame, features: np.ndarray, chosen: EmptyFilter, params: Filter) -> dict:
-    """F1 of both classes with intervals over images: cross-validated for an SVM, of the rules as they stand else."""
-    cells = (table["verdict"] == "cells").to_numpy()
-    images = table["image_id"].to_numpy()
-    if chosen.cells is None:
-        scores = decide(None, table, chosen)[1]
-    else:
-        options = {"kernel": params.kernel, "C": params.C, "one_class": params.svm == "one_class"}
-        scores = fitting.cross_validate(features, cells, images, params.folds, params.seed, **options)
-    scored = np.isfinite(scores)
-    found = {"scored_windows": int(scored.sum()), "scored_images": len(set(images[scored])), "paper_f1": PAPER_F1}
-    if cells[scored].all() or not cells[scored].any():
-        return found | {"f1_cells": None, "f1_not_cells": None}
-    return fitting.f1_scores(cells[scored], scores[scored] > 0, images[scored], params.seed) | found
-
-
-def tally(verdicts: pd.Series) -> dict[str, int]:
-    """How often each verdict occurs."""
-    return {name: int((verdicts == name).sum()) for name in VERDICTS}
 
 
 def run() -> dict:
@@ -90,7 +33,7 @@ def run() -> dict:
     patches = store.patches(dataset.partitions)
     frames = store.frames[store.frames["partition"].isin(dataset.partitions)].reset_index(drop=True)
     matched = fitting.match(fitting.read_annotations(WORKSPACE / params.annotations), frames)
-    annotated = annotated_windows(store, patches, matched.rows)
+    annotated = fitting.annotated_windows(store, patches, matched.rows)
     outside = annotated[annotated["place"] < 0]
     weights = MODELS / "weights" / "filter"
     source = json.loads((weights / "source.json").read_text())
@@ -104,7 +47,8 @@ def run() -> dict:
             f"every window has more than filter.max_border {params.max_border} of its pixels without counts"
         )
     table = annotated[~bordered].reset_index(drop=True)
-    chosen = fit(table, features[table["place"]], patches[patches["border"] <= params.max_border], params, source)
+    inside = patches[patches["border"] <= params.max_border]
+    chosen = fitting.fit_filter(table, features[table["place"]], inside, params, source)
     left_out = matched.left_out | {"border": int(bordered.sum())}
     chosen.facts["annotations_left_out"] = left_out
     directory = MODELS / "filter"
@@ -116,11 +60,11 @@ def run() -> dict:
     patches["verdict"], patches["score"] = decide(features_here, patches, chosen)
     FILTERED.mkdir(parents=True, exist_ok=True)
     patches[["patch_id", "image_id", "partition", "verdict", "score"]].to_parquet(FILTERED / "verdicts.parquet")
-    verdicts = {name: tally(part["verdict"]) for name, part in patches.groupby("partition", sort=False)}
+    verdicts = {name: fitting.tally(part["verdict"]) for name, part in patches.groupby("partition", sort=False)}
     metrics = {
         "method": chosen.facts["method"],
         "weights": source["weights"],
-        **quality(table, features[table["place"]], chosen, params),
+        **fitting.quality(table, features[table["place"]], chosen, params),
         "annotations": chosen.facts["annotations"],
         "annotations_left_out": left_out,
         "annotations_outside_grid": len(outside),
@@ -182,7 +126,7 @@ def _report(metrics: dict, figures: list) -> None:
         if metrics[f"f1_{name}"] is not None:
             low, high = metrics[f"f1_{name}_interval_95"]
             found = f"{metrics[f'f1_{name}']:.3f} ({low:.3f} to {high:.3f}), {how}"
-            print(f"filter: F1 of {name} {found}; the paper (class not stated): {PAPER_F1}")
+            print(f"filter: F1 of {name} {found}; the paper (class not stated): {fitting.PAPER_F1}")
     for partition, part in metrics["verdicts"].items():
         print(f"filter: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items()))
     print(f"filter: {len(figures)} figures in {REPORTS / 'filter'}")

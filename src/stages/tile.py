@@ -17,7 +17,8 @@ from ..common.patches import ShardWriter, plan_shards
 from ..common.paths import PATCHES, RAW
 from ..common.scoring import imaging
 from ..common.scoring.windows import in_pixels, remainder, windows
-from ..common.tables import GROUP_COLUMNS, read_images
+from ..common.splitting import GROUP_COLUMNS
+from ..common.tables import read_images
 
 
 def cut(field: pd.Series, tile: Tile) -> tuple[np.ndarray, np.ndarray, dict, pd.DataFrame]:

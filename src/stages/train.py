@@ -4,10 +4,13 @@
 models/PARTITION (with what the training data look like) and reports/train/PARTITION. Paper, step 5.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median_high
 
@@ -17,15 +20,16 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from ..common import head, tracking, training_range
+from ..common import head, loading, splitting, tracking, training, training_range
 from ..common.loading import targets
 from ..common.params import Model, Train, load
 from ..common.patches import PatchStore
 from ..common.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
+from ..common.scoring import backbones, inference
 from ..common.scoring.backbones import CLASSES, Net, build
 from ..common.splitting import Round, rounds
 from ..common.tables import read_table
-from ..common.training import TrainingError, fit, is_rank_zero, precision
+from ..common.training import TrainingError, fit, is_rank_zero, precision, refuse_one_class
 
 WEIGHTS = MODELS / "weights" / "model"
 
@@ -40,7 +44,8 @@ def refuse_failed_gates() -> None:
 def identity(partition: str, train: Train, model: Model) -> str:
     """A digest of all that determines the training: an interrupted run goes on only if this is the same."""
     parts = [partition, model.model_dump_json(), train.model_dump_json()]
-    for path in (WEIGHTS / "model.safetensors", SPLITS / "splits.parquet", PATCHES / "frames.parquet"):
+    code = [Path(module.__file__) for module in (backbones, head, inference, loading, splitting, training)]
+    for path in (WEIGHTS / "model.safetensors", SPLITS / "splits.parquet", PATCHES / "frames.parquet", *code):
         parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -95,6 +100,7 @@ def learn_head(
     turn: Round, table: pd.DataFrame, train: Train, model: Model, scratch: Path, epochs: int | None
 ) -> tuple[dict, list, int]:
     """Fits the head alone, which has no epochs (see `head.fit_head`); features are computed once for all rounds."""
+    refuse_one_class(table.loc[turn.train, "label"])
     net, kept = start(train, model), scratch / "features.npy"
     if not kept.exists():
         partial = scratch / "features.part.npy"
@@ -134,15 +140,15 @@ def lead(partition: str, train: Train, model: Model, table: pd.DataFrame, turns:
     """
     directory, reports = MODELS / partition, REPORTS / "train" / partition
     record = description(partition, train, table, model)
-    with tracking.run("train", tracking.run_name(record), run_id=earlier_run(scratch)) as run_id:
-        scratch.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with alone(scratch), tracking.run("train", tracking.run_name(record), run_id=earlier_run(scratch)) as run_id:
         (scratch / "run_id").write_text(run_id)
         forgive(run_id)
         outcomes = train_rounds(turns, table, train, model, scratch)
         shutil.rmtree(directory, ignore_errors=True)
         for turn, _, weights in outcomes:
-            place(directory, turn).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(weights, place(directory, turn) / "model.safetensors")
+            turn.folder(directory).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(weights, turn.folder(directory) / "model.safetensors")
         note_range(directory, table[turns[-1].train], partition)
         record |= {"epochs_kept": {turn.name: result["epoch"] for turn, result, _ in outcomes}}
         record |= {"digest": hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()}
@@ -154,6 +160,17 @@ def lead(partition: str, train: Train, model: Model, table: pd.DataFrame, turns:
     shutil.rmtree(scratch)
     print(f"train@{partition}: {model.arch}, {record['digest'][:12]}, kept epochs {record['epochs_kept']}")
     return record
+
+
+@contextmanager
+def alone(scratch: Path) -> Iterator[None]:
+    """Holds the folder of checkpoints, so that no second process writes to it. Raises TrainingError if one does."""
+    with (scratch / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TrainingError(f"this very training is running already, with its checkpoints in {scratch}") from None
+        yield
 
 
 def note_range(directory: Path, windows: pd.DataFrame, partition: str) -> None:
@@ -181,11 +198,6 @@ def forgive(run_id: str) -> None:
     if reason := client.get_run(run_id).data.tags.get("failure"):
         client.set_tag(run_id, "resumed_after", reason)
         client.delete_tag(run_id, "failure")
-
-
-def place(directory: Path, turn: Round) -> Path:
-    """Where a round's model lies: the one to register at the top, folds below it."""
-    return directory if turn.name in ("holdout", "final") else directory / turn.name
 
 
 def description(partition: str, train: Train, table: pd.DataFrame, model: Model) -> dict:

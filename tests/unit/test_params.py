@@ -80,7 +80,17 @@ def test_a_missing_section_is_named():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("epochs", "many"), ("epochs", 0), ("lr", -1e-3), ("optimizer", "sgd"), ("betas", [0.9]), ("batch_size", 1)],
+    [
+        ("epochs", "many"),
+        ("epochs", 0),
+        ("lr", -1e-3),
+        ("optimizer", "sgd"),
+        ("betas", [0.9]),
+        ("batch_size", 1),
+        ("seed", True),
+        ("epochs", "3"),
+        ("lr", True),
+    ],
 )
 def test_a_wrong_type_or_value_is_named_with_what_was_found(key, value):
     with pytest.raises(ParamsError, match=rf"train\.{key}.*found"):
