@@ -18,6 +18,7 @@ from .model_card import with_decision
 CHAMPION, CHALLENGER = "champion", "challenger"
 MOVE = "alias."  # begins the key of a move's tag
 REPLACED = "replaced"  # the tag of a former champion: by which version, and why
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of an unknown model, and alias
 TAG_LIMIT = 5000  # characters MLflow keeps of a version's tag and of its description
 HOW = {"hand": "by hand"}  # kinds of moves in words, where that differs
 NONE = "none in this store: `unstained sync` registers the models at hand; without any, `make repro` trains them"
@@ -42,10 +43,12 @@ def about(name: str) -> str:
 
 
 def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The version that carries an alias, or None."""
+    """The version that carries an alias, or None. Raises MlflowException if the store does not answer."""
     try:
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise  # a server that fails must not read as "there is no champion"
         return None
 
 

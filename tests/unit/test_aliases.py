@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import mlflow
 import pytest
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from src.common import aliases
 from src.common.aliases import CHALLENGER, CHAMPION, RegistryError, by_alias, history, move, moves, promote, rollback
@@ -183,3 +184,13 @@ def test_long_reasons_fit_mlflow(client):
     found = version(client, 2)
     assert all(len(value) <= aliases.TAG_LIMIT for value in found.tags.values())
     assert len(found.description) <= aliases.TAG_LIMIT
+
+
+def test_a_store_that_fails_does_not_read_as_no_champion(client):
+    class Failing:
+        def get_model_version_by_alias(self, name, alias):
+            raise MlflowException("503 Service Unavailable", TEMPORARILY_UNAVAILABLE)
+
+    assert by_alias(client, "no-such-model", CHAMPION) is None and by_alias(client, NAME, CHALLENGER) is None
+    with pytest.raises(MlflowException, match="503"):
+        by_alias(Failing(), NAME, CHAMPION)
