@@ -1,7 +1,7 @@
 """Keeps the metrics of a run that the README quotes, and fills the README's table from what is kept.
 
-`python results/record.py NAME` writes results/NAME.json from metrics/ (with data digests, parameters and revision);
-without a name it only fills the README's table anew.
+`python results/record.py NAME` writes results/NAME.json from metrics/ (with data digests, parameters and revision), if
+DVC holds them for current; without a name it only fills the README's table anew.
 """
 
 import json
@@ -23,6 +23,7 @@ def collect() -> dict:
     params["dataset"]["path"] = ""  # says where the images lay on one machine, nothing about the data
     params["model"]["weights"] = Path(params["model"]["weights"]).name  # a file lies on one machine too
     partitions = params["dataset"]["partitions"]
+    refuse_stale(partitions)
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -36,6 +37,18 @@ def collect() -> dict:
             name: json.loads((ROOT / "metrics" / "evaluate" / f"{name}.json").read_text()) for name in partitions
         },
     }
+
+
+def refuse_stale(partitions: list[str]) -> None:
+    """Exits unless the metrics are what the present code, parameters and models give, as DVC sees it."""
+    stages = [f"evaluate@{name}" for name in partitions]
+    changed = json.loads(subprocess.run(["dvc", "status", "--json", *stages], cwd=ROOT, capture_output=True, text=True,
+                                        check=True).stdout)  # fmt: skip
+    if changed:
+        sys.exit(f"error: {', '.join(changed)} would not give these metrics now (`dvc status`): run it again first")
+    code = ["git", "status", "--porcelain", "--", "src", "dvc.yaml", "requirements.txt", "constraints.txt"]
+    if uncommitted := subprocess.run(code, cwd=ROOT, capture_output=True, text=True, check=True).stdout:
+        sys.exit(f"error: the revision to name lacks these changes, commit them first:\n{uncommitted}")
 
 
 def interval(value: dict | None) -> str:
