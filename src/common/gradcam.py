@@ -1,4 +1,4 @@
-"""Grad-CAM as raw evidence, its agreement with the PI stain, and the test that it depends on what was learned.
+"""Grad-CAM as raw evidence, and the test that it depends on what was learned.
 
 Grad-CAM: Selvaraju et al. 2017. The target is the margin of a class over the other, z_c - z_other, for the probability
 depends on nothing else: what both logits share is left from the head's random start, since the gradients of cross
@@ -20,8 +20,6 @@ from scipy.stats import spearmanr
 from .patches import PatchStore
 from .scoring.backbones import CLASSES, Net, build, prepare
 from .scoring.inference import WINDOWS
-
-BRIGHT = 2.0  # times the field's median PI
 
 
 class RawGradCAM(HiResCAM):
@@ -92,83 +90,6 @@ def window_maps(net: Net, store: PatchStore, table: pd.DataFrame, label: str) ->
 def enlarge(cam: np.ndarray, size: int) -> np.ndarray:
     """A map (h, w) in (size, size) by bilinear interpolation, which exceeds no value of the map."""
     return cv2.resize(np.asarray(cam, np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
-
-
-def _nearest(mask: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(mask.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0
-
-
-def pi_ratio(store: PatchStore, image_id: str, y: int, x: int, size: int) -> np.ndarray:
-    """PI over the field's background (its median): (size // 4, size // 4) float. Above BRIGHT it counts as bright.
-
-    From counts: the stored 8-bit PI runs linearly from the frame's pi_low to its pi_high, so that a field without any
-    stained nucleus fills the 8-bit range with noise.
-    """
-    frame = store.frames.loc[image_id]
-    step = (frame["pi_high"] - frame["pi_low"]) / 255
-    return (frame["pi_low"] + step * store.pi_window(image_id, y, x, size)) / max(frame["pi_background"], 1.0)
-
-
-def agreement(maps: Sequence[np.ndarray], bright: Sequence[np.ndarray], groups: np.ndarray, seed: int) -> dict:
-    """How well maps (h, w) point at bright areas (m, m) bool of the same windows, against chance.
-
-    pointing: share of windows whose map's maximum lies in the bright area (Zhang et al. 2018, without tolerance). iou:
-    mean intersection over union of the bright area and an equally large area of highest map values, without pixels of
-    no evidence; so no threshold on the map is chosen. A map of zeros points nowhere and overlaps nothing.
-    chance: mean over pairs of a map and the bright area of a window of another group, which keeps what all windows
-    share (centre, cell density). p: share of 9999 such random pairings at least as good, windows taken as independent;
-    gain: observed - chance, with its 95% interval over groups. area_share: mean bright area.
-    """
-    size = bright[0].shape[0]
-    masks = np.stack([_nearest(mask, size).ravel() for mask in bright])
-    values = np.stack([enlarge(cam, size).ravel() for cam in maps])
-    pairs = {"pointing": pointing_pairs(values, masks), "iou": iou_pairs(values, masks)}
-    result = {"windows": len(maps), "groups": len(np.unique(groups)), "empty_maps": int((values.max(1) <= 0).sum())}
-    result["area_share"] = float(masks.mean())
-    return result | {name: _against_chance(table, groups, seed) for name, table in pairs.items()}
-
-
-def pointing_pairs(values: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(N, N): whether the maximum of map i, values (N, P), lies in mask j, (N, P) bool; never if the map is zero."""
-    return masks[:, values.argmax(1)].T & (values.max(1) > 0)[:, None]
-
-
-def iou_pairs(values: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(N, N): intersection over union of mask j with the equally many highest positive values of map i."""
-    order = np.argsort(-values, axis=1, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(values.shape[1])[None], axis=1)
-    found = np.empty((len(values), len(masks)))
-    for j, mask in enumerate(masks):
-        area = (ranks < mask.sum()) & (values > 0)
-        found[:, j] = (area & mask).sum(1) / np.maximum((area | mask).sum(1), 1)
-    return found
-
-
-def _against_chance(pairs: np.ndarray, groups: np.ndarray, seed: int, draws: int = 9999) -> dict:
-    """Mean of the diagonal against the pairs of different groups (of different windows, if there is one group)."""
-    other = groups[:, None] != groups[None, :]
-    other = other if other.any() else ~np.eye(len(pairs), dtype=bool)
-    observed = np.diag(pairs).astype(float)
-    if not other.any():
-        return {"observed": float(observed.mean()), "chance": None, "p": None, "gain": None, "gain_interval": None}
-    random = np.random.default_rng(seed)
-    drawn = np.mean([pairs[i, random.choice(np.flatnonzero(row), draws)] for i, row in enumerate(other)], axis=0)
-    p = (1 + (drawn >= observed.mean() - 1e-9).sum()) / (1 + draws)
-    chance = (pairs * other).sum(1) / other.sum(1)
-    result = {"observed": float(observed.mean()), "chance": float(chance.mean()), "p": float(p)}
-    gain = observed - chance
-    return result | {"gain": float(gain.mean()), "gain_interval": _over_groups(gain, groups, random)}
-
-
-def _over_groups(values: np.ndarray, groups: np.ndarray, random: np.random.Generator, draws: int = 2000) -> list | None:
-    """95% percentile interval of the mean of values (N,), whole groups drawn with replacement; None for one group."""
-    names, codes = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return None
-    times = random.multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
-    means = times @ np.bincount(codes, values) / (times @ np.bincount(codes))
-    return np.quantile(means, [0.025, 0.975]).tolist()
 
 
 def randomised(net: Net, arch: str, part: str, seed: int) -> Net:

@@ -11,37 +11,39 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .gradcam import BRIGHT, enlarge, pi_ratio
+from .gradcam import enlarge
 from .patches import PatchStore
+from .pi_agreement import BRIGHT, pi_ratio, stained_nuclei
 from .scoring.backbones import CLASSES
 
 COLOURS = {"live": "#1b7837", "dead": "#c51b7d", "abstain": "#999999"}
 DPI, CANVAS, HEAT = 120, 1500, "inferno"
 PI_RANGE = (0.8, 5.0)  # of the field's background, for all panels: a field without stained nuclei stays dark
-PI_NOTE = f"PI from {PI_RANGE[0]} to {PI_RANGE[1]:g} times the field's median; outlined: above {BRIGHT:g} times"
+PI_NOTE = f"PI from {PI_RANGE[0]} to {PI_RANGE[1]:g} times the field's median"
+PI_NOTE += f"; outlined: nuclei, above {BRIGHT:g} times their surroundings"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One window as a figure shows it: uint8 bright-field, PI over its background, raw map of each class, lines."""
+    """One window as a figure shows it: uint8 bright-field, PI over its background, stained nuclei, raw maps, lines."""
 
     brightfield: np.ndarray
     pi: np.ndarray
+    nuclei: np.ndarray
     maps: dict[str, np.ndarray]
     title: str
     captions: dict[str, str]
 
 
 def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Panel:
-    """What figures show of a row (image_id, y, x, size, mean_pi, probability or NaN) and of its raw maps."""
+    """What figures show of a row (image_id, y, x, size, mean_pi, probability) and of its raw maps."""
     where = (row.image_id, row.y, row.x, row.size)
     captions = {"pi": f"PI, mean {row.mean_pi:.4g} counts"}
     scores = {"dead": 1 - row.probability, "live": row.probability}
     for label, cam in maps.items():
-        score = "not scored" if np.isnan(scores[label]) else f"{label} {scores[label]:.2f}"
-        captions[label] = f"{score}, max {cam.max():.3f}"
+        captions[label] = f"{label} {scores[label]:.2f}, max {cam.max():.3f}"
     title = f"{title}\n{shortened(row.image_id)}"
-    return Panel(store.window(*where), pi_ratio(store, *where), maps, title, captions)
+    return Panel(store.window(*where), pi_ratio(store, *where), stained_nuclei(store, *where), maps, title, captions)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -59,7 +61,7 @@ def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: 
     axes.scatter(*places[order].T, s=14, lw=0, alpha=0.75, c=[COLOURS[kind] for kind in kinds[order]])
     for kind in [k for k in COLOURS if (kinds == k).any()]:
         axes.scatter([], [], s=30, color=COLOURS[kind], label=f"{kind} (n = {(kinds == kind).sum()})")
-    axes.legend(fontsize=9, title=legend, title_fontsize=9, loc="best")
+    _legend(figure, legend)
     _bare(axes, title)
     return figure
 
@@ -71,7 +73,7 @@ def thumbnail_figure(places: np.ndarray, windows: Sequence[np.ndarray], labels: 
     axes.imshow(canvas, interpolation="antialiased")
     for label in CLASSES:
         axes.plot([], [], "s", color=COLOURS[label], label=label)
-    axes.legend(fontsize=9, title="frame: truth (PI)", title_fontsize=9, loc="best")
+    _legend(figure, "frame: truth (PI)")
     _bare(axes, title)
     return figure
 
@@ -133,9 +135,8 @@ def _draw_panel(axes: np.ndarray, panel: Panel, scale: float) -> None:
 
 def _draw_pi(axis, panel: Panel) -> None:
     axis.imshow(panel.pi, cmap="gray", vmin=PI_RANGE[0], vmax=PI_RANGE[1])
-    bright = panel.pi > BRIGHT
-    if bright.any() and not bright.all():
-        axis.contour(bright, [0.5], colors="#00b7ff", linewidths=0.7)
+    if panel.nuclei.any() and not panel.nuclei.all():
+        axis.contour(panel.nuclei, [0.5], colors="#00b7ff", linewidths=0.7)
     axis.set_title(panel.captions["pi"], fontsize=7, loc="left")
 
 
@@ -178,6 +179,11 @@ def embedding_figures(
     save(embedding_figure(places, labels, title, "truth (PI)"), directory / "embedding_truth.png")
     save(embedding_figure(places, calls, title, "call"), directory / "embedding_call.png")
     save(thumbnail_figure(places, windows, labels, title), directory / "embedding_thumbnails.png")
+
+
+def _legend(figure: Figure, title: str) -> None:
+    """Below the axes, where it covers no window."""
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, title=title, title_fontsize=9)
 
 
 def _bare(axes, title: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from src.common.params import Explain
+from src.common.samples import draw
 from src.common.scoring.backbones import build
 from src.stages import explain
 
@@ -41,6 +42,9 @@ def write_store(directory: Path, images: list[str]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows).assign(contrast=random.random(len(rows)), border=0.0, mean_pi=200.0)
     table.to_parquet(directory / "patches.parquet")
+    (directory.parent / "filtered").mkdir()
+    verdicts = table[["patch_id", "partition"]].assign(verdict=np.where(table["contrast"] < 0.2, "empty", "cells"))
+    verdicts.to_parquet(directory.parent / "filtered" / "verdicts.parquet")
     return table
 
 
@@ -66,6 +70,10 @@ def tree(tmp_path, monkeypatch):
     def lay(rounds: dict[str, str], synthetic: bool = True) -> Path:
         table = write_store(tmp_path / "patches", list(rounds))
         (tmp_path / "reports" / "evaluate" / "p").mkdir(parents=True)
+        (tmp_path / "metrics" / "evaluate").mkdir(parents=True)
+        limits = {"temperature": 2.0, "threshold": 0.5, "live_from": 0.6, "dead_to": 0.4}
+        points = [{"round": name} | limits for name in sorted(set(rounds.values()))]
+        (tmp_path / "metrics" / "evaluate" / "p.json").write_text(json.dumps({"rounds": points}))
         predictions_of(table, rounds).to_parquet(tmp_path / "reports" / "evaluate" / "p" / "predictions.parquet")
         for i, name in enumerate(sorted(set(rounds.values()))):
             place = tmp_path / "models" / "p" / ("" if name == "holdout" else name)
@@ -76,9 +84,8 @@ def tree(tmp_path, monkeypatch):
         (tmp_path / "models" / "p" / "model.json").write_text(json.dumps(card))
         return tmp_path
 
-    monkeypatch.setattr(explain, "PATCHES", tmp_path / "patches")
-    monkeypatch.setattr(explain, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(explain, "REPORTS", tmp_path / "reports")
+    for name in ("PATCHES", "FILTERED", "MODELS", "METRICS", "REPORTS"):
+        monkeypatch.setattr(explain, name, tmp_path / name.lower())
     settings = Explain(patches=2, windows=2000, perplexity=5, neighbours=3, overlap=6, seed=1)
     monkeypatch.setattr(explain, "load", lambda name: settings)
     logged = []
@@ -102,7 +109,58 @@ def test_holdout(tree):
     assert record["gradcam"]["scale"] == shown.loc[~empty, ["dead", "live"]].max(axis=None) > 0
     dead = record["agreement"]["dead_map"]
     assert record["agreement"]["drawn"] == 6 and dead["windows"] <= 6 and 0 < dead["area_share"] < 1
+    assert record["agreement"]["dead_windows"] == 14 and "a sample of 6 of 14" in record["notes"]["agreement_windows"]
     assert record["sanity"]["head"]["pairs"] + record["sanity"]["head"]["undefined"] == 5 * record["sanity"]["windows"]
+
+
+def test_all_dead_windows_are_used_unless_there_are_more_than_stated(tree, monkeypatch):
+    tree(dict.fromkeys(("a", "b"), "holdout"))
+    settings = explain.load("explain").model_copy(update={"overlap": 400})
+    monkeypatch.setattr(explain, "load", lambda name: settings)
+    found = explain.run("p")
+    used, left = found["agreement"]["dead_map"]["windows"], found["agreement"]["bright_nowhere_or_everywhere"]
+    assert used + left == found["agreement"]["dead_windows"] == found["agreement"]["drawn"] > 6
+    assert "all 9 truly dead" in found["notes"]["agreement_windows"]
+
+
+def test_key_numbers_are_a_metric(tree):
+    root = tree(dict.fromkeys(("a", "b", "c"), "holdout"))
+    record = explain.run("p")
+    found = json.loads((root / "metrics" / "explain" / "p.json").read_text())
+    pointing, dead = found["dead_map"]["pointing"], record["agreement"]["dead_map"]
+    assert pointing["gain"] == dead["pointing"]["gain"] and found["dead_map"]["groups"] == dead["groups"] == 3
+    assert [pointing["gain_low"], pointing["gain_high"]] == (dead["pointing"]["gain_interval"] or [None, None])
+    assert found["purity"]["value"] == record["embedding"]["purity"]["features"]["other_groups"]["purity"]
+    assert found["rank_correlation"]["random_head"] == record["sanity"]["head"]["mean_absolute"]
+
+
+def test_empty_windows_are_scored(tree):
+    tree({"a": "fold-0", "b": "fold-0", "c": "fold-1"})
+    models, store, points = explain.Models("p"), explain.PatchStore(explain.PATCHES), explain.operating_points("p")
+    windows = explain.filtered_windows(store, explain.test_rows("p", points), "p")
+    assert windows["contrast"].is_monotonic_increasing and set(windows["round"]) == {"fold-0", "fold-1"}
+    scored = models.score(store, windows.head(7), points)
+    assert scored["patch_id"].tolist() == windows["patch_id"].head(7).tolist()
+    for row in scored.to_dict("records"):
+        net = models.of("fold-1" if row["image_id"] == "c" else "fold-0")
+        logits = explain.predict(net, store, pd.DataFrame([row]), desc=None).astype(float)[0]
+        live = 1 / (1 + np.exp(-(logits[1] - logits[0]) / 2))
+        assert row["probability"] == pytest.approx(live, abs=1e-4)
+        assert row["call"] == ("live" if live >= 0.6 else "dead" if live <= 0.4 else "abstain")
+    record = explain.run("p")
+    dropped = (windows["verdict"] == "empty").sum()
+    assert record["empty_windows"]["dropped"] == record["empty_windows"]["scored"] == dropped > 0
+    shown = pd.DataFrame(record["gradcam"]["raw_maximum"])
+    assert shown["probability"].between(0, 1).all()
+    assert "filter that keeps empty windows out" in record["notes"]["empty_windows"]
+
+
+def test_both_kinds_of_wrong_calls_are_counted(tree):
+    tree(dict.fromkeys(("a", "b"), "holdout"))
+    rows = explain.test_rows("p", explain.operating_points("p"))
+    live = rows["probability"] >= 0.5
+    found = explain.run("p")["windows"]
+    assert found["wrong_at_threshold"] == (live != (rows["label"] == "live")).sum() > found["wrong"] > 0
 
 
 def test_twice_the_same(tree):
@@ -118,7 +176,7 @@ def test_twice_the_same(tree):
 def test_folds_are_explained_by_the_model_that_did_not_see_them(tree):
     root = tree({"a": "fold-0", "b": "fold-0", "c": "fold-1"})
     models, store = explain.Models("p"), explain.PatchStore(root / "patches")
-    rows = explain.test_rows("p")
+    rows = explain.test_rows("p", explain.operating_points("p"))
     assert explain.round_to_map(rows) == "fold-0"
     maps = models.maps(store, rows, "dead")
     for name in ("fold-0", "fold-1"):
@@ -132,7 +190,7 @@ def test_folds_are_explained_by_the_model_that_did_not_see_them(tree):
 
 def test_errors_are_the_most_confident_wrong_calls(tree):
     tree(dict.fromkeys(("a", "b"), "holdout"))
-    rows = explain.test_rows("p")
+    rows = explain.test_rows("p", explain.operating_points("p"))
     worst = explain.run("p")["errors"]
     confidences = [row["confidence"] for row in worst]
     assert confidences == sorted(confidences, reverse=True)
@@ -144,7 +202,7 @@ def test_errors_are_the_most_confident_wrong_calls(tree):
 
 def test_samples_do_not_overlap(tree):
     tree(dict.fromkeys(("a", "b"), "holdout"))
-    drawn = explain.draw(explain.test_rows("p"), 8, seed=1)
+    drawn = draw(explain.test_rows("p", explain.operating_points("p")), 8, seed=1)
     assert len(drawn) >= 4 and set(drawn["image_id"]) == {"a", "b"}
     for _, own in drawn.groupby("image_id"):
         places = own[["y", "x"]].to_numpy()
@@ -167,13 +225,22 @@ def test_no_dead_windows(tree):
     path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
     pd.read_parquet(path).assign(label="live").to_parquet(path)
     record = explain.run("p")
-    assert record["agreement"] == {"drawn": 0, "bright_nowhere_or_everywhere": 0} and record["sanity"] is None
+    assert record["agreement"] == {"dead_windows": 0, "drawn": 0, "bright_nowhere_or_everywhere": 0}
+    assert record["sanity"] is None and "dead_map" not in explain.explanation.key_numbers(record)
 
 
 def test_missing_inputs_are_named(tree):
     root = tree(dict.fromkeys(("a", "b"), "holdout"))
     (root / "models" / "p" / "model.json").unlink()
     with pytest.raises(SystemExit, match=r"error: explain p: .*model\.json does not exist"):
+        explain.main("p")
+
+
+def test_metrics_of_another_evaluation_are_refused(tree):
+    root = tree(dict.fromkeys(("a", "b"), "holdout"))
+    path = root / "metrics" / "evaluate" / "p.json"
+    path.write_text(path.read_text().replace("holdout", "fold-0"))
+    with pytest.raises(SystemExit, match="predictions and metrics of p differ in holdout: repeat evaluate"):
         explain.main("p")
 
 

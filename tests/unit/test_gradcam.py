@@ -1,7 +1,6 @@
-"""Grad-CAM: raw evidence of a planted network, all backbones, agreement with PI and the randomisation check."""
+"""Grad-CAM: raw evidence of a planted network, all backbones, and the randomisation check."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -72,73 +71,6 @@ def test_maps_add_up_to_the_margin(arch, pooling):
     for maps in (dead, live):
         assert maps.ndim == 3 and maps.shape[1] == maps.shape[2] >= 7 and np.isfinite(maps).all() and (maps >= 0).all()
     assert not ((dead > 0) & (live > 0)).any()
-
-
-class Store:
-    """One frame whose 8-bit PI runs from 100 to 355 counts."""
-
-    frames = pd.DataFrame({"pi_background": 120.0, "pi_low": 100.0, "pi_high": 355.0}, index=["a"])
-
-    def pi_window(self, image_id: str, y: int, x: int, size: int) -> np.ndarray:
-        return np.array([[140, 141], [0, 255]], np.uint8)
-
-
-def test_pi_is_taken_over_the_background_in_counts():
-    found = gradcam.pi_ratio(Store(), "a", 0, 0, 8)
-    np.testing.assert_allclose(found, [[240 / 120, 241 / 120], [100 / 120, 355 / 120]])
-    np.testing.assert_array_equal(found > gradcam.BRIGHT, [[False, True], [False, True]])
-
-
-def quadrant(row: int, column: int, dtype=np.float32) -> np.ndarray:
-    area = np.zeros((4, 4), dtype)
-    area[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1
-    return area
-
-
-CORNERS = [(0, 0), (0, 1), (1, 0), (1, 1)]
-
-
-def test_perfect_maps_against_chance():
-    maps, bright = [quadrant(*c) for c in CORNERS], [quadrant(*c, bool) for c in CORNERS]
-    found = gradcam.agreement(maps, bright, np.array(list("abcd")), seed=1)
-    assert found["pointing"]["observed"] == found["iou"]["observed"] == 1
-    assert found["pointing"]["chance"] == found["iou"]["chance"] == 0
-    assert found["area_share"] == 0.25 and found["pointing"]["p"] == 1 / 10000
-    assert found["pointing"]["gain"] == 1 and found["pointing"]["gain_interval"] == [1, 1]
-
-
-def test_the_same_bright_area_everywhere_is_no_evidence():
-    found = gradcam.agreement([quadrant(0, 0)] * 4, [quadrant(0, 0, bool)] * 4, np.array(list("abcd")), seed=1)
-    assert [found["pointing"][name] for name in ("observed", "chance", "p", "gain")] == [1, 1, 1, 0]
-
-
-def test_pairs_within_a_group_are_no_chance():
-    maps, bright = [quadrant(*c) for c in CORNERS[:3]], [quadrant(*c, bool) for c in ((0, 0), (0, 0), (1, 0))]
-    found = gradcam.agreement(maps, bright, np.array(["a", "a", "b"]), seed=1)
-    assert found["pointing"]["observed"] == 2 / 3 and found["pointing"]["chance"] == 0
-    alone = gradcam.agreement(maps[:1], bright[:1], np.array(["a"]), seed=1)
-    assert alone["pointing"]["observed"] == 1 and alone["pointing"]["chance"] is None
-
-
-def test_a_map_without_evidence_neither_points_nor_overlaps():
-    maps, bright = [np.zeros((4, 4), np.float32)] * 2, [np.ones((4, 4), bool)] * 2
-    found = gradcam.agreement(maps, bright, np.array(["a", "b"]), seed=1)
-    assert found["pointing"]["observed"] == found["iou"]["observed"] == 0 and found["empty_maps"] == 2
-
-
-def test_interval_is_over_groups():
-    bright = [quadrant(*c, bool) for c in CORNERS] * 3
-    maps = [quadrant(*c) for c in CORNERS] + [quadrant(*c) for c in CORNERS[::-1]] * 2
-    groups = np.repeat(np.array(["a", "b", "c"]), 4)  # group a is right throughout, the others are wrong throughout
-    low, high = gradcam.agreement(maps, bright, groups, seed=1)["pointing"]["gain_interval"]
-    assert low == pytest.approx(-0.25) and high == pytest.approx(0.75)
-
-
-def test_iou_takes_as_many_pixels_as_are_bright():
-    values = np.array([[4.0, 3.0, 2.0, 1.0]])
-    mask = np.array([[True, False, True, False]])  # highest two: the first two pixels, one of them bright
-    assert gradcam.iou_pairs(values, mask)[0, 0] == 1 / 3
-    assert gradcam.iou_pairs(np.array([[4.0, 0, 0, 0]]), mask)[0, 0] == 1 / 2  # pixels of no evidence do not fill up
 
 
 def test_sanity_tells_changed_maps_from_unchanged_ones():
