@@ -32,6 +32,10 @@ ABOUT = """One run trains one partition's model; `test/` metrics are of the test
 experiment's runs together; search `tags.dvc_exps LIKE '%NAME%'` finds also models that NAME took from the cache. Runs
 tagged `synthetic: true` are of simulated plates; those tagged `restored` were rebuilt from a stage's outputs. A failed
 run says why in the tag `failure`; `attributes.status = 'FINISHED'` hides them."""
+VIEW = "mlflow.sharedViewState.results"  # a saved view, which the page of runs lists under "Views"
+COLUMNS = ["tags.`partition`", "params.`model.arch`", "metrics.`test/balanced_accuracy`", "metrics.`test/auc`",
+           "metrics.`test/auc_within_experiments`", "metrics.`test/brier`", "tags.`dvc_exp`"]  # fmt: skip
+RESULTS = json.dumps({"name": "Results", "createdAt": 0, "state": json.dumps({"selectedColumns": COLUMNS})})
 DIGEST = "model_digest"  # the tag by which a run and a model version are found again
 SOURCE = ("mlflow.source.name", "mlflow.source.git.commit", "mlflow.source.git.branch")  # MLflow's tags of what runs
 failed: set[str] = set()  # stages that this process has left a FAILED run of
@@ -47,9 +51,8 @@ def connect() -> MlflowClient:
     if client.get_experiment_by_name(EXPERIMENT) is None:
         local = mlflow.get_tracking_uri().startswith("sqlite:")
         place = (MLRUNS / "artifacts").as_uri() if local else None
-        client.create_experiment(
-            EXPERIMENT, artifact_location=place, tags={NOTE: ABOUT, KIND: "custom_model_development"}
-        )
+        tags = {NOTE: ABOUT, KIND: "custom_model_development", VIEW: RESULTS}
+        client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
     mlflow.set_experiment(EXPERIMENT)
     return client
 

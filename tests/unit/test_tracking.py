@@ -1,6 +1,7 @@
 """What reaches MLflow: few metrics and parameters under names that sort, the note, failures with their reason."""
 
 import contextlib
+import json
 import warnings
 
 import mlflow
@@ -186,3 +187,13 @@ def test_inputs_have_their_own_digests_and_name_the_file_they_come_from(client, 
         tags = {tag.key: tag.value for tag in found.tags}
         assert found.dataset.source == '{"uri": "data/splits/splits.parquet"}'
         assert tags == {"dvc_md5": "0123.dir", "mlflow.data.context": found.dataset.name.split()[1]}
+
+
+def test_the_saved_view_of_runs_names_columns_that_runs_have(client):
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    view = json.loads(json.loads(experiment.tags["mlflow.sharedViewState.results"])["state"])
+    within = {"pair_weighted": VALUE}
+    metrics = run_content.evaluation(RECORD | {"within_experiment": within})
+    known = {f"metrics.`{name}`" for name in metrics}
+    known |= {f"params.`{name}`" for name in run_content.parameters(MODEL, SECTIONS)}
+    assert set(view["selectedColumns"]) - {"tags.`partition`", "tags.`dvc_exp`"} <= known
