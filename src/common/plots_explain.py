@@ -119,7 +119,7 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     norm = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, scale), HEAT)
     bar = figure.colorbar(norm, ax=axes, shrink=0.5, aspect=40, pad=0.01)
     bar.set_label("Grad-CAM, logit units per map cell; one scale for all", fontsize=9)
-    calls = "scores: calibrated probabilities; calls: conformal, with limits from validation"
+    calls = "scores: calibrated probabilities; calls: conformal, by limits from validation and not by the higher score"
     figure.suptitle(f"{title}\n{calls}\n{PI_NOTE}", fontsize=9)
     return figure
 

@@ -117,7 +117,7 @@ def filtered_windows(store: PatchStore, rows: pd.DataFrame, partition: str) -> p
     """Windows of the test images without black border, least contrast first, with round and verdict of the filter."""
     rounds = rows.drop_duplicates("image_id").set_index("image_id")["round"]
     verdicts = read_table(FILTERED / "verdicts.parquet", [partition], aloud=False)[["patch_id", "verdict"]]
-    table = store.patches([partition]).merge(verdicts, on="patch_id", validate="1:1")
+    table = store.patches(sorted(store.frames["partition"].unique())).merge(verdicts, on="patch_id", validate="1:1")
     table = table[table["image_id"].isin(rounds.index) & (table["border"] == 0)]
     return table.assign(round=table["image_id"].map(rounds)).sort_values(["contrast", "patch_id"], ignore_index=True)
 
@@ -149,7 +149,7 @@ def cam_figure(models: Models, store: PatchStore, table: pd.DataFrame, counts: d
         empty = row.outcome == EMPTIEST
         line = f"{EMPTIEST},\n{FILTER[row.verdict]}" if empty else f"truth {row.label}, {SAID[row.call]}"
         name = f"{row.block} calls" if row.block != "abstained" else "abstained (0 wrong)"
-        name = f"{name}, examples of {counts[row.block]}"
+        name = f"{name}\n{counts[row.block]} in all"
         blocks.setdefault(name, []).append(panel(store, row, {label: maps[label][i] for label in CLASSES}, line))
     plots_explain.save(plots_explain.gradcam_figure(blocks, f"{models.title}: Grad-CAM", scale), report / "gradcam.png")
     raw = table[["patch_id", "block", "outcome", "probability"]].join(highest).to_dict("records")
