@@ -34,9 +34,20 @@ class AnnotationFile:
         self.path, self.annotator = Path(path).resolve(), annotator  # a link stays one, what it points to is replaced
         if not self.path.parent.is_dir():
             raise Refused(f"--annotations: the folder {self.path.parent} does not exist")
+        self._check_rights()
         if not self.path.exists():
             self._change(lambda _: (",".join(COLUMNS) + "\n").encode())
         self.rows()
+
+    def _check_rights(self) -> None:
+        """A read-only file is meant so, though replacing it would need rights on its folder alone."""
+        folder, path = self.path.parent, self.path
+        if path.is_dir():
+            raise Refused(f"--annotations: {path} is a folder: name a CSV file")
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            raise Refused(f"--annotations: {path} is read-only for you: `chmod u+w` it, or name another file")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise Refused(f"--annotations: you may not write into {folder}: name a file in a folder of your own")
 
     def rows(self) -> pd.DataFrame:
         """What the file holds now. Raises AnnotationError naming the line that cannot be read."""

@@ -138,3 +138,14 @@ def test_unusable_files_are_refused_with_what_is_wrong(tmp_path):
         AnnotationFile(broken, "two\nlines")
     AnnotationFile(tmp_path / "new.csv", "me")
     assert (tmp_path / "new.csv").read_text() == HEADER
+
+
+def test_a_read_only_file_is_left_alone(notes, monkeypatch):
+    before = notes.path.read_bytes()
+    monkeypatch.setattr(storing.os, "access", lambda path, mode: str(path) != str(notes.path))
+    with pytest.raises(Refused, match="is read-only for you: `chmod u"):
+        AnnotationFile(notes.path, "me")
+    monkeypatch.setattr(storing.os, "access", lambda path, mode: str(path) == str(notes.path))
+    with pytest.raises(Refused, match="you may not write into"):
+        AnnotationFile(notes.path, "me")
+    assert notes.path.read_bytes() == before

@@ -1,5 +1,6 @@
 """Inference over windows, and the scorer that travels inside a registered model."""
 
+import base64
 import json
 
 import cv2
@@ -226,3 +227,31 @@ def test_an_all_black_frame_is_unusable_not_an_error(scorer):
 def test_bytes_that_are_no_image_are_refused():
     with pytest.raises(RefusedFrame, match="no image that OpenCV reads"):
         decode(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (b"", "there are no bytes"),
+        ("", "there are no bytes"),
+        ("abc", "not base64"),
+        ("data:png;base64,A", "not base64"),
+    ],
+)
+def test_bytes_that_are_not_there_or_no_base64_are_refused_in_words(sent, message):
+    with pytest.raises(RefusedFrame, match=message):
+        decode(sent)
+
+
+def test_base64_with_line_ends_is_read():
+    image = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    sent = base64.encodebytes(cv2.imencode(".png", image)[1].tobytes()).decode()
+    np.testing.assert_array_equal(decode(sent), image)
+
+
+def test_floats_within_range_are_refused_for_what_they_are(scorer):
+    with pytest.raises(RefusedFrame, match="not float64: give the camera's counts") as error:
+        scorer().score(np.full((100, 100), 300.0), 0.5)
+    assert "0..65535" not in str(error.value)
+    with pytest.raises(RefusedFrame, match=r"within 0\.\.65535, not 70000 to 70000"):
+        scorer().score(np.full((100, 100), 70000), 0.5)

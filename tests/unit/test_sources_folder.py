@@ -7,7 +7,7 @@ import tifffile
 from src.common.sources import folder, of_partitions
 from src.common.sources.field import Frame, Refused, SourceError, clean_id, valid_id
 from src.common.sources.files import FileField, check
-from src.common.sources.folder import Layout, find
+from src.common.sources.folder import Layout, find, read_rows
 from src.common.sources.intake import Limits, expand, pixel_digest, refuse_same_ids, take
 
 RNG = np.random.default_rng(9)
@@ -328,3 +328,25 @@ def test_other_partitions_are_told_apart(tmp_path):
 def test_ids():
     assert clean_id("a b:c/é.1") == "a_b_c_é.1" and valid_id("a_b-1.2+x=3@")
     assert not any(map(valid_id, ("", "a:b", "a/b", "a b", ".a", "-a", "x" * 201)))
+
+
+@pytest.mark.parametrize("column", ["concentration", "time", "day"])
+def test_negative_numbers_stop_with_their_line(tmp_path, column):
+    (tmp_path / "images.csv").write_text(f"brightfield,pi,{column}\na.tif,b.tif,2\nc.tif,d.tif,-1\n")
+    with pytest.raises(SourceError, match=rf"images\.csv, line 3: {column} cannot be negative, and is -1"):
+        find(tmp_path, Layout(["p"]))
+
+
+def test_a_manifest_that_may_not_be_read_or_is_a_folder_is_said(tmp_path):
+    (tmp_path / "images.csv").mkdir()
+    with pytest.raises(SourceError, match=r"images\.csv cannot be read \(Is a directory\)"):
+        read_rows(tmp_path / "images.csv")
+
+
+def test_a_folder_that_may_not_be_listed_does_not_look_empty(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(folder.os, "scandir", forbidden)
+    with pytest.raises(SourceError, match=r"cannot be read \(Permission denied\)"):
+        folder.image_files(tmp_path)

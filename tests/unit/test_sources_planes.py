@@ -268,3 +268,14 @@ def test_separate_images_and_unread_compression_are_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "lzw.tif"), colour, [cv2.IMWRITE_TIFF_COMPRESSION, 5])
     with pytest.raises(Refused, match="save it uncompressed"):
         read_plane(Plane(tmp_path / "lzw.tif", "lzw.tif", 0, "YXC"))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8), np.uint16))
+
+    def forbidden(*arguments, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tifffile, "TiffFile", forbidden)
+    with pytest.raises(Refused, match="not allowed: this user may not read the file"):
+        read_plane(Plane(tmp_path / "a.tif", "a.tif"))

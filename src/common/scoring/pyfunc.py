@@ -41,9 +41,16 @@ class LiveDeadModel(PythonModel):
 def decode(image) -> np.ndarray:
     """A frame from an array, nested lists, the bytes of an image file, or those bytes in base64."""
     if isinstance(image, str):
-        image = base64.b64decode(image)
+        try:
+            image = base64.b64decode("".join(image.split()), validate=True)
+        except ValueError as error:
+            raise RefusedFrame(
+                f"the text is not base64 ({error}): send the bytes of a PNG or TIFF file in base64, without any prefix"
+            ) from None
     if not isinstance(image, bytes | bytearray):
         return np.asarray(image)
+    if not image:
+        raise RefusedFrame("there are no bytes: give those of a PNG or TIFF file")
     frame = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
     if frame is None:
         raise RefusedFrame("the bytes are no image that OpenCV reads: give the bytes of a PNG or TIFF file")

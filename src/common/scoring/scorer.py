@@ -122,6 +122,12 @@ def _grey(frame: np.ndarray) -> np.ndarray:
         raise RefusedFrame(f"a frame is one bright-field channel (H, W), not an array of shape {counts.shape}")
     if counts.dtype in (np.uint8, np.uint16):
         return counts
-    if counts.dtype.kind not in "iu" or (counts.size and (counts.min() < 0 or counts.max() > 65535)):
-        raise RefusedFrame(f"a frame holds raw 8 or 16 bit counts, not {counts.dtype} values outside 0..65535")
+    if counts.dtype.kind not in "iu":
+        raise RefusedFrame(
+            f"a frame holds raw 8 or 16 bit counts, not {counts.dtype}: give the camera's counts, unscaled, as uint8 "
+            "or uint16"
+        )
+    if counts.size and (counts.min() < 0 or counts.max() > 65535):
+        seen = f"{counts.min()} to {counts.max()}"
+        raise RefusedFrame(f"a frame holds raw 8 or 16 bit counts within 0..65535, not {seen}")
     return counts.astype(np.uint16)

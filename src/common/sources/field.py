@@ -98,6 +98,9 @@ def _number(key: str, text: str, where: str) -> float:
         raise SourceError(f"{where}: {key} must be a number, not {text!r}") from None
     if not np.isfinite(number) or (key == "pixel_size_um" and number <= 0):
         raise SourceError(f"{where}: {key} cannot be {text}; leave it empty if it is not known")
+    if number < 0:
+        unit = "count it from the start" if key in ("time", "day") else "an untreated well has 0, or nothing"
+        raise SourceError(f"{where}: {key} cannot be negative, and is {text}: {unit}")
     return number
 
 

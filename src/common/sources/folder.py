@@ -42,13 +42,16 @@ class Layout:
         return Plane(folder / name, name, None if channel == "" else channel, self.axes, self.z)
 
 
-def find(folder: Path, layout: Layout) -> Found:
-    """Every field of the folder, in the manifest's order or sorted by file name. Raises SourceError."""
+def find(folder: Path, layout: Layout, manifest: Path | None = None) -> Found:
+    """Every field of the folder, in the manifest's order or sorted by file name. Raises SourceError.
+
+    manifest: instead of the folder's images.csv; its paths are relative to the folder all the same.
+    """
     known(folder, "the folder")
     if layout.pattern:
         return _by_pattern(folder, layout)
-    if (folder / MANIFEST).is_file():
-        return _by_manifest(folder, layout)
+    if manifest or (folder / MANIFEST).is_file():
+        return _by_manifest(folder, manifest or folder / MANIFEST, layout)
     raise SourceError(
         f"{folder} has no {MANIFEST} and dataset.pattern is empty. Write a manifest with columns brightfield and pi "
         "(and image_id, partition, experiment, ... where known), or set dataset.pattern to a regular expression of "
@@ -65,7 +68,7 @@ def image_files(folder: Path) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     """All files of a folder but hidden ones, relative to it; linked folders are entered too, each once."""
     found, entered = [], set()
-    for root, below, names in os.walk(folder, followlinks=True):
+    for root, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         below[:] = [name for name in below if not name.startswith(".")]
         if (real := os.path.realpath(root)) in entered:
             below.clear()
@@ -73,6 +76,26 @@ def _files(folder: Path) -> list[Path]:
         entered.add(real)
         found += [Path(root, name).relative_to(folder) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    """What may not be listed must not look empty. Raises SourceError."""
+    if isinstance(error, PermissionError):
+        raise SourceError(f"{error.filename} cannot be read ({error.strerror}): ask for the right to read the folder")
+
+
+def unread(folder: Path, tables: Sequence[str] = ()) -> list[str]:
+    """A note on the files of a folder that are no images and no tables in use, or nothing."""
+    kinds = Counter(
+        path.suffix.lower() or "no suffix" for path in _files(folder)
+        if path.suffix.lower() not in {*READABLE, *CONVERT} and path.name not in tables
+    )  # fmt: skip
+    if not kinds:
+        return []
+    count = sum(kinds.values())
+    files = "file is" if count == 1 else "files are"
+    names = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(8))
+    return [f"{count} {files} not read: {names} (images are read from TIFF, OME-TIFF and PNG, tables from CSV)"]
 
 
 def describe(folder: Path) -> str:
@@ -92,11 +115,11 @@ def describe(folder: Path) -> str:
 # --- manifest
 
 
-def _by_manifest(folder: Path, layout: Layout) -> Found:
-    rows = read_rows(folder / MANIFEST)
+def _by_manifest(folder: Path, path: Path, layout: Layout) -> Found:
+    rows = read_rows(path)
     unknown = sorted(rows[0].keys() - {*COLUMNS, *IGNORED}) if rows else []
-    notes = (f"{MANIFEST}: columns that are not used: {', '.join(unknown)}",) if unknown else ()
-    fields = [_from_row(folder, row, line, layout) for line, row in enumerate(rows, start=2)]
+    notes = (f"{path.name}: columns that are not used: {', '.join(unknown)}",) if unknown else ()
+    fields = [_from_row(folder, row, f"{path}, line {line}", layout) for line, row in enumerate(rows, start=2)]
     return Found(fields, notes)
 
 
@@ -106,6 +129,8 @@ def read_rows(path: Path, needed: Sequence[str] = ("brightfield", "pi")) -> list
         text = known(path, "the manifest").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise SourceError(f"{path} is not UTF-8 text: save it as 'CSV UTF-8'") from None
+    except OSError as error:  # a folder, or not readable for this user
+        raise SourceError(f"{path} cannot be read ({error.strerror}): give a CSV file that you may read") from None
     head = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
     names = [name.strip() for name in reader.fieldnames or []]
@@ -120,8 +145,7 @@ def read_rows(path: Path, needed: Sequence[str] = ("brightfield", "pi")) -> list
     return rows
 
 
-def _from_row(folder: Path, row: dict[str, str], line: int, layout: Layout) -> FileField:
-    where = f"{folder / MANIFEST}, line {line}"
+def _from_row(folder: Path, row: dict[str, str], where: str, layout: Layout) -> FileField:
     planes = {}
     for role in ("brightfield", "pi"):
         channel = row.get(f"{role}_channel") or getattr(layout, role)
@@ -178,6 +202,7 @@ def _by_pattern(folder: Path, layout: Layout) -> Found:
         raise SourceError(f"dataset.pattern {layout.pattern} matches no file of {folder}.\n{describe(folder)}")
     left = len(names) - matched
     notes = [f"{left} of {len(names)} files do not match dataset.pattern"] if left else []
+    notes += unread(folder, [MANIFEST])
     tokens = sorted({channel for files in found.values() for _, channel in files if channel is not None})
     chosen = {_role(token, layout) for token in tokens}
     if tokens and not {"brightfield", "pi"} <= chosen:

@@ -82,6 +82,10 @@ def opened(plane: Plane) -> Iterator[Stack]:
             yield stack
     except FileNotFoundError:
         raise Refused("missing file", "the file is not there", plane.name) from None
+    except PermissionError:
+        raise Refused("not allowed", "this user may not read the file: mend its permissions", plane.name) from None
+    except IsADirectoryError:
+        raise Refused("unreadable", "it is a folder, not an image file", plane.name) from None
     except Exception as error:  # decoders raise anything on damaged bytes
         if isinstance(error, Refused) and not heard:
             raise
