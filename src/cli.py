@@ -141,20 +141,28 @@ def validate(
     images: Annotated[Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")],
     model: Annotated[str, typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion")],
     out: Annotated[Path, typer.Option(help="folder for the page, tables and figures")],
+    manifest: Annotated[Path | None, typer.Option(help="CSV instead of the folder's images.csv")] = None,
     pattern: Annotated[str, typer.Option(help="regular expression of file names, instead of images.csv")] = "",
+    pixel_size_um: Annotated[float | None, typer.Option(help="where neither manifest nor file says")] = None,
     brightfield: Annotated[str, typer.Option(help="channel of bright-field: a number from 0, or a name")] = "",
     pi: Annotated[str, typer.Option(help="channel of PI, likewise")] = "",
+    axes: Annotated[str, typer.Option(help="axis order of files that do not state it, such as CYX")] = "",
+    z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
     thresholds: Annotated[str, typer.Option(help="of PI: the model's, or own (fitted to these images)")] = "model",
 ) -> None:
     """Set a registered model against the PI stain of control images: does it hold on this microscope?"""
+    from .assay.validate import Options
     from .assay.validate import validate as run
     from .common.sources.folder import Layout
 
     if thresholds not in ("model", "own"):
         raise ValueError(f"--thresholds is model or own, not {thresholds!r}")
     channels = {name: int(v) if v.isdigit() else v for name, v in {"brightfield": brightfield, "pi": pi}.items()}
-    record = run(images, model, out, Layout(["validation"], pattern, **channels), thresholds == "own")
+    layout = Layout(["validation"], pattern, **channels, axes=axes, z=z)
+    record = run(images, model, out, Options(layout, manifest, pixel_size_um), thresholds == "own")
     typer.echo(f"{record['verdict']['outcome']}: {record['verdict']['text']}")
+    for wanted in record["verdict"]["settle"]:
+        typer.echo(f"what would settle it: {wanted}")
     typer.echo(f"wrote {out / 'validation.html'}")
 
 

@@ -14,6 +14,7 @@ from matplotlib.patches import Circle
 
 from .dose import curve
 from .layout import FORMATS, place, plate_format, row_name
+from .page import LEAST_CALLED
 
 DPI, INK, GREY, FAINT = 130, "#1d2733", "#6b7680", "#dfe4e8"
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]  # Okabe and Ito 2008
@@ -89,8 +90,8 @@ def heat_map(axes: Axes, part: pd.DataFrame):
     form = plate_format(part["well"])
     height, width = FORMATS[form]
     values = np.full((height, width), np.nan)
-    for well, value in zip(part["well"], part["live_patch_fraction"]):
-        values[place(well)] = 100 * value
+    for row in part.itertuples():
+        values[place(row.well)] = 100 * row.live_patch_fraction if _enough(row) else np.nan
     image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100)
     font = {96: 8.5, 384: 5.5, 1536: 2.6}[form]
     seen = {place(row.well): row for row in part.itertuples()}
@@ -104,9 +105,16 @@ def heat_map(axes: Axes, part: pd.DataFrame):
     axes.set_yticks(np.arange(height + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", lw=1.2 if form == 96 else 0.5)
     axes.tick_params(which="minor", length=0)
-    note = "N negative control    P positive control    F images left out    ? nothing called    ring: no well scored"
+    note = (
+        "N negative control    P positive control    F images left out    ring: no well scored\n"
+        f"? nothing called    – fewer than {LEAST_CALLED} patches called"  # noqa: RUF001
+    )
     axes.set_xlabel(note, fontsize=8, color=GREY)
     return image
+
+
+def _enough(row) -> bool:
+    return row.live + row.dead >= LEAST_CALLED
 
 
 def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
@@ -114,13 +122,14 @@ def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
     if row is None:
         axes.add_patch(Circle((x, y), 0.3, fill=False, ec=FAINT, lw=0.8))
         return
-    if np.isnan(row.live_patch_fraction):
-        axes.text(x, y, "?", ha="center", va="center", color=GREY, fontsize=font + 2)
+    if not _enough(row):
+        few = "?" if np.isnan(row.live_patch_fraction) else "–"  # noqa: RUF001
+        axes.text(x, y, few, ha="center", va="center", color=GREY, fontsize=font + 2)
     else:
         percent = 100 * row.live_patch_fraction
         ink = "white" if percent < 55 else INK
         axes.text(x, y, f"{percent:.0f}", ha="center", va="center", color=ink, fontsize=font)
-    dark = not np.isnan(row.live_patch_fraction) and row.live_patch_fraction < 0.55
+    dark = _enough(row) and row.live_patch_fraction < 0.55
     mark = {"negative": "N", "positive": "P"}.get(row.control, "")
     corner = {"fontsize": font * 0.85, "color": "white" if dark else INK, "ha": "center", "va": "center"}
     if mark:

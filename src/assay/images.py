@@ -85,7 +85,7 @@ def _find(inputs: list[Path], layout: Layout, manifest: Path | None) -> tuple[li
             return _by_pattern(first, layout)
         if manifest or (first / MANIFEST).is_file():
             return _by_manifest(first, manifest or first / MANIFEST, layout)
-        return _files(first, folder.image_files(first), layout), []
+        return _files(first, folder.image_files(first), layout), _unread(first)
     if manifest or layout.pattern:
         raise SourceError("--manifest and --pattern go with one folder of images")
     if len(inputs) == 1 and first.suffix.lower() == ".csv":
@@ -93,6 +93,13 @@ def _find(inputs: list[Path], layout: Layout, manifest: Path | None) -> tuple[li
     if below := [path for path in inputs if path.is_dir()]:
         raise SourceError(f"{below[0]} is a folder: name one folder, or files, not both")
     return _files(Path(), [path.as_posix() for path in inputs], layout), []
+
+
+def _unread(root: Path) -> list[str]:
+    """Notes on what a folder holds beside the images that are taken; a table may have been meant as the manifest."""
+    tables = [path.name for path in sorted(root.glob("*")) if path.suffix.lower() in (".csv", ".xlsx", ".xls")]
+    meant = [f"{tables[0]} is not used: the manifest is {MANIFEST}, or what --manifest names (a CSV)"] if tables else []
+    return [*folder.unread(root), *meant]
 
 
 def _by_manifest(root: Path, path: Path, layout: Layout) -> tuple[list[Image], list[str]]:
@@ -130,7 +137,8 @@ def _by_pattern(root: Path, layout: Layout) -> tuple[list[Image], list[str]]:
     if not found:
         raise SourceError(f"--pattern {layout.pattern} matches no file of {root}.\n{folder.describe(root)}")
     left = len(names) - len(found)
-    return found, [f"{left} of {len(names)} files are not matched, or of another channel"] if left else []
+    notes = [f"{left} of {len(names)} files are not matched, or of another channel"] if left else []
+    return found, notes + folder.unread(root, [MANIFEST])
 
 
 def _files(root: Path, names: list[str], layout: Layout) -> list[Image]:

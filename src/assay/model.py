@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from ..common import server
 from ..common.paths import MLRUNS
 from ..common.scoring.scorer import Scorer
+from . import own_test
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -47,11 +49,13 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
     """The model behind a URI: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/..., or a folder.
 
     Registered models are looked for where MLFLOW_TRACKING_URI says, else in the repository's own store. Raises
-    ModelError, also for a model trained on synthetic images unless that is allowed.
+    ModelError, also for a model trained on synthetic images unless that is allowed, and ServerError at once if the
+    server that MLFLOW_TRACKING_URI names does not answer.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     if not os.environ.get("MLFLOW_TRACKING_URI") and (MLRUNS / "mlflow.db").exists():
         mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
+    reachable = _ask_server(uri)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda *shown, **more: None  # MLflow turns filters of its own on
@@ -65,15 +69,35 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
             f"{uri} was trained on SYNTHETIC images: its calls on real cells mean nothing. Train it on images of your "
             "own (README: your own images), or give --allow-synthetic to try the machinery"
         )
-    return Model(loaded, contract, facts(uri, loaded, contract, version))
+    return Model(loaded, contract, facts(uri, loaded, contract, version, reachable))
 
 
-def facts(uri: str, loaded: "mlflow.pyfunc.PyFuncModel", contract: dict, version: "ModelVersion | None") -> dict:
+def _ask_server(uri: str) -> bool:
+    """Whether the tracking store can be asked. Raises ServerError where the model itself lies there and it cannot."""
+    try:
+        for place in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
+            server.check(place)
+    except server.ServerError:
+        if uri.startswith(("models:", "runs:", "mlflow-artifacts:")):
+            raise
+        return False
+    return True
+
+
+def facts(
+    uri: str,
+    loaded: "mlflow.pyfunc.PyFuncModel",
+    contract: dict,
+    version: "ModelVersion | None",
+    reachable: bool = True,
+) -> dict:
     """What results carry of the model they came from; None where it is not known.
 
-    digest: of the whole package (weights, filter, contract, code), so of all that results depend on.
+    digest: of the whole package (weights, filter, contract, code), so of all that results depend on. own_test: how it
+    called its own test (see own_test.summary), from the run that trained it.
     """
     tags = version.tags if version else {}
+    run_id = (version.run_id if version else loaded.metadata.run_id) if reachable else None
     names = ("partition", "synthetic", "arch", "scheme", "source", "pixel_size_um")
     return {name: contract.get(name) for name in names} | {
         "uri": uri,
@@ -82,7 +106,10 @@ def facts(uri: str, loaded: "mlflow.pyfunc.PyFuncModel", contract: dict, version
         "alias": uri.partition("@")[2] or None,
         "digest": (loaded.metadata.metadata or {}).get("digest") or contract["digest"],
         "network_digest": contract["digest"],
+        "run_id": run_id,
         "balanced_accuracy": number(tags.get("balanced_accuracy")),
+        "auc": number(tags.get("auc")),
+        "own_test": own_test.summary(run_id),
         "novelty": "novelty" in contract,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

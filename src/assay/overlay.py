@@ -1,4 +1,4 @@
-"""An image with its calls: each part of the field coloured by the mean live probability of the windows over it.
+"""An image with its live probability as colour, and a mark for each call in the middle of its window.
 
 Windows overlap, so a single one cannot be painted; the field is cut where any window starts or ends, and a part's
 colour is the mean over the windows with cells that hold it. Colours from dead (vermilion) to live (blue) are told apart
@@ -13,12 +13,16 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 CALLS = LinearSegmentedColormap.from_list("calls", ["#D55E00", "#F2F2F2", "#0072B2"])
 UNLIKE = "#F0E442"
 TINT, DIM = 0.38, 0.45  # how strong the colour is, and how dark what is not called
 WIDTH, DPI = 1100, 110  # px of the picture
+HEAD, FOOT, SIDE = 0.47, 0.98, 0.11  # inches above, below and beside the image: title, legend, margin
+MARKS = {"live": ("o", "#0072B2"), "dead": ("s", "#D55E00"), "abstain": ("o", "none")}
+MARK, BAR_TEXT = 14, 18  # points; the page shows the picture at a third of its size
 BARS = (5, 10, 20, 50, 100, 200, 500, 1000)  # um
 QUALITY = 88
 
@@ -27,14 +31,16 @@ def draw(frame8: np.ndarray, windows: pd.DataFrame, contract: dict, pixel_size_u
     """A JPEG of an 8-bit frame (H, W) with its windows' calls, legend and scale bar; flags: why it is not trusted."""
     height, width = frame8.shape
     inches = WIDTH / DPI
-    picture = inches * 0.98 * height / width
-    figure = Figure(figsize=(inches, picture + 1.45), dpi=DPI)
+    across = inches - 2 * SIDE
+    picture = across * height / width
+    total = picture + HEAD + FOOT
+    figure = Figure(figsize=(inches, total), dpi=DPI)
     FigureCanvasAgg(figure)
-    total = picture + 1.45
-    axes = figure.add_axes((0.01, 0.98 / total, 0.98, picture / total))
+    axes = figure.add_axes((SIDE / inches, FOOT / total, across / inches, picture / total))
     axes.imshow(tinted(frame8, windows), interpolation="nearest", extent=(0, width, height, 0))
     axes.set_axis_off()
     _hatch(axes, windows, frame8.shape)
+    _mark(axes, windows)
     _scale_bar(axes, frame8.shape, pixel_size_um)
     model = "SYNTHETIC model, not a result. " if contract["synthetic"] else ""
     figure.text(0.01, 1 - 0.06 / total, model + title(windows), va="top", fontsize=11, weight="bold")
@@ -97,6 +103,14 @@ def _hatch(axes, windows: pd.DataFrame, shape: tuple[int, int]) -> None:
             axes.add_patch(Rectangle(corner, *size, fill=False, hatch=hatch, edgecolor=colour, lw=0, alpha=0.8))
 
 
+def _mark(axes, windows: pd.DataFrame) -> None:
+    """A dot (live), a square (dead) or a ring (abstained) in the middle of each window with cells."""
+    for call, (shape, colour) in MARKS.items():
+        rows = windows[windows["call"] == call]
+        x, y = (rows[axis] + rows["size"] / 2 for axis in "xy")
+        axes.plot(x, y, shape, ms=MARK, mfc=colour, mec="white" if colour != "none" else "black", mew=2)
+
+
 def _scale_bar(axes, shape: tuple[int, int], pixel_size_um: float | None) -> None:
     if not pixel_size_um:
         return
@@ -104,14 +118,16 @@ def _scale_bar(axes, shape: tuple[int, int], pixel_size_um: float | None) -> Non
     length = max([bar for bar in BARS if bar / pixel_size_um <= 0.25 * width] or BARS[:1])
     pixels, margin = length / pixel_size_um, 0.025 * width
     x, y = width - margin - pixels, height - margin
-    axes.add_patch(Rectangle((x - margin / 2, y - 2.1 * margin), pixels + margin, 2.6 * margin, color="black", lw=0))
+    axes.add_patch(Rectangle((x - margin / 2, y - 2.3 * margin), pixels + margin, 2.8 * margin, color="black", lw=0))
     axes.plot([x, x + pixels], [y, y], color="white", lw=4, solid_capstyle="butt")
-    axes.text(x + pixels / 2, y - 0.4 * margin, f"{length} µm", color="white", ha="center", va="bottom", fontsize=10)
+    axes.text(
+        x + pixels / 2, y - 0.4 * margin, f"{length} µm", color="white", ha="center", va="bottom", fontsize=BAR_TEXT
+    )
 
 
 def _legend(figure: Figure, total: float, operating: dict) -> None:
     """Colours of the live probability with the band of abstention, and what else is marked."""
-    axes = figure.add_axes((0.02, 0.5 / total, 0.46, 0.16 / total))
+    axes = figure.add_axes((0.02, 0.5 / total, 0.36, 0.16 / total))
     ramp = (1 - TINT) * 0.55 + TINT * CALLS(np.linspace(0, 1, 256))[None, :, :3]
     axes.imshow(ramp, aspect="auto", extent=(0, 1, 0, 1))
     low, high = sorted((operating["live_from"], operating["dead_to"]))
@@ -121,12 +137,18 @@ def _legend(figure: Figure, total: float, operating: dict) -> None:
     axes.set_yticks([])
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.tick_params(labelsize=8, length=2, pad=2)
-    axes.set_xlabel("mean live probability of the windows over each part", fontsize=9, labelpad=2)
+    axes.set_xlabel("colour: mean live probability of the windows over each part", fontsize=9, labelpad=2)
     for at, text in ((low / 2, "dead"), ((low + high) / 2, "abstain"), ((1 + high) / 2, "live")):
         axes.text(at, 1.15, text, ha="center", va="bottom", fontsize=9)
     marks = [
+        Line2D([], [], ls="", marker=shape, ms=7, mfc=colour, mec="black", label=f"window called {call}")
+        for call, (shape, colour) in MARKS.items()
+    ]
+    marks[-1].set_label("window left open (abstain)")
+    marks += [
         Patch(facecolor="#4d4d4d", label="no cells: not called"),
         Patch(facecolor="#4d4d4d", hatch="xxx", edgecolor="#bbbbbb", label="out of focus or border: not called"),
         Patch(facecolor="#9a9a9a", hatch="///", edgecolor=UNLIKE, label="unlike the training data"),
     ]
-    figure.legend(handles=marks, loc="lower right", bbox_to_anchor=(0.995, 0.06 / total), fontsize=9, frameon=False)
+    place = {"loc": "lower right", "bbox_to_anchor": (0.995, 0.06 / total), "ncols": 2}
+    figure.legend(handles=marks, fontsize=9, frameon=False, columnspacing=1.2, **place)

@@ -8,8 +8,12 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .overlay import DPI, FOOT, HEAD, SIDE
+
 OVERLAYS, FIGURES, ROWS = 12, 40, 4000  # shown on the page; the rest is in the folder
 WIDTH = 560  # px of an overlay on the page
+LEAST_CALLED = 5  # calls below which no percentage is shown: a single call would move it by 20 points or more
+LONGEST = 30  # letters of an image's name; the rest is in the tables
 
 
 def summary(out: Path, images: pd.DataFrame, wells: pd.DataFrame, plate: dict, figures: dict[str, list[str]]) -> Path:
@@ -33,7 +37,8 @@ def write(path: Path, template: str, context: dict) -> Path:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "known": known}
+    environment.filters |= {"percent": percent, "number": number, "known": known, "short": short, "share": share}
+    environment.globals["least_called"] = LEAST_CALLED
     path.write_text(environment.get_template(template).render(**context), encoding="utf-8")
     return path
 
@@ -56,8 +61,11 @@ def overlays(out: Path, images: pd.DataFrame) -> list[dict]:
 
 
 def thumbnail(path: Path) -> str:
-    """A picture at most WIDTH px wide, as a data URI."""
+    """The image of an overlay at most WIDTH px wide, as a data URI: without title and legend, which the page has."""
     picture = cv2.imread(str(path))
+    head, foot, side = (round(DPI * inches) for inches in (HEAD, FOOT, SIDE))
+    if picture.shape[0] > 2 * (head + foot):
+        picture = picture[head : picture.shape[0] - foot, side : picture.shape[1] - side]
     factor = min(1.0, WIDTH / picture.shape[1])
     small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 78])[1]
@@ -72,6 +80,17 @@ def known(value) -> bool:
 def percent(value, digits: int = 0) -> str:
     """A fraction as percent, or a dash."""
     return f"{100 * value:.{digits}f}%" if known(value) else "–"  # noqa: RUF001
+
+
+def share(row: dict, digits: int = 0) -> str:
+    """The live-patch fraction of an image or well as percent; a dash where too few patches are called."""
+    return percent(row["live_patch_fraction"], digits) if row["live"] + row["dead"] >= LEAST_CALLED else percent(None)
+
+
+def short(text: str) -> str:
+    """A long name with its middle left out."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}…{text[1 - half :]}"
 
 
 def number(value, digits: int = 3) -> str:

@@ -50,6 +50,8 @@ def totals(images: pd.DataFrame, wells: pd.DataFrame) -> dict:
     found |= {"wells": len(wells[["experiment", "well"]].drop_duplicates())}
     found |= {name: int(counted[name].sum()) for name in WINDOWS}
     called = found["live"] + found["dead"]
+    found |= {"uncalled": int((counted["live"] + counted["dead"] == 0).sum())}  # images that count and yield nothing
+    found |= {"abstained": found["abstain"] / found["cells"] if found["cells"] else None}
     return found | {"live_patch_fraction": found["live"] / called if called else None}
 
 

@@ -1,15 +1,13 @@
 """`unstained score`: from bright-field images and a registered model to tables, overlay pictures and the report.
 
-Every image is checked against the model's contract before the first is scored. The windows of an image are written to
-OUT/parts as soon as they are scored, under a key of model, pixels and pixel size, so that an interrupted or repeated
-run computes nothing twice; the tables are then made from the parts, and so are the same however often it stopped.
+Every image is checked against the model's contract before the first is scored. The tables are made from OUT/parts (see
+output.py), and so are the same however often a run stopped.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,7 @@ from ..common.scoring.scorer import RefusedFrame
 from ..common.sources.field import Refused
 from ..common.sources.folder import Layout
 from ..common.sources.intake import pixel_digest, summary
-from . import images, overlay
+from . import images, output, overlay
 from .images import Image
 from .model import Model, load
 from .report import TRAINED_ON, report
@@ -67,22 +65,23 @@ def score(inputs: Sequence[Path], uri: str, out: Path, options: Options, allow_s
     Raises ValueError for what the user can mend: the model, the manifest, a folder OUT of another model, or no image
     that the contract allows. A refused image is a row with its reason and stops none of the others.
     """
+    output.refuse(inputs, out)
     model = load(uri, allow_synthetic)
     found, notes = images.find(inputs, options.layout, options.manifest)
-    _refuse_inside(inputs, out)
-    _claim(out, model)
+    output.claim(out, model.facts, "score")
     if not model.facts["novelty"]:
         notes.append("this model was packaged before novelty was: images unlike its training data are NOT flagged")
     for note in notes:
         print(f"score: {note}")
     checked = check(found, model, options.pixel_size_um)
     if all(one.reason for one in checked):
-        write(out, "images", table([(one, None) for one in checked], model.contract))
+        output.write(out, "images", table([(one, None) for one in checked], model.contract))
         raise ScoreError(f"every image is refused:\n{_reasons(checked)}\nsee {out / 'images.csv'}")
     parts = [(one, None if one.reason else part(one, model, out, options.overlays)) for one in _progress(checked)]
     result = table(parts, model.contract)
-    write(out, "patches", pd.concat([p.assign(image_id=c.image.image_id) for c, p in parts if p is not None])[PATCHES])
-    write(out, "images", result)
+    patches = pd.concat([windows.assign(image_id=one.image.image_id) for one, windows in parts if windows is not None])
+    output.write(out, "patches", patches[PATCHES])
+    output.write(out, "images", result)
     place_overlays(out, checked, options.overlays)
     report(out)
     return result
@@ -107,27 +106,21 @@ def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> 
         first[digest] = image.image_id
         seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
         low, high = scaling_range(pixels, **model.contract["scaling"])
-        key = hashlib.sha256(f"{model.facts['digest']} {digest} {size}".encode()).hexdigest()[:32]
+        key = output.part_key(model.facts["digest"], digest, size)
         checked.append(Checked(image, "", size, 8 * pixels.dtype.itemsize, low, high, key, seen in training))
     return checked
 
 
 def part(one: Checked, model: Model, out: Path, overlays: bool) -> pd.DataFrame:
     """The windows of an image: from its part if there is one, else scored; draws the overlay if that lacks."""
-    path, picture = (out / "parts" / f"{one.key}{suffix}" for suffix in (".parquet", ".jpg"))
-    if path.exists() and (picture.exists() or not overlays):
-        return pd.read_parquet(path)
-    pixels, _ = one.image.pixels()
-    if path.exists():
-        windows = pd.read_parquet(path)
-    else:
-        windows = model.predict(pixels, one.pixel_size_um)[PATCHES[1:]]
-        _whole(path, windows.to_parquet)
-    if overlays:
+    pixels = cache(lambda: one.image.pixels()[0])  # read only where something is to be scored or drawn
+    windows = output.part(out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCHES[1:]])
+    picture = out / "parts" / f"{one.key}.jpg"
+    if overlays and not picture.exists():
         reasons = flags(one, windows, model.contract)
-        frame8 = to_uint8(pixels, one.low, one.high)
+        frame8 = to_uint8(pixels(), one.low, one.high)
         drawn = overlay.draw(frame8, windows, model.contract, one.pixel_size_um, reasons)
-        _whole(picture, lambda temporary: temporary.write_bytes(drawn))
+        output.whole(picture, lambda temporary: temporary.write_bytes(drawn))
     return windows
 
 
@@ -168,13 +161,6 @@ def counts(windows: pd.DataFrame) -> dict[str, int | float]:
     return found | {"unlike": int((windows["novelty"] > 1).sum()), "live_patch_fraction": fraction}
 
 
-def write(out: Path, name: str, found: pd.DataFrame) -> None:
-    """Writes a table as OUT/NAME.parquet and .csv, whole or not at all."""
-    found = found.reset_index(drop=True)
-    _whole(out / f"{name}.parquet", found.to_parquet)
-    _whole(out / f"{name}.csv", lambda path: found.to_csv(path, index=False))
-
-
 def place_overlays(out: Path, checked: Sequence[Checked], wanted: bool) -> None:
     """Names the parts' pictures by image: OUT/overlays/IMAGE_ID.jpg, of these images only."""
     shutil.rmtree(out / "overlays", ignore_errors=True)
@@ -196,38 +182,3 @@ def _progress(checked: Sequence[Checked]) -> tqdm:
 
 def _reasons(checked: Sequence[Checked]) -> str:
     return summary({"reason": one.reason, "file": one.image.name} for one in checked if one.reason)
-
-
-def _refuse_inside(inputs: Sequence[Path], out: Path) -> None:
-    """The output may not lie among the images, which it would add to, nor replace their manifest."""
-    for path in inputs:
-        root = Path(path).resolve()
-        if root.is_dir() and (root == out.resolve() or root in out.resolve().parents):
-            raise ScoreError(f"--out {out} lies in the folder of images {path}: name a folder outside it")
-
-
-def _claim(out: Path, model: Model) -> None:
-    """Takes OUT for this model: writes model.json, unless it is there. Raises ScoreError if OUT is another's."""
-    path = out / "model.json"
-    facts = model.facts
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before.get("digest") != facts["digest"]:
-            raise ScoreError(
-                f"{out} holds scores of another model ({before.get('uri')}, version {before.get('version')}, digest "
-                f"{str(before.get('digest'))[:12]}), and this is version {facts['version']}, digest "
-                f"{facts['digest'][:12]}: give another --out, or remove that folder first"
-            )
-        facts = facts | {"created": before.get("created")}
-    elif out.exists() and any(out.iterdir()):
-        raise ScoreError(f"{out} is not empty and holds no earlier scores: give a new folder as --out")
-    (out / "parts").mkdir(parents=True, exist_ok=True)
-    text = json.dumps(facts, indent=2) + "\n"
-    _whole(path, lambda temporary: temporary.write_text(text))
-
-
-def _whole(path: Path, put) -> None:
-    """Writes a file by `put(path)` under another name first, so that a killed run leaves no half of it."""
-    temporary = path.with_name(f".{path.name}.part")
-    put(temporary)
-    temporary.replace(path)

@@ -7,6 +7,7 @@ its contract.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ from ..common.scoring.windows import in_pixels
 from ..common.sources import folder
 from ..common.sources.field import Field, Refused
 from ..common.sources.files import check
-from ..common.sources.intake import expand, pixel_digest
+from ..common.sources.intake import expand, pixel_digest, refuse_same_ids
+from . import images as scoring
+from . import output
+from .model import Model
 
 SEED = 1  # of the mixture's initialisations
 KINDS = ("counted", "without PI", "in training", "refused")
@@ -39,25 +43,65 @@ class Stained:
     refused: list[dict] = field(default_factory=list)  # image_id, reason
     training_known: bool = True
 
+    def told(self) -> str:
+        """What became of the images, in words."""
+        names = {"counted": "counted", "without PI": "without PI", "refused": "refused"}
+        names |= {"in training": "left out, as they trained this model"}
+        parts = [f"{self.counts[kind]} {name}" for kind, name in names.items() if self.counts[kind]]
+        return f"of {sum(self.counts.values())} images {', '.join(parts) or 'none'}"
 
-def score(model, contract: dict, images: Path, layout: folder.Layout) -> Stained:
-    """Scores every stained image of a folder by a loaded pyfunc model, and measures its PI.
 
-    patches: METADATA, y, x, size, verdict, live_probability, call, mean_pi, pi_background. Images that were in
-    training, by the digest of their pixels, are not counted. Raises ValidationError if no image is left.
-    """
-    if not (images / folder.MANIFEST).is_file() and not layout.pattern:
+@dataclass(frozen=True)
+class Options:
+    """How stained images are read: layout, a manifest instead of images.csv, and um per pixel where nothing says."""
+
+    layout: folder.Layout
+    manifest: Path | None = None
+    pixel_size_um: float | None = None
+
+
+def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
+    """The stained images of a folder, and what is worth saying. Raises ValueError for what must be mended there."""
+    layout, manifest = options.layout, options.manifest
+    if not manifest and not (images / folder.MANIFEST).is_file() and not layout.pattern:
         seen = folder.describe(images) if images.is_dir() else f"there is no folder {images}"
         columns = "brightfield and pi (and pixel_size_um, experiment, well, ... where known)"
-        raise ValidationError(f"write {images / folder.MANIFEST} with columns {columns}, or give --pattern: {seen}")
-    entries = [one for entry in folder.find(images, layout).fields for one in expand(entry)]
-    training = contract.get("training_images")
+        raise ValidationError(
+            f"write {images / folder.MANIFEST} with columns {columns}, or give --manifest or --pattern: {seen}"
+        )
+    try:
+        found = folder.find(images, layout, manifest)
+    except folder.SourceError as error:
+        raise ValidationError(in_options(str(error))) from None
+    return refuse_same_ids([one for entry in found.fields for one in expand(entry)]), list(found.notes)
+
+
+def in_options(text: str) -> str:
+    """A reader's message with settings of the graph named as options of this command."""
+    return scoring.in_options(text.replace("dataset.channels", "--brightfield and --pi"))
+
+
+def score(model: Model, entries: list[Field], options: Options, out: Path) -> Stained:
+    """Scores every stained image by a model, keeping the windows in OUT/parts, and measures its PI.
+
+    patches: METADATA, y, x, size, verdict, live_probability, call, mean_pi, pi_background. Images that were in
+    training, by the digest of their pixels, are not counted. Raises ValidationError if no image is left, or no window
+    of those left holds cells.
+    """
+    training = model.contract.get("training_images")
     found, tables = Stained(pd.DataFrame(), training_known=training is not None), []
     for entry in tqdm(entries, desc="validate", unit="image"):
-        tables += list(_one(model, contract, entry, set(training or ()), found))
+        tables += list(_one(model, entry, options.pixel_size_um, set(training or ()), out, found))
     if not tables:
-        raise ValidationError(_nothing(images, found))
+        raise ValidationError(_nothing(found))
     found.patches = pd.concat(tables, ignore_index=True)
+    if not (found.patches["verdict"] == "cells").any():
+        seen = found.patches["verdict"].value_counts().to_dict()
+        told = ", ".join(f"{count} {name}" for name, count in seen.items())
+        raise ValidationError(
+            f"no window holds cells ({told}; {found.told()}): are the channels swapped (--brightfield and --pi, or the "
+            "columns brightfield and pi)? Look at an image as the model gets it"
+        )
     return found
 
 
@@ -79,42 +123,43 @@ def label(patches: pd.DataFrame, rule: dict, own: bool) -> tuple[pd.DataFrame, d
     return cells, used
 
 
-def _one(model, contract: dict, entry: Field, training: set[str], found: Stained) -> Iterator[pd.DataFrame]:
+def _one(
+    model: Model, entry: Field, pixel_size_um: float | None, training: set[str], out: Path, found: Stained
+) -> Iterator[pd.DataFrame]:
     """The table of one image, or nothing, with the reason counted."""
     try:
         if entry.problem:
             raise Refused(*entry.problem)
         frame = entry.read()
-        size = frame.pixel_size_um or entry.pixel_size_um
-        tile = contract["tile"]
+        size = frame.pixel_size_um or entry.pixel_size_um or pixel_size_um
+        tile = model.contract["tile"]
         brightfield, pi, bits = check(frame, entry, in_pixels(tile["window"], tile["unit"], size))
         if pixel_digest(brightfield) in training:
             found.counts["in training"] += 1
             return
-        row = {"image": frame.brightfield, "pixel_size_um": size or np.nan, "image_id": entry.image_id}
-        table = model.predict(pd.DataFrame([row]))
+        key = output.part_key(model.facts["digest"], pixel_digest(frame.brightfield), size)
+        table = output.part(out, key, partial(model.predict, frame.brightfield, size))
         measures = pi_measures(pi, table[["y", "x", "size"]].to_numpy(np.int64), 2**bits - 1)
         if measures["pi_background"][0] <= 0:
             raise Refused("dark", "the median PI is zero: there is no background")
-    except (Refused, ValueError) as error:
+    except (Refused, ValueError) as error:  # a model's own RefusedFrame is a ValueError
         missing = isinstance(error, Refused) and error.kind == "missing partner" and "PI" in str(error)
         found.counts["without PI" if missing else "refused"] += 1
         if not missing:
-            found.refused.append({"image_id": entry.image_id, "reason": str(error)})
+            found.refused.append({"image_id": entry.image_id, "reason": in_options(str(error))})
         return
     found.counts["counted"] += 1
-    facts = {name: getattr(entry, name) for name in METADATA if name != "image_id"}
+    facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(**facts, mean_pi=measures["mean_pi"].round(6), pi_background=measures["pi_background"])
 
 
-def _nothing(images: Path, found: Stained) -> str:
+def _nothing(found: Stained) -> str:
     """Why no image is left to validate on."""
     counts = found.counts
     if counts["in training"] and not counts["refused"]:
         return (
-            f"all {counts['in training']} stained images of {images} were among the model's training images: agreement "
-            "on them would say nothing. Validate on images that the model has never seen"
+            f"all {counts['in training']} stained images were among the model's training images: agreement on them "
+            "would say nothing. Validate on images that the model has never seen"
         )
-    parts = [f"{count} {kind}" for kind, count in counts.items()] or ["none at all"]
     first = f"; the first: {found.refused[0]['reason']}" if found.refused else ""
-    return f"{images} has no stained image that counts: {', '.join(parts)}{first}"
+    return f"no stained image counts: {found.told()}{first}"

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import matplotlib
-import mlflow
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -12,63 +11,89 @@ from matplotlib.figure import Figure
 
 from ..common.evaluation import plots
 from ..common.mixture import LABELS
-from ..common.sources.folder import Layout
-from . import agreement, page, stained
-from . import model as models
+from . import agreement, checks, output, own_test, page, stained
+from .model import load
 from .report import clean
+from .stained import Options
 
-WELL, FIELD = ["experiment", "well", "time"], ["experiment", "well", "position", "time", "image_id"]
+EXPERIMENT, WELL = ["experiment"], ["experiment", "well", "time"]
+FIELD = ["experiment", "well", "position", "time", "image_id"]
+CALLS = ["dead", "abstain", "live"]
 DPI = 120
 
 
-def validate(images: Path, uri: str, out: Path, layout: Layout, own: bool = False) -> dict:
+def validate(images: Path, uri: str, out: Path, options: Options, own: bool = False) -> dict:
     """Scores the stained images of a folder by a registered model and writes the agreement with PI into OUT.
 
-    Writes validation.json, patches.{parquet,csv}, fields.csv, wells.csv (where wells are known), figures as PNG and
-    validation.html. `own` fits the PI thresholds to these images instead of taking the model's. Returns the content of
-    validation.json. Raises ValueError naming what is wrong: an unusable model or folder, only training images.
+    Writes validation.json, patches.{parquet,csv}, fields.csv, wells.csv and experiments.csv (where they are known),
+    figures as PNG and validation.html. `own` fits the PI thresholds to these images instead of taking the model's.
+    Returns the content of validation.json. Raises ValueError naming what is wrong: an unusable model or folder, an OUT
+    of another model or command, only training images. A run that was stopped goes on where it was.
     """
-    model, contract, facts, reference = load(uri)
-    found = stained.score(model, contract, Path(images), layout)
-    cells, rule = stained.label(found.patches, contract["label"], own)
-    test = agreement.scored_table(cells, contract["operating"])
+    images, out = Path(images), Path(out)
+    output.refuse([images], out)
+    entries, notes = stained.find(images, options)
+    model = load(uri, allow_synthetic=True)  # a synthetic one can be validated, which the page says
+    output.claim(out, model.facts, "validate")
+    for note in notes:
+        print(f"validate: {note}")
+    found = stained.score(model, entries, options, out)
+    cells, rule = stained.label(found.patches, model.contract["label"], own)
+    test = agreement.scored_table(cells, model.contract["operating"])
     if test["live"].nunique() < 2:
-        raise stained.ValidationError(agreement.misfit(cells, rule))
-    tables = {"fields": agreement.units(cells, FIELD)}
-    if cells["well"].ne("").any():
-        tables["wells"] = agreement.units(cells[cells["well"] != ""], WELL)
-    record = agreement.assess(test, contract)
-    problem = agreement.misfit(cells, rule)
+        seen = found.counts["in training"]
+        left = (
+            f"{seen} images trained this model and are left out; validate on images it has never seen. " if seen else ""
+        )
+        raise stained.ValidationError(f"{left}{found.told()}; {agreement.misfit(cells, rule)}")
+    tables = by_unit(cells)
+    record = judged(test, tables, model.facts, model.contract, found.training_known, agreement.misfit(cells, rule))
     record |= {
-        "partition": contract["partition"], "synthetic": contract["synthetic"], "model": facts,
-        "reference_auc": reference,
-        "images": {kind: found.counts[kind] for kind in stained.KINDS}, "refused": found.refused,
-        "training_known": found.training_known, "thresholds": rule, "problem": problem,
+        "partition": model.contract["partition"], "synthetic": model.contract["synthetic"], "model": model.facts,
+        "images": {kind: found.counts[kind] for kind in stained.KINDS}, "refused": found.refused, "notes": notes,
+        "training_known": found.training_known, "thresholds": rule,
         "labels": {name: int((cells["label"] == name).sum()) for name in LABELS},
-        "fractions": {name: agreement.bland_altman(table) for name, table in tables.items()},
-        "verdict": agreement.verdict(record, reference, found.training_known, problem),
+        "cells": {name: int((cells["call"] == name).sum()) for name in CALLS},
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    cells.to_parquet(out / "patches.parquet", index=False)
-    cells.to_csv(out / "patches.csv", index=False)
-    for name, table in tables.items():
-        table.to_csv(out / f"{name}.csv", index=False)
     record = clean(record)
-    (out / "validation.json").write_text(json.dumps(record, indent=2) + "\n")
-    drawn = draw(out, test, record, tables)
-    page.write(out / "validation.html", "validation.html.j2", {"v": record, "model": facts, "figures": drawn})
+    write(out, cells, test, tables, record)
     return record
 
 
-def load(uri: str) -> tuple:
-    """The loaded model, its contract, its facts for people, and the AUC of its own test (None if not known).
+def by_unit(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Live-patch fractions per field, and per well and experiment where these are known."""
+    tables = {"fields": agreement.units(cells, FIELD)}
+    for name, column, by in (("wells", "well", WELL), ("experiments", "experiment", EXPERIMENT)):
+        if cells[column].ne("").any():
+            tables[name] = agreement.units(cells[cells[column] != ""], by)
+    return tables
 
-    Raises ModelError if there is no such model. A synthetic one is taken: it can be validated, which the page says.
-    """
-    model = models.load(uri, allow_synthetic=True)
-    version = models.registered(mlflow.MlflowClient(), uri) if model.facts["name"] else None
-    reference = models.number(version.tags.get("auc")) if version else None
-    return model.pyfunc, model.contract, model.facts, reference
+
+def judged(test: pd.DataFrame, tables: dict, facts: dict, contract: dict, training_known: bool, problem: str) -> dict:
+    """The measures of agreement, the checks and the verdict. Fractions are judged per well where there are enough."""
+    unit, number = agreement.unit(test), test["group"].nunique()
+    fractions = {name: agreement.bland_altman(table, unit) for name, table in tables.items()}
+    per = "wells" if fractions.get("wells", {}).get("bias") is not None else "fields"
+    own = own_test.patches(facts["run_id"])
+    found = checks.judge(
+        agreement.ranking(test, own, facts["auc"]), agreement.calls(test), fractions[per], unit, number
+    )
+    return agreement.assess(test, contract) | {
+        "own_calls": agreement.calls(agreement.resampled(own)) if own is not None else None,
+        "fractions": fractions, "judged_per": per, "checks": found, "problem": problem,
+        "verdict": checks.verdict(found, unit, number, training_known, problem),
+    }  # fmt: skip
+
+
+def write(out: Path, cells: pd.DataFrame, test: pd.DataFrame, tables: dict, record: dict) -> None:
+    """Writes tables, validation.json, figures and the page."""
+    output.write(out, "patches", cells)
+    for name, table in tables.items():
+        table.to_csv(out / f"{name}.csv", index=False)
+    (out / "validation.json").write_text(json.dumps(record, indent=2) + "\n")
+    drawn = draw(out, test, record, tables)
+    context = {"v": record, "by": {one["key"]: one for one in record["checks"]}, "model": record["model"]}
+    page.write(out / "validation.html", "validation.html.j2", context | {"figures": drawn})
 
 
 def draw(out: Path, test: pd.DataFrame, record: dict, tables: dict[str, pd.DataFrame]) -> dict[str, str]:
@@ -76,7 +101,7 @@ def draw(out: Path, test: pd.DataFrame, record: dict, tables: dict[str, pd.DataF
     matplotlib.use("Agg")
     figures = {
         "roc": plots.roc_figure(test, record), "scores": plots.score_figure(test, record),
-        "confusion": plots.confusion_figure(test), "reliability": reliability_figure(record),
+        "calls": calls_figure(test), "reliability": reliability_figure(record),
         "pi_vs_score": plots.pi_figure(test, record, record["thresholds"]),
     }  # fmt: skip
     for name, table in tables.items():
@@ -86,16 +111,29 @@ def draw(out: Path, test: pd.DataFrame, record: dict, tables: dict[str, pd.DataF
     for name, figure in figures.items():
         if record["synthetic"]:
             figure.axes[0].set_title("synthetic model", fontsize=10, loc="right", color="#9b1c31")
-        figure.tight_layout()
         figure.savefig(out / f"{name}.png", dpi=DPI, metadata={"Software": None})
         plt.close(figure)
         drawn[name] = page.inline(out / f"{name}.png")
     return drawn
 
 
+def calls_figure(test: pd.DataFrame) -> Figure:
+    """Calls as scoring makes them, by the stain's class: counts and shares of each class."""
+    figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
+    counts = pd.crosstab(test["label"], test["call"]).reindex(index=["dead", "live"], columns=CALLS, fill_value=0)
+    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).to_numpy()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts.to_numpy()):
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
+    axes.set(xticks=range(3), xticklabels=["dead", "abstained", "live"], yticks=[0, 1], yticklabels=["dead", "live"])
+    axes.set(xlabel="called", ylabel="truth (PI)")
+    return figure
+
+
 def reliability_figure(record: dict) -> Figure:
     """Live fraction by the stain against the predicted probability, in bins; areas show patches per bin."""
-    figure, axes = plt.subplots(figsize=plots.SIZE)
+    figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
     rows = pd.DataFrame(record["reliability"])
     axes.plot(rows["probability"], rows["live_fraction"], "-", color="#5e3c99", lw=1)
     axes.scatter(rows["probability"], rows["live_fraction"], s=6 + 300 * rows["n"] / rows["n"].sum(), color="#5e3c99")
@@ -108,7 +146,7 @@ def reliability_figure(record: dict) -> Figure:
 
 def agreement_figure(table: pd.DataFrame, found: dict, name: str) -> Figure:
     """Bland-Altman plot: model minus stain against their mean, bias and limits of agreement."""
-    figure, axes = plt.subplots(figsize=plots.SIZE)
+    figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
     mean, difference = (table["model"] + table["stain"]) / 2, table["model"] - table["stain"]
     axes.scatter(mean, difference, s=18, color="#0b5c8f", alpha=0.7, lw=0)
     axes.axhline(found["bias"], color="#1d2733", lw=1.2, label=f"mean {found['bias']:+.3f}")

@@ -125,3 +125,41 @@ def test_a_folder_without_tables_is_refused(tmp_path):
 def test_plate_json_holds_no_nan(plate):
     out, record = plate
     assert json.loads((out / "plate.json").read_text(), parse_constant=pytest.fail) == record
+
+
+def test_what_was_not_called_stands_on_the_page(tmp_path):
+    table = plates.images(plates.layout_96()[:4]).assign(well="", compound="", control="")
+    table[["windows", "cells", "empty", "unusable"]] = [20, 20, 0, 0]
+    table[["live", "dead", "abstain", "live_patch_fraction"]] = [10, 5, 5, 0.666667]
+    table.loc[0, ["live", "dead", "abstain", "live_patch_fraction"]] = [2, 1, 17, 0.666667]
+    table.loc[1, ["live", "dead", "abstain", "live_patch_fraction"]] = [0, 0, 20, np.nan]
+    out = plates.write(tmp_path / "out", table)
+    totals = report(out)["totals"]
+    abstained, cells = 17 + 20 + 5 * (len(table) - 2), 20 * len(table)
+    assert totals["uncalled"] == 1 and totals["abstained"] == pytest.approx(abstained / cells, abs=1e-5)
+    html = (out / "summary.html").read_text()
+    found = (re.findall(r"<td[^>]*>([^<]*)</td>", line) for line in html.splitlines())
+    rows = {row[0]: row[1:] for row in found if row}
+    assert rows[table["image_id"][0]][1:3] == ["–", "3 of 20"]  # noqa: RUF001
+    assert rows[table["image_id"][2]][1:3] == ["66.7%", "15 of 20"]
+    assert f"abstained: {abstained} of {cells} patches" in html
+    assert "1 of them without any call" in html and "patches were one" not in html
+
+
+def test_the_models_own_calls_and_its_aim_are_stated(tmp_path):
+    own = {"patches": 377, "error": 0.1, "called": 0.86, "wrong": 0.16, "auc_within": 0.83}
+    out = plates.write(tmp_path / "out", plates.images(plates.layout_96()[:6]), own_test=own)
+    report(out)
+    html = (out / "summary.html").read_text()
+    assert "at most 10% of the live and 10% of the dead patches" in html
+    assert "of 377 labelled patches 86% called, 16.0% of these wrongly" in html
+    assert "If forced to call every patch: balanced accuracy 0.938" in html
+
+
+def test_long_names_are_cut_in_the_middle_and_kept_as_a_title(tmp_path):
+    name = "NKratio_Exp_402_0044_roi_579_1206_682_1296"
+    table = plates.images(plates.layout_96()[:1]).assign(well="", compound="", control="")
+    table.loc[0, "image_id"] = name
+    report(plates.write(tmp_path / "out", table))
+    html = (tmp_path / "out" / "summary.html").read_text()
+    assert f'title="{name}">NKratio_Exp_402…79_1206_682_1296'[:40] in html

@@ -12,7 +12,7 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from src.assay import overlay, score
+from src.assay import output, overlay, score
 from src.assay.model import Model, ModelError, load
 from src.assay.report import TRAINED_ON
 from src.common import packaging
@@ -193,7 +193,7 @@ def test_an_image_that_changed_is_scored_anew(plate, model, tmp_path):
 
 def test_another_model_does_not_write_into_the_same_folder(scored, tmp_path):
     other = save_model(tmp_path, "b" * 64)
-    with pytest.raises(score.ScoreError, match=r"scores of another model.*give another --out"):
+    with pytest.raises(output.OutputError, match=r"output of another model.*give another --out"):
         run(scored["folder"], other, scored["out"])
     assert json.loads((scored["out"] / "model.json").read_text())["digest"] == "a" * 64
 
@@ -244,11 +244,11 @@ def test_if_every_image_is_refused_that_is_an_error_with_the_reasons(plate, mode
 
 def test_the_output_never_lies_among_the_images_nor_over_other_files(plate, model, tmp_path):
     for out in (plate, plate / "scores"):
-        with pytest.raises(score.ScoreError, match="lies in the folder of images"):
+        with pytest.raises(output.OutputError, match="lies in the folder of images"):
             run(plate, model, out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
-    with pytest.raises(score.ScoreError, match="is not empty"):
+    with pytest.raises(output.OutputError, match="is not empty"):
         run(plate, model, tmp_path / "full")
 
 

@@ -2,21 +2,30 @@
 
 import json
 import re
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 
-from src.assay import agreement, model, stained, validate
+from src.assay import agreement, checks, model, output, own_test, stained, validate
 from src.common.mixture import MixtureError
 from src.common.sources.folder import Layout
 from src.common.sources.intake import pixel_digest
 
 SIZE, SIDE = 64, 5  # px of a window, windows along a field's side
 RULE = {"intensity": "counts", "log": False, "live_below": 260.0, "dead_above": 400.0}
-URI = {"uri": "models:/unstained-p@champion", "name": "unstained-p", "version": "1", "alias": "champion"}
+URI = {
+    "uri": "models:/unstained-p@champion",
+    "name": "unstained-p",
+    "version": "1",
+    "alias": "champion",
+    "run_id": None,
+}
 FACTS = ("synthetic", "arch", "partition", "scheme", "digest", "pixel_size_um")
 CONTRACT = {
     "partition": "p", "synthetic": False, "arch": "resnet18", "scheme": "holdout", "digest": "0", "pixel_size_um": 0.5,
@@ -33,13 +42,16 @@ class Brightness:
         blocks = row["image"].reshape(SIDE, SIZE, SIDE, SIZE).mean(axis=(1, 3))
         p = np.clip(blocks / 40000, 0.001, 0.999).round(6)
         return pd.DataFrame([
-            {"image_id": row["image_id"], "y": y * SIZE, "x": x * SIZE, "size": SIZE, "verdict": "cells",
-             "live_probability": value, "call": "live" if value >= 0.6 else "dead" if value <= 0.4 else "abstain"}
+            {"image_id": "0", "y": y * SIZE, "x": x * SIZE, "size": SIZE, "verdict": "cells",
+             "live_probability": value, "novelty": 0.5,
+             "call": "live" if value >= 0.6 else "dead" if value <= 0.4 else "abstain"}
             for (y, x), value in np.ndenumerate(p)
         ])  # fmt: skip
 
 
-def write_fields(folder, fields: int = 14, signal: float = 8000, gain: float = 1.0, seed: int = 0):
+def write_fields(
+    folder, fields: int = 14, signal: float = 8000, gain: float = 1.0, seed: int = 0, experiments: int = 2
+):
     """Stained fields and their manifest: PI 220 counts where live, 560 where dead; bright-field follows by `signal`."""
     rng, rows = np.random.default_rng(seed), []
     folder.mkdir(exist_ok=True)
@@ -50,7 +62,7 @@ def write_fields(folder, fields: int = 14, signal: float = 8000, gain: float = 1
         for name, blocks in (("bf", level), ("pi", stain)):
             image = np.kron(blocks, np.ones((SIZE, SIZE))) + rng.normal(0, 5, (SIDE * SIZE, SIDE * SIZE))
             tifffile.imwrite(folder / f"{name}{number}.tif", image.clip(1, 65535).astype(np.uint16))
-        rows.append({"image_id": f"f{number}", "experiment": f"e{number % 2}", "well": f"A{number // 2 + 1}",
+        rows.append({"image_id": f"f{number}", "experiment": f"e{number % experiments}", "well": f"A{number // 2 + 1}",
                      "brightfield": f"bf{number}.tif", "pi": f"pi{number}.tif", "pixel_size_um": 0.5})  # fmt: skip
     pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
     return folder
@@ -58,15 +70,22 @@ def write_fields(folder, fields: int = 14, signal: float = 8000, gain: float = 1
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """validate() of a folder with the stand-in model; keywords change the contract."""
+    """validate() of a folder with the stand-in model; keywords change the contract. tested: its own test's patches."""
 
-    def go(images, reference: float | None = 0.9, own: bool = False, **contract):
+    def go(images, reference: float | None = 0.9, own: bool = False, tested=None, **contract):
         known = {name: value for name, value in (CONTRACT | contract).items() if value is not None}
-        facts = {name: known[name] for name in FACTS} | URI | {"balanced_accuracy": 0.9}
-        monkeypatch.setattr(validate, "load", lambda uri: (Brightness(), known, facts, reference))
-        return validate.validate(images, URI["uri"], tmp_path / "out", Layout(["v"]), own)
+        facts = {name: known[name] for name in FACTS} | URI
+        facts |= {"balanced_accuracy": 0.9, "auc": reference, "own_test": None, "created": "now"}
+        stand_in = model.Model(Brightness(), known, facts)
+        monkeypatch.setattr(validate, "load", lambda uri, allow_synthetic: stand_in)
+        monkeypatch.setattr(own_test, "patches", lambda run_id: tested)
+        return validate.validate(images, URI["uri"], tmp_path / "out", stained.Options(Layout(["v"])), own)
 
     return go
+
+
+def outcomes(record: dict) -> dict[str, str]:
+    return {one["key"]: one["outcome"] for one in record["checks"]}
 
 
 def test_a_model_that_sees_what_the_stain_sees_agrees(run, tmp_path):
@@ -80,23 +99,97 @@ def test_a_model_that_sees_what_the_stain_sees_agrees(run, tmp_path):
     out = tmp_path / "out"
     html = (out / "validation.html").read_text()
     assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]{0,20})', html))
-    assert "agrees with the stain" in html and "SYNTHETIC" not in html
+    assert "agrees with the stain" in html and "SYNTHETIC" not in html and "they say how it is on these plates" in html
+    assert set(outcomes(record).values()) == {"holds"} and record["data"]["resampled"] == "fields"
+    assert record["verdict"]["settle"] == []
     patches = pd.read_parquet(out / "patches.parquet")
     assert len(patches) == 14 * SIDE * SIDE and set(patches["label"]) == {"live", "dead"}
     assert json.loads((out / "validation.json").read_text()) == record
 
 
-def test_a_model_that_sees_nothing_is_worse(run, tmp_path):
+def test_a_model_that_sees_nothing_does_not_agree(run, tmp_path):
     record = run(write_fields(tmp_path / "in", signal=0), synthetic=True)
-    assert record["verdict"]["outcome"] == "worse" and abs(record["overall"]["auc"]["value"] - 0.5) < 0.12
+    assert record["verdict"]["outcome"] == "disagrees" and abs(record["overall"]["auc"]["value"] - 0.5) < 0.12
+    assert {outcomes(record)[key] for key in ("ranking", "sensitivity", "specificity")} == {"fails"}
     assert "SYNTHETIC" in (tmp_path / "out" / "validation.html").read_text()
 
 
-def test_few_fields_or_no_reference_are_not_judged(run, tmp_path):
+def test_a_model_that_ranks_well_but_calls_nearly_all_live_does_not_agree(run, tmp_path, monkeypatch):
+    """The stand-in calls live from 0.4 up: dead patches lie between 0.2 and 0.4 and just above."""
+    predict = Brightness.predict
+
+    def generous(self, table):
+        found = predict(self, table)
+        return found.assign(call=np.where(found["live_probability"] >= 0.25, "live", "dead"))
+
+    monkeypatch.setattr(Brightness, "predict", generous)
+    record = run(write_fields(tmp_path / "in", signal=16000))
+    assert record["verdict"]["outcome"] == "disagrees" and record["overall"]["auc"]["value"] > 0.98
+    assert outcomes(record)["ranking"] == "holds" and outcomes(record)["specificity"] == "fails"
+    assert re.search(r"ranks live above dead as well.*, but the calls do not hold here: specificity 0\.[0-4]",
+                     record["verdict"]["text"])  # fmt: skip
+
+
+def test_few_fields_are_not_judged_and_a_ranking_without_reference_is_said(run, tmp_path):
     few = run(write_fields(tmp_path / "in", fields=6, signal=16000))
-    assert few["verdict"]["outcome"] == "not judged" and "6 fields" in few["verdict"]["text"]
+    assert few["verdict"]["outcome"] == "not judged" and "6 fields are too few" in few["verdict"]["text"]
+    assert "column experiment" in few["verdict"]["settle"][0]
     many = run(write_fields(tmp_path / "more", signal=16000), reference=None)
-    assert many["verdict"]["outcome"] == "not judged" and "not known" in many["verdict"]["text"]
+    assert outcomes(many)["ranking"] == "not judged" and "not in the MLflow store" in many["verdict"]["text"]
+    assert many["verdict"]["outcome"] == "agrees"  # by all that can be judged, which is said
+
+
+def own_patches(experiments: int, spread: float, seed: int = 0) -> pd.DataFrame:
+    """An own test as own_test.patches gives it: each experiment ranks with its own strength about 2.5 sd."""
+    rng, tables = np.random.default_rng(seed), []
+    for number in range(experiments):
+        live = np.arange(60) % 2 == 0
+        score = live * (2.5 + rng.normal(0, spread)) + rng.normal(0, 1, 60)
+        call = np.where(np.abs(score - 1.25) < 0.3, "abstain", np.where(score > 1.25, "live", "dead"))
+        tables.append(pd.DataFrame({"live": live, "score": score, "call": call, "experiment": f"o{number}"}))
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(group=table["experiment"], field=table["experiment"])
+
+
+def test_experiments_are_resampled_and_compared_within_on_both_sides(run, tmp_path):
+    folder = write_fields(tmp_path / "in", signal=16000, experiments=7)
+    record = run(folder, tested=own_patches(30, 0.1))
+    ranking = record["checks"][0]
+    assert record["data"]["resampled"] == "experiments" and record["data"]["n_groups"] == 7
+    assert ranking["what"] == "AUC within experiments" and ranking["own_groups"] == 30
+    assert ranking["value"] == pytest.approx(ranking["here"] - ranking["own"], abs=1e-5)
+    assert ranking["interval"][0] < ranking["value"] < ranking["interval"][1]
+    assert ranking["outcome"] == "holds" and record["own_calls"]["sensitivity"]["value"] > 0.85
+
+
+def test_an_own_test_that_is_itself_uncertain_leaves_the_ranking_open(run, tmp_path):
+    folder = write_fields(tmp_path / "in", signal=6500, experiments=7)
+    record = run(folder, tested=own_patches(4, 3.0))
+    assert outcomes(record)["ranking"] == "open"
+    assert any("tested on more experiments" in wanted for wanted in record["verdict"]["settle"])
+    assert any("more fields of the same experiments would narrow" in wanted for wanted in record["verdict"]["settle"])
+
+
+def test_few_experiments_are_not_helped_by_fields_of_the_same(run, tmp_path):
+    record = run(write_fields(tmp_path / "in", signal=16000, experiments=4))
+    assert record["verdict"]["outcome"] == "not judged" and "4 experiments are too few" in record["verdict"]["text"]
+    assert record["verdict"]["settle"][0].startswith("more experiments")
+
+
+def test_a_batch_that_gives_the_class_away_does_not_help_within_experiments():
+    """Pooled the AUC is high since experiments differ in class and score; within them it is chance."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for number in range(8):
+        live = rng.random(80) < (0.9 if number % 2 else 0.1)
+        score = 3.0 * (number % 2) + rng.normal(0, 1, 80)
+        parts.append(pd.DataFrame({"live": live, "score": score, "call": "live", "experiment": f"e{number}"}))
+    here = pd.concat(parts, ignore_index=True)
+    here = here.assign(field=here["experiment"], group=here["experiment"])
+    found = agreement.ranking(here, own_patches(10, 0.1), 0.96)
+    assert found["here"] == pytest.approx(0.5, abs=0.08) and found["own"] > 0.9 and found["interval"][1] < -0.2
+    pooled = agreement.ranking(here, None, 0.9)
+    assert pooled["what"] == "AUC" and pooled["here"] > 0.85 and pooled["own_interval"] is None
 
 
 def test_training_images_are_not_counted(run, tmp_path):
@@ -107,6 +200,24 @@ def test_training_images_are_not_counted(run, tmp_path):
     assert "not counted" in (tmp_path / "out" / "validation.html").read_text()
     with pytest.raises(stained.ValidationError, match=r"all 14 stained images .* training images"):
         run(folder, training_images=digests)
+
+
+def test_a_refusal_says_how_many_images_were_left_out_as_training_images(run, tmp_path):
+    folder = write_fields(tmp_path / "in", signal=16000, gain=1.5)
+    digests = [pixel_digest(tifffile.imread(folder / f"bf{number}.tif")) for number in range(14)]
+    with pytest.raises(
+        stained.ValidationError,
+        match=r"^12 images trained this model and are left out; .*of 14 images 2 counted, 12 left out",
+    ):
+        run(folder, training_images=digests[:12])
+
+
+def test_no_window_with_cells_asks_whether_the_channels_are_swapped(run, tmp_path, monkeypatch):
+    predict = Brightness.predict
+    empty = {"verdict": "empty", "live_probability": np.nan, "call": "none"}
+    monkeypatch.setattr(Brightness, "predict", lambda self, table: predict(self, table).assign(**empty))
+    with pytest.raises(stained.ValidationError, match=r"no window holds cells \(75 empty.*are the channels swapped"):
+        run(write_fields(tmp_path / "in", fields=3))
 
 
 def test_a_package_that_does_not_name_its_training_images_is_not_judged(run, tmp_path):
@@ -156,18 +267,120 @@ def test_agreement_of_known_fractions():
     table = pd.DataFrame({"model": [0.1, 0.3, 0.5, 0.7, 0.9], "stain": [0.0, 0.2, 0.4, 0.6, 0.8]})
     found = agreement.bland_altman(table)
     assert found["bias"] == pytest.approx(0.1) and found["limits"] == pytest.approx([0.1, 0.1])
+    assert found["bias_interval"] == pytest.approx([0.1, 0.1]) and found["spread"] == pytest.approx(0.1)
     assert agreement.bland_altman(table[:3])["bias"] is None
+
+
+def test_the_calls_leave_out_the_abstained():
+    label = np.array(["live"] * 10 + ["dead"] * 10)
+    call = np.array(["live"] * 6 + ["dead"] * 2 + ["abstain"] * 2 + ["dead"] * 4 + ["live"] + ["abstain"] * 5)
+    test = pd.DataFrame({"live": label == "live", "call": call, "group": np.arange(20) % 5})
+    found = agreement.calls(test)
+    assert [found[key]["value"] for key in ("sensitivity", "specificity", "called")] == pytest.approx([0.75, 0.8, 0.65])
+    assert (found["sensitivity"]["n"], found["specificity"]["n"]) == (8, 5)
+
+
+def test_calls_without_an_error_keep_an_interval_below_one():
+    test = pd.DataFrame({"live": [True, False] * 50, "call": ["live", "dead"] * 50, "group": np.arange(100) // 10})
+    found = agreement.calls(test)
+    one = agreement.calls(test.assign(call=test["call"].mask(test.index == 30, "dead")))  # one of 50 live ones wrong
+    assert found["sensitivity"]["interval"][1] == 1.0
+    assert 0.85 < found["sensitivity"]["interval"][0] == pytest.approx(one["sensitivity"]["interval"][0], abs=0.03)
 
 
 @pytest.mark.parametrize(
     ("interval", "outcome"),
-    [([0.86, 0.9], "agrees"), ([0.7, 0.84], "worse"), ([0.8, 0.9], "undecided"), (None, "not judged")],
+    [([0.82, 0.9], "holds"), ([0.7, 0.79], "fails"), ([0.7, 0.9], "open"), (None, "not judged")],
 )
-def test_the_verdict_follows_its_rule(interval, outcome):
-    auc = {"value": 0.85, "group_interval": interval}
-    record = {"overall": {"auc": auc}, "data": {"n_groups": 12}}
-    assert agreement.verdict(record, 0.9, True, "")["outcome"] == outcome
-    assert agreement.verdict(record, 0.9, True, "few dead")["outcome"] == "not judged"
+def test_a_check_follows_its_interval(interval, outcome):
+    found = checks.check("sensitivity", {"value": 0.8, "interval": interval}, (0.8, np.inf), "at least 0.80", "")
+    assert found["outcome"] == outcome
+    few = checks.check("sensitivity", {"value": 0.8, "interval": interval}, (0.8, np.inf), "", "4 fields are too few")
+    assert (few["outcome"], few["reason"]) == ("not judged", "4 fields are too few")
+
+
+def test_out_belongs_to_one_command_and_is_found_unusable_before_anything_is_loaded(run, tmp_path):
+    folder = write_fields(tmp_path / "in", fields=2, signal=16000)
+    output.claim(tmp_path / "out", {"digest": "0", "created": "then"}, "score")
+    with pytest.raises(output.OutputError, match=r"the output of `unstained score`: give `validate` another --out"):
+        run(folder)
+    (tmp_path / "file").write_text("a file")
+    for wrong in ("file", "file/below"):
+        with pytest.raises(output.OutputError, match="is a file: name a folder"):
+            validate.validate(folder, "models:/none/1", tmp_path / wrong, stained.Options(Layout(["v"])))
+
+
+def test_a_folder_that_may_not_be_written_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(output.os, "access", lambda path, mode: False)
+    with pytest.raises(output.OutputError, match=r"you may not write into .*: name a folder"):
+        output.refuse([tmp_path / "in"], tmp_path / "out")
+    with pytest.raises(output.OutputError, match=r"cannot be written \(.*\): name a folder that you may write to"):
+        output.claim(Path("/proc/unstained"), {"digest": "0"}, "score")
+
+
+def test_a_second_run_computes_nothing_twice(run, tmp_path, monkeypatch):
+    folder = write_fields(tmp_path / "in", signal=16000)
+    first = run(folder)
+    monkeypatch.setattr(Brightness, "predict", lambda self, table: pytest.fail("scored again"))
+    assert run(folder) == first
+
+
+def test_a_manifest_of_another_name_and_a_pixel_size_from_the_command(run, tmp_path):
+    folder = write_fields(tmp_path / "in", fields=4, signal=16000)
+    table = pd.read_csv(folder / "images.csv").drop(columns="pixel_size_um")
+    (folder / "images.csv").unlink()
+    table.to_csv(tmp_path / "stained.csv", index=False)
+    options = stained.Options(Layout(["v"]), tmp_path / "stained.csv", 0.5)
+    entries, _ = stained.find(folder, options)
+    sizes = []
+
+    class Noting(model.Model):
+        def predict(self, frame, pixel_size_um):
+            sizes.append(pixel_size_um)
+            return super().predict(frame, pixel_size_um)
+
+    output.claim(tmp_path / "out", {"digest": "0"}, "validate")
+    found = stained.score(Noting(Brightness(), CONTRACT, {"digest": "0"}), entries, options, tmp_path / "out")
+    assert found.counts["counted"] == 4 and sizes == [0.5] * 4
+    with pytest.raises(stained.ValidationError, match="give --manifest or --pattern"):
+        stained.find(folder, stained.Options(Layout(["v"])))
+
+
+@pytest.mark.parametrize("uri", ["models:/unstained-p@champion", "runs:/abc/model"])
+def test_a_server_that_is_down_is_said_at_once(monkeypatch, uri):
+    before = mlflow.get_tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:59999")
+    mlflow.set_tracking_uri("http://127.0.0.1:59999")
+    try:
+        start = time.monotonic()
+        with pytest.raises(ValueError, match=r"59999 does not answer"):
+            model.load(uri)
+        assert time.monotonic() - start < 20
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def test_the_own_test_is_read_from_the_run_that_trained_the_model(tmp_path):
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        place = mlflow.create_experiment("e", artifact_location=(tmp_path / "artifacts").as_uri())
+        rows = {"label": ["live", "dead", "live"], "probability": [0.9, 0.1, 0.5], "call": ["live", "dead", "abstain"]}
+        table = pd.DataFrame(rows).assign(experiment="e1", group="g", split=["test", "test", "valid"])
+        table.to_parquet(tmp_path / "predictions.parquet")
+        with mlflow.start_run(experiment_id=place) as active:
+            mlflow.log_artifact(str(tmp_path / "predictions.parquet"), "evaluate")
+            calls = {"error": 0.1, "abstention": 0.25, "error_among_called": 0.125}
+            within = {"pair_weighted": {"value": 0.8}}
+            record = {"data": {"n_patches": 8}, "conformal": calls, "within_experiment": within}
+            mlflow.log_dict(record, "evaluate/record.json")
+        found = own_test.patches(active.info.run_id)
+        assert found["live"].tolist() == [True, False] and (np.diff(found["score"]) < 0).all()
+        told = {"patches": 8, "error": 0.1, "called": 0.75, "wrong": 0.125, "auc_within": 0.8}
+        assert own_test.summary(active.info.run_id) == told
+        assert own_test.patches("0" * 32) is None and own_test.summary(None) is None
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def test_a_version_is_found_by_alias_or_number_and_other_uris_have_none():

@@ -158,3 +158,12 @@ def test_several_channels_are_refused_with_the_options_of_this_command(tmp_path)
         image.pixels()
     (image,) = find([tmp_path / "two.tif"], layout(brightfield=1))[0]
     assert image.pixels()[0].shape == PIXELS.shape
+
+
+def test_files_that_are_not_read_are_said(folder):
+    for name in ("photo.jpg", "photo2.JPG", "images.xlsx"):
+        (folder / name).write_bytes(b"")
+    (folder / "images.csv").unlink(missing_ok=True)
+    _, notes = find([folder], Layout(()))
+    assert notes[0].startswith("3 files are not read: 2 .jpg, 1 .xlsx (images are read from TIFF, OME-TIFF and PNG")
+    assert notes[1].startswith("images.xlsx is not used: the manifest is images.csv, or what --manifest names")
