@@ -70,7 +70,7 @@ def heat_maps(wells: pd.DataFrame, suffix: str, column: str) -> Figure | None:
     small = len(chosen) > 1 and all(plate_format(part["well"]) == 96 for _, part in chosen)
     across = 2 if small else 1  # printed values must stay readable at the width of the page
     down = -(-len(chosen) // across)
-    size = (11, 7.2 * down) if across == 1 else (15, 5.1 * down)
+    size = (11, 7.9 * down) if across == 1 else (15, 5.5 * down)
     figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(chosen) :]:
         axis.axis("off")
