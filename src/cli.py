@@ -199,7 +199,7 @@ def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # an OSError names the file: no space, not permitted, not a folder
         raise SystemExit(f"error: {error}") from None
 
 

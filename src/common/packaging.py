@@ -115,11 +115,12 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     The filter's backbone is there also where rules filter: its features tell what is unlike the training data.
     """
     scorer = directory / "scorer"
-    shutil.copytree(MODELS / "filter", scorer / "filter")
-    shutil.copy(MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter")
+    take = shutil.copyfile  # not the files' modes: safetensors lets their owner alone read what it writes
+    shutil.copytree(MODELS / "filter", scorer / "filter", copy_function=take)
+    take(MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter" / "model.safetensors")
     (scorer / "net").mkdir()
-    shutil.copy(MODELS / partition / "model.safetensors", scorer / "net")
-    shutil.copy(MODELS / partition / FILE, scorer)
+    take(MODELS / partition / "model.safetensors", scorer / "net" / "model.safetensors")
+    take(MODELS / partition / FILE, scorer / FILE)
     (scorer / "contract.json").write_text(json.dumps(contract(partition, tile), indent=2) + "\n")
     add_code(directory)
     files = sorted(path for path in directory.rglob("*") if path.is_file())

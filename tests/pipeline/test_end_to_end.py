@@ -144,6 +144,13 @@ except Exception as error:
     assert ((table["verdict"] == "cells") == (table["call"] != "none")).all()
 
 
+def test_every_user_may_read_a_registered_model(plate):
+    """Others than who registered it score with it; safetensors writes files that their owner alone may read."""
+    files = [path for path in (plate / "mlruns" / "artifacts" / "models").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in files)
+    assert [path.name for path in files if not path.stat().st_mode & 0o044] == []
+
+
 def test_push_wipe_pull_restores_everything(plate):
     run(plate, "dvc", "push")
     for name in ("data/raw", "data/patches", "data/filtered", "data/labels", "data/splits", ".dvc/cache"):

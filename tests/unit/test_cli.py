@@ -38,6 +38,14 @@ def test_a_store_that_cannot_be_used_is_named_with_what_to_do(monkeypatch, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["text.db"]
 
 
+def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device", "mlruns/mlflow.db")
+
+    monkeypatch.setattr("src.common.sync.sync_all", full)
+    assert said(monkeypatch, "sync") == "error: [Errno 28] No space left on device: 'mlruns/mlflow.db'"
+
+
 def test_an_unexpected_crash_keeps_a_plain_traceback(monkeypatch):
     def crash():
         raise RuntimeError("a fault of ours")
