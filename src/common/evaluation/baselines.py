@@ -55,12 +55,13 @@ def linear_logits(train: np.ndarray, live: np.ndarray, others: np.ndarray, valid
     valid: (M,) bool, the validation rows of `others`, by whose AUC the regularisation is chosen; valid_live: their
     truth. Of equal ones the strongest.
     """
+    train, others = (each.astype(np.float64) for each in (train, others))  # in single precision no solver gets there
     scaler = StandardScaler().fit(train)
     train, others = scaler.transform(train), scaler.transform(others)
     both = valid_live.any() and not valid_live.all()
     found = []
     for c in STRENGTHS if both else [WITHOUT_VALIDATION]:
-        model = LogisticRegression(C=c, class_weight="balanced", solver=SOLVER, tol=1e-9).fit(train, live)
+        model = LogisticRegression(C=c, class_weight="balanced", solver=SOLVER, tol=1e-8).fit(train, live)
         logits = model.decision_function(others)
         found.append((round(roc_auc_score(valid_live, logits[valid]), 9) if both else 0, logits))
     return max(found, key=lambda each: each[0])[1]
