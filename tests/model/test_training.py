@@ -279,6 +279,14 @@ def configure(tree: Path, model: dict | None = None, **changes) -> None:
     (tree / "params.yaml").write_text(yaml.safe_dump(raw))
 
 
+def three_folds(tree: Path) -> None:
+    """Makes the tree's split one of three folds."""
+    path = tree / "data" / "splits" / "splits.parquet"
+    table = pd.read_parquet(path)
+    table.assign(split="", fold=table["image_id"].str[3:].astype(int) % 3).to_parquet(path)
+    (path.parent / "split.json").write_text('{"scheme": "kfold", "folds": 3}')
+
+
 def stage(tree: Path, *command: str) -> subprocess.CompletedProcess:
     """The stage (or another command) as a process of its own in a tree."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_TRACKING", "LOCAL_RANK"))}
@@ -353,10 +361,7 @@ def test_a_training_that_diverges_is_refused_and_its_run_failed(here):
 
 def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeypatch):
     configure(here, epochs=1, samples_per_epoch=4)
-    path = here / "data" / "splits" / "splits.parquet"
-    table = pd.read_parquet(path)
-    table.assign(split="", fold=table["image_id"].str[3:].astype(int) % 3).to_parquet(path)
-    (path.parent / "split.json").write_text('{"scheme": "kfold", "folds": 3}')
+    three_folds(here)
     trained, fitted = [], train_stage.fit
 
     def fit_and_fail(net, store, train_table, valid_table, *rest):
@@ -380,10 +385,7 @@ def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeyp
 
 def test_the_final_model_trains_for_as_long_as_its_folds_found_best(here, monkeypatch):
     configure(here, epochs=5, samples_per_epoch=4)
-    path = here / "data" / "splits" / "splits.parquet"
-    table = pd.read_parquet(path)
-    table.assign(split="", fold=table["image_id"].str[3:].astype(int) % 3).to_parquet(path)
-    (path.parent / "split.json").write_text('{"scheme": "kfold", "folds": 3}')
+    three_folds(here)
     best, fitted = iter([0, 3, 1]), train_stage.fit
 
     def fit_and_keep(net, store, train_table, valid_table, *rest):
