@@ -1,9 +1,12 @@
-"""How many answers uncertain-first asking saves against random asking, with answers from windows whose truth is known.
+"""How many answers uncertain-first asking saves against random asking, with answers from windows
+whose truth is known.
 
-    python -m bench.annotation                                   # the simulated plate (synthetic), after `dvc repro`
-    python -m bench.annotation --truth annotations/mcf7.csv      # rows that somebody annotated
+    python -m bench.annotation                                   # the simulated plate (synthetic),
+    after `dvc repro` python -m bench.annotation --truth annotations/mcf7.csv      # rows that
+    somebody annotated
 
-For each seed half of the images are asked about, and the filter fitted to the answers is judged on the other half.
+For each seed half of the images are asked about, and the filter fitted to the answers is judged on
+the other half.
 """
 
 import argparse
@@ -17,11 +20,11 @@ from src.annotation.features import FeatureCache
 from src.annotation.sampling import candidates, choose, diverse_order
 from src.annotation.start import CACHE
 from src.annotation.study import START
-from src.common import emptiness_fit as fitting
-from src.common.params import Filter, load
-from src.common.patches import PatchStore
-from src.common.paths import MODELS, PATCHES, RAW
+from src.common.filter import fit as fitting
+from src.common.patches.store import PatchStore
 from src.common.scoring.emptiness import Svm, detail
+from src.common.workspace.params import Filter, load
+from src.common.workspace.paths import MODELS, PATCHES, RAW
 
 EVERY = 5  # answers between two fits
 ENOUGH = 0.98  # of the F1 that answering every window would give
@@ -33,13 +36,20 @@ def truth_of(path: Path) -> pd.DataFrame:
 
 
 def learn(
-    pool: pd.DataFrame, features: np.ndarray, order: np.ndarray, uncertain: bool, answers: int, params: Filter
+    pool: pd.DataFrame,
+    features: np.ndarray,
+    order: np.ndarray,
+    uncertain: bool,
+    answers: int,
+    params: Filter,
 ) -> dict[int, Svm]:
     """The machine after every EVERY answers, where both kinds were answered often enough for one."""
     cells, asked, scores, machines = (pool["verdict"] == "cells").to_numpy(), [], None, {}
     for count in range(1, min(answers, len(pool)) + 1):
         asked.append(choose(pool, pool.iloc[asked], order, scores, set()))
-        if (count % EVERY and scores is not None) or min(cells[asked].sum(), (~cells[asked]).sum()) < START:
+        if (count % EVERY and scores is not None) or min(
+            cells[asked].sum(), (~cells[asked]).sum()
+        ) < START:
             continue
         machine = fit(features[asked], pool.iloc[asked], params)
         scores = machine.decision(features) if uncertain else None
@@ -49,7 +59,9 @@ def learn(
 
 def fit(features: np.ndarray, table: pd.DataFrame, params: Filter) -> Svm:
     """The filter's machine, fitted to these windows."""
-    return fitting.fit_svm(features, (table["verdict"] == "cells").to_numpy(), kernel=params.kernel, C=params.C)
+    return fitting.fit_svm(
+        features, (table["verdict"] == "cells").to_numpy(), kernel=params.kernel, C=params.C
+    )
 
 
 def f1(machine: Svm | None, features: np.ndarray, cells: np.ndarray) -> float:
@@ -71,7 +83,10 @@ def curves(
     for seed in tqdm(range(seeds), desc="seeds"):
         half = np.random.default_rng(seed).permutation(images)[: len(images) // 2]
         mine = table["image_id"].isin(half).to_numpy()
-        pool, cells = table[mine].reset_index(drop=True), (table["verdict"] == "cells").to_numpy()[~mine]
+        pool, cells = (
+            table[mine].reset_index(drop=True),
+            (table["verdict"] == "cells").to_numpy()[~mine],
+        )
         orders = {"random": np.random.default_rng(seed).permutation(len(pool))}
         orders["uncertain"] = diverse_order(detail(pool), seed)
         for name, order in orders.items():
@@ -90,7 +105,9 @@ def needed(curve: np.ndarray, goal: float) -> int | None:
 
 def main() -> None:
     """Prints both curves and the ratio of the answers they need for the same F1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--truth", type=Path, default=RAW / "truth" / "windows.parquet")
     parser.add_argument("--windows", type=int, default=1200, help="drawn evenly over the images")
     parser.add_argument("--answers", type=int, default=200)
@@ -100,15 +117,26 @@ def main() -> None:
     store = PatchStore(PATCHES)
     patches = store.patches(dataset.partitions)
     rows = fitting.match(truth_of(chosen.truth), store.frames.reset_index(drop=True)).rows
-    table = candidates(fitting.annotated_windows(store, patches, rows), params.max_border, chosen.windows, params.seed)
-    cache = FeatureCache(store, params.arch, MODELS / "weights" / "filter" / "model.safetensors", CACHE)
+    table = candidates(
+        fitting.annotated_windows(store, patches, rows),
+        params.max_border,
+        chosen.windows,
+        params.seed,
+    )
+    cache = FeatureCache(
+        store, params.arch, MODELS / "weights" / "filter" / "model.safetensors", CACHE
+    )
     found = curves(table, cache.of(table), params, chosen.answers, chosen.seeds)
     kind = "SYNTHETIC images" if dataset.source == "synthetic" else "real images"
-    print(f"{kind}, {len(table)} windows, {(table['verdict'] != 'cells').mean():.0%} not cells, {chosen.seeds} seeds")
+    print(
+        f"{kind}, {len(table)} windows, {(table['verdict'] != 'cells').mean():.0%} not cells, {chosen.seeds} seeds"
+    )
     means = {name: values.mean(axis=0) for name, values in found.items()}
     print("answers   F1 of not cells: random (sd)   uncertain first (sd)")
     for i in range(3, chosen.answers // EVERY, 4):
-        row = "".join(f"{means[n][i]:20.3f} ({found[n][:, i].std():.3f})" for n in ("random", "uncertain"))
+        row = "".join(
+            f"{means[n][i]:20.3f} ({found[n][:, i].std():.3f})" for n in ("random", "uncertain")
+        )
         print(f"{(i + 1) * EVERY:7d}{row}")
     whole = means["all"][0]
     print(f"all {len(table) // 2} windows of the half answered: {whole:.3f}")

@@ -1,8 +1,10 @@
-"""Random patches a second: windows of the memory-mapped frames against one PNG file per patch (torchvision).
+"""Random patches a second: windows of the memory-mapped frames against one PNG file per patch
+(torchvision).
 
-`python bench/patch_reading.py [N]`, after `dvc repro tile`: takes N windows of data/patches (default 2000), writes them
-as PNG files as torchvision's ImageFolder wants them, reads both in the same random order, thrice, from a warm page
-cache, and prints the ratio of the best times and of the bytes on disk.
+`python bench/patch_reading.py [N]`, after `dvc repro tile`: takes N windows of data/patches
+(default 2000), writes them as PNG files as torchvision's ImageFolder wants them, reads both in the
+same random order, thrice, from a warm page cache, and prints the ratio of the best times and of the
+bytes on disk.
 """
 
 import sys
@@ -17,7 +19,7 @@ from torchvision.datasets import ImageFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from src.common.patches import PatchStore  # noqa: E402
+from src.common.patches.store import PatchStore  # noqa: E402
 
 
 def best(read: Callable[[int], object], order: np.ndarray) -> float:
@@ -48,11 +50,17 @@ def main(count: int) -> None:
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.png"))
     mapped = count / best(lambda number: np.array(store.window(*windows[number])), order)
     frames = len({window[0] for window in windows})
-    share = size / count * len(patches) / float((store.frames["height"] * store.frames["width"]).sum())
+    share = (
+        size / count * len(patches) / float((store.frames["height"] * store.frames["width"]).sum())
+    )
     print(f"{count} patches of {frames} frames, read at random, warm cache, one process")
-    print(f"PNG files (ImageFolder): {png:,.0f} patches/s; memory-mapped windows: {mapped:,.0f} patches/s")
+    print(
+        f"PNG files (ImageFolder): {png:,.0f} patches/s; memory-mapped windows: {mapped:,.0f} patches/s"
+    )
     print(f"ratio: {mapped / png:.0f} times as fast")
-    print(f"bytes on disk for all windows: PNG files would take {share:.1f} times the memory-mapped frames")
+    print(
+        f"bytes on disk for all windows: PNG files would take {share:.1f} times the memory-mapped frames"
+    )
 
 
 if __name__ == "__main__":

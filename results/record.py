@@ -1,7 +1,9 @@
-"""Keeps the metrics of a run that the README quotes, and fills the README's table from what is kept.
+"""Keeps the metrics of a run that the README quotes, and fills the README's table from what is
+kept.
 
-`python results/record.py NAME` writes results/NAME.json from metrics/ (with data digests, parameters and revision), if
-DVC holds them for current; without a name it only fills the README's table anew.
+`python results/record.py NAME` writes results/NAME.json from metrics/ (with data digests,
+parameters and revision), if DVC holds them for current; without a name it only fills the README's
+table anew.
 """
 
 import json
@@ -18,15 +20,29 @@ START, END = "<!-- results: filled by results/record.py -->", "<!-- end of resul
 
 def collect() -> dict:
     """The metrics at hand with all that tells which data, parameters and code they come from."""
-    read = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "metrics").glob("*.json"))}
+    read = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted((ROOT / "metrics").glob("*.json"))
+    }
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["dataset"]["path"] = ""  # says where the images lay on one machine, nothing about the data
-    params["model"]["weights"] = Path(params["model"]["weights"]).name  # a file lies on one machine too
+    params["dataset"]["path"] = (
+        ""  # says where the images lay on one machine, nothing about the data
+    )
+    params["model"]["weights"] = Path(
+        params["model"]["weights"]
+    ).name  # a file lies on one machine too
     partitions = params["dataset"]["partitions"]
     refuse_stale(partitions)
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
-    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    outs = {
+        out["path"]: out["md5"]
+        for stage in stages.values()
+        for out in stage.get("outs", [])
+        if "md5" in out
+    }
+    revision = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return {
         "git_revision": revision.stdout.strip(),
         "data": {path: digest for path, digest in outs.items() if path.startswith("data/")},
@@ -34,21 +50,39 @@ def collect() -> dict:
         "filter": read["filter"],
         "label": read["label"],
         "evaluate": {
-            name: json.loads((ROOT / "metrics" / "evaluate" / f"{name}.json").read_text()) for name in partitions
+            name: json.loads((ROOT / "metrics" / "evaluate" / f"{name}.json").read_text())
+            for name in partitions
         },
     }
 
 
 def refuse_stale(partitions: list[str]) -> None:
-    """Exits unless the metrics are what the present code, parameters and models give, as DVC sees it."""
+    """Exits unless the metrics are what the present code, parameters and models give, as DVC sees
+    it.
+    """
     stages = [f"evaluate@{name}" for name in partitions]
     changed = json.loads(subprocess.run(["dvc", "status", "--json", *stages], cwd=ROOT, capture_output=True, text=True,
                                         check=True).stdout)  # fmt: skip
     if changed:
-        sys.exit(f"error: {', '.join(changed)} would not give these metrics now (`dvc status`): run it again first")
-    code = ["git", "status", "--porcelain", "--", "src", "dvc.yaml", "requirements.txt", "constraints.txt"]
-    if uncommitted := subprocess.run(code, cwd=ROOT, capture_output=True, text=True, check=True).stdout:
-        sys.exit(f"error: the revision to name lacks these changes, commit them first:\n{uncommitted}")
+        sys.exit(
+            f"error: {', '.join(changed)} would not give these metrics now (`dvc status`): run it again first"
+        )
+    code = [
+        "git",
+        "status",
+        "--porcelain",
+        "--",
+        "src",
+        "dvc.yaml",
+        "requirements.txt",
+        "constraints.txt",
+    ]
+    if uncommitted := subprocess.run(
+        code, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout:
+        sys.exit(
+            f"error: the revision to name lacks these changes, commit them first:\n{uncommitted}"
+        )
 
 
 def interval(value: dict | None) -> str:
@@ -88,12 +122,22 @@ def row(name: str, partition: str, record: dict, params: dict) -> str:
 
 def table() -> str:
     """The README's table of every kept run."""
-    head = ["data", "backbone, first weights", "recipe", "test patches / groups", "balanced accuracy", "AUC"]
+    head = [
+        "data",
+        "backbone, first weights",
+        "recipe",
+        "test patches / groups",
+        "balanced accuracy",
+        "AUC",
+    ]
     head += ["AUC within experiments", "AUC of the experiment alone"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for path in sorted(RESULTS.glob("*.json")):
         kept = json.loads(path.read_text())
-        lines += [row(path.stem, partition, record, kept["params"]) for partition, record in kept["evaluate"].items()]
+        lines += [
+            row(path.stem, partition, record, kept["params"])
+            for partition, record in kept["evaluate"].items()
+        ]
     return "\n".join(lines)
 
 

@@ -6,16 +6,22 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
+)
 
 
 @app.command()
 def digest(
-    path: Annotated[str, typer.Argument(help="folder of images; default: dataset.path of params.yaml")] = "",
+    path: Annotated[
+        str, typer.Argument(help="folder of images; default: dataset.path of params.yaml")
+    ] = "",
 ) -> None:
-    """Refresh the git-tracked digest list of a source's files, by which `dvc repro` notices changed images."""
-    from .common import digests
-    from .common.params import load
+    """Refresh the git-tracked digest list of a source's files, by which `dvc repro` notices changed
+    images.
+    """
+    from .common.acquire import digests
+    from .common.workspace.params import load
 
     dataset = load("dataset")
     if path:
@@ -25,52 +31,62 @@ def digest(
 
 
 @app.command()
-def partitions(path: Annotated[str, typer.Argument(help="folder of images with its images.csv")]) -> None:
+def partitions(
+    path: Annotated[str, typer.Argument(help="folder of images with its images.csv")],
+) -> None:
     """Name the partitions that a folder's images.csv holds, joined by commas."""
-    from .common.sources import manifest_partitions
+    from .common.acquire.sources import manifest_partitions
 
     typer.echo(",".join(manifest_partitions(path)))
 
 
 @app.command()
 def sync() -> None:
-    """Rebuild in MLflow whatever it lacks of the outputs at hand: runs, model versions, aliases; never twice."""
-    from .common.sync import sync_all
+    """Rebuild in MLflow whatever it lacks of the outputs at hand: runs, model versions, aliases;
+    never twice.
+    """
+    from .common.register.sync import sync_all
 
     sync_all()
 
 
 @app.command()
 def promote(
-    model: Annotated[str, typer.Argument(help="a registered model, such as unstained-no_treatment")],
+    model: Annotated[
+        str, typer.Argument(help="a registered model, such as unstained-no_treatment")
+    ],
     version: Annotated[int, typer.Argument(help="the version that becomes champion")],
     reason: Annotated[str, typer.Option(help="why; kept on the version")],
 ) -> None:
     """Make a version the champion by hand."""
-    from .common.aliases import promote as move
+    from .common.register.aliases import promote as move
 
     typer.echo(move(model, version, reason))
 
 
 @app.command()
 def rollback(
-    model: Annotated[str, typer.Argument(help="a registered model, such as unstained-no_treatment")],
+    model: Annotated[
+        str, typer.Argument(help="a registered model, such as unstained-no_treatment")
+    ],
     reason: Annotated[str, typer.Option(help="why; kept on the version")],
 ) -> None:
     """Give the champion's alias back to the version that had it before."""
-    from .common.aliases import rollback as back
+    from .common.register.aliases import rollback as back
 
     typer.echo(back(model, reason))
 
 
 @app.command()
 def history(
-    model: Annotated[str, typer.Argument(help="a registered model, such as unstained-no_treatment")],
+    model: Annotated[
+        str, typer.Argument(help="a registered model, such as unstained-no_treatment")
+    ],
 ) -> None:
     """Show every move of a model's aliases: when, from which version to which, by whom and why."""
     from rich.console import Console
 
-    from .common.aliases import history as moves
+    from .common.register.aliases import history as moves
 
     console = Console()
     console.width = console.width if console.is_terminal else 140
@@ -79,25 +95,35 @@ def history(
 
 @app.command()
 def compare(
-    experiments: Annotated[list[str], typer.Argument(help="names of DVC experiments, branches or commits")],
-    out: Annotated[Path, typer.Option(help="folder for the page and its figures")] = Path("reports/experiments"),
+    experiments: Annotated[
+        list[str], typer.Argument(help="names of DVC experiments, branches or commits")
+    ],
+    out: Annotated[Path, typer.Option(help="folder for the page and its figures")] = Path(
+        "reports/experiments"
+    ),
 ) -> None:
-    """Set experiments beside each other: a table of all their models, and their ROC curves together."""
-    from .common.experiments import compare_experiments
+    """Set experiments beside each other: a table of all their models, and their ROC curves
+    together.
+    """
+    from .common.compare.experiments import compare_experiments
 
     typer.echo(f"wrote {compare_experiments(experiments, out)}")
 
 
 @app.command()
 def annotate(
-    annotations: Annotated[Path | None, typer.Option(help="the CSV; default: filter.annotations")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="the CSV; default: filter.annotations")
+    ] = None,
     annotator: Annotated[str, typer.Option(help="your name; default: your login")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")] = 8080,
     pool: Annotated[int, typer.Option(min=1, help="most windows to choose from")] = 1500,
     batch: Annotated[int, typer.Option(min=1, help="answers between two fits of the filter")] = 1,
     order: Annotated[str, typer.Option(help="uncertain (first) or random")] = "uncertain",
 ) -> None:
-    """Say on a local page what windows hold (cells, empty, unusable), those first of which the filter is unsure."""
+    """Say on a local page what windows hold (cells, empty, unusable), those first of which the
+    filter is unsure.
+    """
     from getpass import getuser
 
     from .annotation.page import check_port, serve
@@ -110,25 +136,54 @@ def annotate(
 
 @app.command()
 def score(
-    images: Annotated[list[Path], typer.Argument(help="a folder (with or without images.csv), a manifest, or files")],
-    model: Annotated[str, typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion")],
-    out: Annotated[Path, typer.Option(help="folder for tables, overlays and the page; the same one goes on")],
-    manifest: Annotated[Path | None, typer.Option(help="CSV instead of the folder's images.csv")] = None,
-    pattern: Annotated[str, typer.Option(help="regular expression of the folder's file names, instead of a CSV")] = "",
-    pixel_size_um: Annotated[float | None, typer.Option(help="where neither manifest nor file says")] = None,
-    brightfield: Annotated[str, typer.Option(help="channel of bright-field: a number from 0, or a name")] = "",
-    axes: Annotated[str, typer.Option(help="axis order of files that do not state it, such as CYX")] = "",
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="a folder (with or without images.csv), a manifest, or files"),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion"),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="folder for tables, overlays and the page; the same one goes on")
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option(help="regular expression of the folder's file names, instead of a CSV")
+    ] = "",
+    pixel_size_um: Annotated[
+        float | None, typer.Option(help="where neither manifest nor file says")
+    ] = None,
+    brightfield: Annotated[
+        str, typer.Option(help="channel of bright-field: a number from 0, or a name")
+    ] = "",
+    axes: Annotated[
+        str, typer.Option(help="axis order of files that do not state it, such as CYX")
+    ] = "",
     z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
-    allow_synthetic: Annotated[bool, typer.Option(help="take a model trained on synthetic images")] = False,
+    allow_synthetic: Annotated[
+        bool, typer.Option(help="take a model trained on synthetic images")
+    ] = False,
     overlays: Annotated[bool, typer.Option(help="a picture of each image with its calls")] = True,
 ) -> None:
     """Score bright-field images without stain: tables, pictures and a summary page."""
     from .assay.score import Options
     from .assay.score import score as run
-    from .common.sources.folder import Layout
+    from .common.images.folder import Layout
 
-    layout = Layout((), pattern, int(brightfield) if brightfield.isdigit() else brightfield or None, None, axes, z)
-    table = run(images, model, out, Options(layout, manifest, pixel_size_um, overlays), allow_synthetic)
+    layout = Layout(
+        (),
+        pattern,
+        int(brightfield) if brightfield.isdigit() else brightfield or None,
+        None,
+        axes,
+        z,
+    )
+    table = run(
+        images, model, out, Options(layout, manifest, pixel_size_um, overlays), allow_synthetic
+    )
     for status, part in table.groupby("status", sort=False):
         first = part.iloc[0]
         such = "" if status == "scored" else f", such as {first['image_id']}: {first['reason']}"
@@ -138,26 +193,48 @@ def score(
 
 @app.command()
 def validate(
-    images: Annotated[Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")],
-    model: Annotated[str, typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion")],
+    images: Annotated[
+        Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion"),
+    ],
     out: Annotated[Path, typer.Option(help="folder for the page, tables and figures")],
-    manifest: Annotated[Path | None, typer.Option(help="CSV instead of the folder's images.csv")] = None,
-    pattern: Annotated[str, typer.Option(help="regular expression of file names, instead of images.csv")] = "",
-    pixel_size_um: Annotated[float | None, typer.Option(help="where neither manifest nor file says")] = None,
-    brightfield: Annotated[str, typer.Option(help="channel of bright-field: a number from 0, or a name")] = "",
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option(help="regular expression of file names, instead of images.csv")
+    ] = "",
+    pixel_size_um: Annotated[
+        float | None, typer.Option(help="where neither manifest nor file says")
+    ] = None,
+    brightfield: Annotated[
+        str, typer.Option(help="channel of bright-field: a number from 0, or a name")
+    ] = "",
     pi: Annotated[str, typer.Option(help="channel of PI, likewise")] = "",
-    axes: Annotated[str, typer.Option(help="axis order of files that do not state it, such as CYX")] = "",
+    axes: Annotated[
+        str, typer.Option(help="axis order of files that do not state it, such as CYX")
+    ] = "",
     z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
-    thresholds: Annotated[str, typer.Option(help="of PI: the model's, or own (fitted to these images)")] = "model",
+    thresholds: Annotated[
+        str, typer.Option(help="of PI: the model's, or own (fitted to these images)")
+    ] = "model",
 ) -> None:
-    """Set a registered model against the PI stain of control images: does it hold on this microscope?"""
+    """Set a registered model against the PI stain of control images: does it hold on this
+    microscope?
+    """
     from .assay.validate import Options
     from .assay.validate import validate as run
-    from .common.sources.folder import Layout
+    from .common.images.folder import Layout
 
     if thresholds not in ("model", "own"):
         raise ValueError(f"--thresholds is model or own, not {thresholds!r}")
-    channels = {name: int(v) if v.isdigit() else v for name, v in {"brightfield": brightfield, "pi": pi}.items()}
+    channels = {
+        name: int(v) if v.isdigit() else v
+        for name, v in {"brightfield": brightfield, "pi": pi}.items()
+    }
     layout = Layout(["validation"], pattern, **channels, axes=axes, z=z)
     record = run(images, model, out, Options(layout, manifest, pixel_size_um), thresholds == "own")
     typer.echo(f"{record['verdict']['outcome']}: {record['verdict']['text']}")
@@ -169,15 +246,17 @@ def validate(
 @app.command()
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
-    from .common.params import load
-    from .common.paths import METRICS, WORKSPACE
-    from .common.tables import existing
+    from .common.workspace.params import load
+    from .common.workspace.paths import METRICS, WORKSPACE
+    from .common.workspace.tables import existing
 
     for partition in load("dataset").partitions:  # others may lie there from earlier runs
         record = json.loads(existing(METRICS / "evaluate" / f"{partition}.json").read_text())
         accuracy, auc = (_figure(record["overall"][name]) for name in ("balanced_accuracy", "auc"))
         kind = "SYNTHETIC images" if record["synthetic"] else "real images"
-        typer.echo(f"{partition} ({kind}): balanced accuracy {accuracy}, AUC {auc}, {record['model']['arch']}")
+        typer.echo(
+            f"{partition} ({kind}): balanced accuracy {accuracy}, AUC {auc}, {record['model']['arch']}"
+        )
     for what, where in (
         ("models beside each other and the paper", "reports/compare.md"),
         ("figures", "reports/evaluate, reports/explain, reports/filter, reports/label"),
@@ -192,14 +271,21 @@ def _figure(found: dict) -> str:
     """A metric of the test split with its interval, both as far as they are known."""
     span = found["group_interval"]
     value = "not known" if found["value"] is None else f"{found['value']:.3f}"
-    return f"{value} ({span[0]:.3f} to {span[1]:.3f})" if span else f"{value} (no interval over groups)"
+    return (
+        f"{value} ({span[0]:.3f} to {span[1]:.3f})"
+        if span
+        else f"{value} (no interval over groups)"
+    )
 
 
 def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
     try:
         app()
-    except (ValueError, OSError) as error:  # an OSError names the file: no space, not permitted, not a folder
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # an OSError names the file: no space, not permitted, not a folder
         raise SystemExit(f"error: {error}") from None
 
 

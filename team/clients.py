@@ -1,4 +1,6 @@
-"""Users of the shared set-up, each with a file to source: `make team-user WHO=anna` (the servers must run)."""
+"""Users of the shared set-up, each with a file to source: `make team-user WHO=anna` (the servers
+must run).
+"""
 
 import secrets
 import sys
@@ -6,7 +8,7 @@ from pathlib import Path
 
 import requests
 
-from .settings import Settings, TeamError, credentials, load, private
+from team.settings import Settings, TeamError, credentials, load, private
 
 CLIENT = """export MLFLOW_TRACKING_URI={mlflow}
 export MLFLOW_TRACKING_USERNAME={name}
@@ -19,9 +21,13 @@ S3 = "[default]\naws_access_key_id = client\naws_secret_access_key = {secret}\n"
 
 
 def add_user(settings: Settings, name: str) -> Path:
-    """Makes an MLflow user, or gives one whose file is lost a new password; returns the file to source."""
+    """Makes an MLflow user, or gives one whose file is lost a new password; returns the file to
+    source.
+    """
     if not name.isidentifier():
-        raise TeamError(f"WHO={name or '(missing)'}: a user's name is letters, digits and underscores, as in WHO=anna")
+        raise TeamError(
+            f"WHO={name or '(missing)'}: a user's name is letters, digits and underscores, as in WHO=anna"
+        )
     folder = settings.directory / "clients"
     folder.mkdir(exist_ok=True, mode=0o700)
     client, s3 = folder / f"{name}.env", folder / f"{name}.s3"
@@ -44,9 +50,13 @@ def _new_password(settings: Settings, name: str) -> str:
     try:
         exists = requests.get(f"{api}/get", params={"username": name}, auth=admin, timeout=30).ok
         change = requests.patch if exists else requests.post
-        done = change(f"{api}/{'update-password' if exists else 'create'}", json=body, auth=admin, timeout=30)
+        done = change(
+            f"{api}/{'update-password' if exists else 'create'}", json=body, auth=admin, timeout=30
+        )
     except requests.RequestException:
-        raise TeamError(f"MLflow does not answer at {settings.mlflow_url}: start it with `make team`") from None
+        raise TeamError(
+            f"MLflow does not answer at {settings.mlflow_url}: start it with `make team`"
+        ) from None
     if not done.ok:
         raise TeamError(f"MLflow made no user {name}: {done.status_code} {done.text.strip()[:300]}")
     return password

@@ -36,10 +36,15 @@ class Settings:
 
 
 def load() -> Settings:
-    """Settings from TEAM_DIR, TEAM_MLFLOW_PORT, TEAM_S3_PORT and TEAM_POSTGRES_PORT, or the defaults."""
+    """Settings from TEAM_DIR, TEAM_MLFLOW_PORT, TEAM_S3_PORT and TEAM_POSTGRES_PORT, or the
+    defaults.
+    """
     directory = Path(os.environ.get("TEAM_DIR") or HERE / "state").expanduser().resolve()
     ports = {"mlflow": 5050, "s3": 5060, "postgres": 5070}
-    return Settings(directory, **{name: _port(f"TEAM_{name.upper()}_PORT", port) for name, port in ports.items()})
+    return Settings(
+        directory,
+        **{name: _port(f"TEAM_{name.upper()}_PORT", port) for name, port in ports.items()},
+    )
 
 
 def check_ports(settings: Settings) -> None:
@@ -58,16 +63,22 @@ def check_ports(settings: Settings) -> None:
 
 
 def credentials(directory: Path) -> dict[str, str]:
-    """The generated secrets, made on first use; DIRECTORY/credentials.json is readable by its owner only."""
+    """The generated secrets, made on first use; DIRECTORY/credentials.json is readable by its owner
+    only.
+    """
     path = directory / "credentials.json"
     if not path.exists():
         names = ("postgres", "mlflow_admin", "mlflow_session", "s3_server", "s3_client")
-        private(path, json.dumps({name: secrets.token_urlsafe(24) for name in names}, indent=1) + "\n")
+        private(
+            path, json.dumps({name: secrets.token_urlsafe(24) for name in names}, indent=1) + "\n"
+        )
     return json.loads(path.read_text())
 
 
 def private(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read; never readable by others in between, never half written."""
+    """Writes a file that only its owner can read; never readable by others in between, never half
+    written.
+    """
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,6 +1,7 @@
 """Starts the shared set-up on loopback and keeps it running until Ctrl-C: `make team`.
 
-First use makes the state folder: credentials, database, buckets. Later starts find everything as it was left.
+First use makes the state folder: credentials, database, buckets. Later starts find everything as it
+was left.
 """
 
 import os
@@ -12,9 +13,20 @@ from pathlib import Path
 
 import requests
 
-from . import postgres
-from .clients import add_user
-from .settings import BUCKETS, HERE, HOST, USER, Settings, TeamError, check_ports, credentials, load, private
+from team import postgres
+from team.clients import add_user
+from team.settings import (
+    BUCKETS,
+    HERE,
+    HOST,
+    USER,
+    Settings,
+    TeamError,
+    check_ports,
+    credentials,
+    load,
+    private,
+)
 
 AUTH = """[mlflow]
 ; what a user may do with an experiment or model of others: READ, EDIT, MANAGE or NO_PERMISSIONS
@@ -31,7 +43,9 @@ def prepare(settings: Settings) -> dict[str, str]:
     """Makes what the state folder lacks; returns the environment of the servers."""
     directory = settings.directory
     directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o711 if postgres.account() else 0o700)  # PostgreSQL's own user must pass through
+    directory.chmod(
+        0o711 if postgres.account() else 0o700
+    )  # PostgreSQL's own user must pass through
     for bucket in BUCKETS:
         (directory / "s3" / bucket).mkdir(parents=True, exist_ok=True, mode=0o700)
     (directory / "s3").chmod(0o700)
@@ -47,15 +61,23 @@ def database(settings: Settings, known: dict[str, str]) -> str:
 
 
 def environment(settings: Settings, known: dict[str, str]) -> dict[str, str]:
-    """Variables of the servers: secrets go by environment, never by command line, where every user could read them."""
+    """Variables of the servers: secrets go by environment, never by command line, where every user
+    could read them.
+    """
     inherited = {
-        k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "AWS_", "RCLONE_", "TEAM_", "DVC_"))
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("MLFLOW_", "AWS_", "RCLONE_", "TEAM_", "DVC_"))
     }
-    path = os.pathsep.join([str(Path(sys.executable).parent), str(postgres.binaries()), inherited.get("PATH", "")])
+    path = os.pathsep.join(
+        [str(Path(sys.executable).parent), str(postgres.binaries()), inherited.get("PATH", "")]
+    )
     keys = ",".join(f'"{name},{known[f"s3_{name}"]}"' for name in ("server", "client"))
     return inherited | {
         "PATH": path,
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [inherited.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(HERE.parent), *filter(None, [inherited.get("PYTHONPATH")])]
+        ),
         "PYTHONUNBUFFERED": "1",
         "TEAM_DIR": str(settings.directory),
         "TEAM_MLFLOW_PORT": str(settings.mlflow),
@@ -95,11 +117,22 @@ def wait_until_ready(settings: Settings, servers: subprocess.Popen, seconds: flo
 
 
 def main() -> int:
-    """Prepares, starts, says how to connect, and waits; Ctrl-C, SIGTERM and a closed terminal end all servers."""
+    """Prepares, starts, says how to connect, and waits; Ctrl-C, SIGTERM and a closed terminal end
+    all servers.
+    """
     settings = load()
     check_ports(settings)
     env = prepare(settings)
-    command = [sys.executable, "-m", "honcho", "-f", str(HERE / "Procfile"), "-e", os.devnull, "start"]
+    command = [
+        sys.executable,
+        "-m",
+        "honcho",
+        "-f",
+        str(HERE / "Procfile"),
+        "-e",
+        os.devnull,
+        "start",
+    ]
     servers = subprocess.Popen(command, env=env, cwd=HERE.parent, start_new_session=True)
     stopped = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,4 +1,6 @@
-"""Shared fixtures: a tiny patch store whose live and dead windows anybody can tell apart, and a tree for stages."""
+"""Shared fixtures: a tiny patch store whose live and dead windows anybody can tell apart, and a
+tree for stages.
+"""
 
 import json
 import os
@@ -6,7 +8,9 @@ import shutil
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several test processes would wait for each other
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # threads of several test processes would wait for each other
 
 import numpy as np
 import pandas as pd
@@ -14,15 +18,17 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from src.common.patches import PatchStore, ShardWriter, plan_shards
+from src.common.patches.store import PatchStore, ShardWriter, plan_shards
 from src.common.scoring.imaging import reduce_mean, reduced_size
 
-# No deadline, since a busy machine is not a fault; the same examples each time, since a test is not a lottery.
+# No deadline, since a busy machine is not a fault; the same examples each time, since a test is not
+# a lottery.
 settings.register_profile("unstained", deadline=None, derandomize=True)
 settings.load_profile("unstained")
 
 REPO = Path(__file__).resolve().parents[1]
-# What presets and `make real` change in params.yaml, which may be that of an experiment while tests run
+# What presets and `make real` change in params.yaml, which may be that of an experiment while tests
+# run
 DEFAULTS = {
     "dataset": {"source": "synthetic", "path": "", "partitions": ["no_treatment", "doxo_paclitaxel"], "pattern": ""},
     "filter": {"annotations": "annotations/synthetic.csv"},
@@ -47,7 +53,9 @@ def default_params(**changes: dict) -> dict:
     return found
 
 
-def write_store(directory: Path, frames: dict[str, np.ndarray], limit: int = 2**20, **columns) -> PatchStore:
+def write_store(
+    directory: Path, frames: dict[str, np.ndarray], limit: int = 2**20, **columns
+) -> PatchStore:
     """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced."""
     directory.mkdir(parents=True, exist_ok=True)
     areas = [frame.size for frame in frames.values()]
@@ -62,24 +70,33 @@ def write_store(directory: Path, frames: dict[str, np.ndarray], limit: int = 2**
         writers[1].put(shard[i], pi_offset[i], reduce_mean(frame).astype(np.uint8))
     for writer in writers:
         writer.close()
-    table = pd.DataFrame({"image_id": list(frames), "shard": shard, "offset": offset, "pi_offset": pi_offset})
+    table = pd.DataFrame(
+        {"image_id": list(frames), "shard": shard, "offset": offset, "pi_offset": pi_offset}
+    )
     table["height"], table["width"] = ([f.shape[axis] for f in frames.values()] for axis in (0, 1))
     table.assign(**columns).to_parquet(directory / "frames.parquet")
     return PatchStore(directory)
 
 
 def live_dead_frame(rng: np.random.Generator, side: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """A frame of side x side windows, and which of them are live: fine bright grain; dead ones are dark and smooth."""
+    """A frame of side x side windows, and which of them are live: fine bright grain; dead ones are
+    dark and smooth.
+    """
     live = rng.random((side, side)) < 0.5
     live.flat[:2] = [True, False]  # both classes in every frame
     grain = rng.integers(60, 200, (side * WINDOW, side * WINDOW))
-    smooth = rng.integers(60, 120, (side * WINDOW, 1)).cumsum(0) // np.arange(1, side * WINDOW + 1)[:, None]
+    smooth = (
+        rng.integers(60, 120, (side * WINDOW, 1)).cumsum(0)
+        // np.arange(1, side * WINDOW + 1)[:, None]
+    )
     pixels = np.where(np.kron(live, np.ones((WINDOW, WINDOW), bool)), grain, smooth)
     return pixels.astype(np.uint8), live
 
 
 def write_live_dead(directory: Path, frames: int = 8) -> pd.DataFrame:
-    """A store of live_dead_frames in DIRECTORY; returns the table of its windows as data/splits has it (half train)."""
+    """A store of live_dead_frames in DIRECTORY; returns the table of its windows as data/splits has
+    it (half train).
+    """
     rng = np.random.default_rng(7)
     made = {f"img{i}": live_dead_frame(rng) for i in range(frames)}
     write_store(directory, {name: frame for name, (frame, _) in made.items()}, partition="p", scale_low=1000.0,
@@ -108,7 +125,8 @@ def live_dead(tmp_path_factory) -> tuple[PatchStore, pd.DataFrame]:
 
 @pytest.fixture
 def stage_tree(tmp_path) -> Path:
-    """A tree in which `python -m src.stages.train p` runs: code, params.yaml and small synthetic inputs, gates passed.
+    """A tree in which `python -m src.stages.train p` runs: code, params.yaml and small synthetic
+    inputs, gates passed.
 
     Nothing here is shared with the repository, so a stage may write wherever it likes.
     """
@@ -126,5 +144,7 @@ def stage_tree(tmp_path) -> Path:
     (root / "data" / "raw" / "source.json").write_text('{"source": "synthetic", "synthetic": true}')
     for name in ("raw", "patches", "labels", "splits"):
         (root / "reports" / "checks" / name).mkdir(parents=True)
-        (root / "reports" / "checks" / name / "verdict.json").write_text(json.dumps({"success": True}))
+        (root / "reports" / "checks" / name / "verdict.json").write_text(
+            json.dumps({"success": True})
+        )
     return root

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from src.common.fingerprint import fingerprint
-from src.common.params import Check
+from src.common.tile.fingerprint import fingerprint
+from src.common.workspace.params import Check
 
 PARTITIONS = ["control", "treated"]
 CHECK = Check(
@@ -44,7 +44,11 @@ def frames() -> pd.DataFrame:
 def windows() -> pd.DataFrame:
     """All windows of all fields with a live, discarded or dead intensity."""
     corners = [(row, col, row * STRIDE, col * STRIDE) for row in range(3) for col in range(3)]
-    table = ids().merge(pd.DataFrame(corners, columns=["row", "col", "y", "x"]), how="cross").assign(size=SIZE)
+    table = (
+        ids()
+        .merge(pd.DataFrame(corners, columns=["row", "col", "y", "x"]), how="cross")
+        .assign(size=SIZE)
+    )
     table["patch_id"] = [f"{r.image_id}:{r.y}:{r.x}:{r.size}" for r in table.itertuples()]
     table["mean_pi"] = np.resize([220.0, 500.0, 230.0, 520.0, 300.0, 210.0, 540.0], len(table))
     bright = [table["mean_pi"] < LIVE_BELOW, table["mean_pi"] > DEAD_ABOVE]
@@ -53,34 +57,47 @@ def windows() -> pd.DataFrame:
 
 def write_raw(folder: Path) -> None:
     """data/raw: 16-bit files, images.csv, an empty rejected.csv."""
-    table = frames().drop(columns=["phash", "phash_fine"]).assign(bits=16, day=4, compound="", concentration=np.nan)
+    table = (
+        frames()
+        .drop(columns=["phash", "phash_fine"])
+        .assign(bits=16, day=4, compound="", concentration=np.nan)
+    )
     for channel in ("brightfield", "pi"):
         (folder / channel).mkdir(parents=True)
         table[channel] = [f"{channel}/{image}.tif" for image in table["image_id"]]
         for seed, name in enumerate(table[channel]):
             tifffile.imwrite(folder / name, frame(seed).astype(np.uint16))
     table.to_csv(folder / "images.csv", index=False)
-    pd.DataFrame(columns=["image_id", "file", "reason", "duplicate_of"]).to_csv(folder / "rejected.csv", index=False)
+    pd.DataFrame(columns=["image_id", "file", "reason", "duplicate_of"]).to_csv(
+        folder / "rejected.csv", index=False
+    )
 
 
 def write_patches(folder: Path) -> None:
     """data/patches, without PI pixels."""
     folder.mkdir(parents=True)
-    np.save(folder / "brightfield-000.npy", np.concatenate([frame(n).ravel() for n in range(2 * FIELDS)]))
+    np.save(
+        folder / "brightfield-000.npy",
+        np.concatenate([frame(n).ravel() for n in range(2 * FIELDS)]),
+    )
     table = frames().assign(shard=0, remainder_right=16, remainder_bottom=16)
     table["offset"] = np.arange(len(table)) * SIDE * SIDE
     table.to_parquet(folder / "frames.parquet")
     unknown = dict.fromkeys(["time", "day", "concentration"], np.nan) | {"well": "", "compound": ""}
     measures = {"pi_background": 200.0, "pi_saturated": 0.0}
     measures |= {"focus": 9.0, "contrast": 20.0, "border": 0.0}
-    windows().drop(columns="label").assign(**unknown, **measures).to_parquet(folder / "patches.parquet")
+    windows().drop(columns="label").assign(**unknown, **measures).to_parquet(
+        folder / "patches.parquet"
+    )
 
 
 def write_labels(folder: Path) -> None:
     """data/labels: every window has cells."""
     folder.mkdir(parents=True)
     table = windows().rename(columns={"mean_pi": "intensity"})
-    table[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(folder / "labels.parquet")
+    table[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(
+        folder / "labels.parquet"
+    )
     found = table.groupby(["partition", "label"]).size()
     record = {
         "live_below": LIVE_BELOW, "dead_above": DEAD_ABOVE,
@@ -92,7 +109,9 @@ def write_labels(folder: Path) -> None:
 
 
 def write_splits(folder: Path, scheme: str = "holdout") -> None:
-    """data/splits: a group for each field, 4 in train, 1 in valid, 1 in test, or 1 in each of 6 folds."""
+    """data/splits: a group for each field, 4 in train, 1 in valid, 1 in test, or 1 in each of 6
+    folds.
+    """
     folder.mkdir(parents=True)
     home = ids().assign(split=SPLITS * 2, fold=-1)
     if scheme == "kfold":
@@ -100,10 +119,22 @@ def write_splits(folder: Path, scheme: str = "holdout") -> None:
     home["group"] = home["image_id"]
     table = windows().merge(home[["image_id", "group", "split", "fold"]], on="image_id")
     table = table[table["label"] != "discarded"].assign(intensity=table["mean_pi"])
-    table.drop(columns=["position", "row", "col"]).to_parquet(folder / "splits.parquet", index=False)
-    frames().merge(home[["image_id", "group", "split", "fold"]], on="image_id").to_parquet(folder / "frames.parquet")
-    counts = {p: {"all": table.loc[table["partition"] == p, "label"].value_counts().to_dict()} for p in PARTITIONS}
-    record = {"scheme": scheme, "folds": FIELDS if scheme == "kfold" else 0, "group_by": [], "counts": counts}
+    table.drop(columns=["position", "row", "col"]).to_parquet(
+        folder / "splits.parquet", index=False
+    )
+    frames().merge(home[["image_id", "group", "split", "fold"]], on="image_id").to_parquet(
+        folder / "frames.parquet"
+    )
+    counts = {
+        p: {"all": table.loc[table["partition"] == p, "label"].value_counts().to_dict()}
+        for p in PARTITIONS
+    }
+    record = {
+        "scheme": scheme,
+        "folds": FIELDS if scheme == "kfold" else 0,
+        "group_by": [],
+        "counts": counts,
+    }
     (folder / "split.json").write_text(json.dumps(record))
 
 

@@ -1,4 +1,6 @@
-"""Plates of known truth: tables as `unstained score` writes them (counts, no images), and rendered fields to score."""
+"""Plates of known truth: tables as `unstained score` writes them (counts, no images), and rendered
+fields to score.
+"""
 
 import dataclasses
 import json
@@ -9,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from src.assay.dose import curve
-from src.common.sources.intake import write_tiff
-from src.common.sources.simulator import plan_plate, simulate_field
+from src.common.acquire.intake import write_tiff
+from src.common.acquire.simulator import plan_plate, simulate_field
 
 MODEL = {
     "uri": "models:/unstained-no_treatment@champion", "name": "unstained-no_treatment", "version": "3",
@@ -27,25 +29,35 @@ LOW, HIGH = 0.03, 0.95  # live-patch fraction of the positive and negative contr
 
 
 def layout_96() -> list[dict]:
-    """Controls in columns 1 and 12 and two inside, two compounds in 8 concentrations of 3 wells, the rest empty."""
+    """Controls in columns 1 and 12 and two inside, two compounds in 8 concentrations of 3 wells,
+    the rest empty.
+    """
     wells = []
     for row in range(8):
         wells += [_well(row, 0, control="negative"), _well(row, 11, control="positive")]
     wells += [_well(3, 10, control="negative"), _well(4, 10, control="negative")]
     for column in range(8):
         for row in range(3):
-            wells.append(_well(row + 1, column + 2, compound="doxorubicin", concentration=0.01 * 3**column))
-            wells.append(_well(row + 4, column + 2, compound="vehicle-like", concentration=0.01 * 3**column))
+            wells.append(
+                _well(row + 1, column + 2, compound="doxorubicin", concentration=0.01 * 3**column)
+            )
+            wells.append(
+                _well(row + 4, column + 2, compound="vehicle-like", concentration=0.01 * 3**column)
+            )
     return wells
 
 
-def _well(row: int, column: int, compound: str = "", concentration: float = np.nan, control: str = "") -> dict:
+def _well(
+    row: int, column: int, compound: str = "", concentration: float = np.nan, control: str = ""
+) -> dict:
     name = f"{ROWS[row]}{column + 1:02d}"
     return {"well": name, "compound": compound, "concentration": concentration, "control": control}
 
 
 def expected(well: dict) -> float:
-    """The true live-patch fraction of a well: doxorubicin has an IC50 of 0.5, the other compound does nothing."""
+    """The true live-patch fraction of a well: doxorubicin has an IC50 of 0.5, the other compound
+    does nothing.
+    """
     if well["control"] == "positive":
         return LOW
     if well["compound"] != "doxorubicin":
@@ -53,8 +65,12 @@ def expected(well: dict) -> float:
     return float(curve(np.array([well["concentration"]]), HIGH, LOW, np.log10(0.5), 1.3)[0])
 
 
-def images(wells: list[dict], fields: int = 3, seed: int = 0, rho: float = 0.03, **columns) -> pd.DataFrame:
-    """The images table: `fields` scored fields a well, whose true fractions vary (beta, intraclass correlation rho)."""
+def images(
+    wells: list[dict], fields: int = 3, seed: int = 0, rho: float = 0.03, **columns
+) -> pd.DataFrame:
+    """The images table: `fields` scored fields a well, whose true fractions vary (beta, intraclass
+    correlation rho).
+    """
     rng, rows = np.random.default_rng(seed), []
     for well in wells:
         p = well["truth"] if "truth" in well else expected(well)
@@ -74,7 +90,9 @@ def images(wells: list[dict], fields: int = 3, seed: int = 0, rho: float = 0.03,
 
 
 def write(out: Path, table: pd.DataFrame, overlays: int = 0, **model) -> Path:
-    """The folder that `unstained score` leaves before the report: tables, model.json and some overlay pictures."""
+    """The folder that `unstained score` leaves before the report: tables, model.json and some
+    overlay pictures.
+    """
     (out / "overlays").mkdir(parents=True)
     table.to_parquet(out / "images.parquet", index=False)
     (out / "model.json").write_text(json.dumps(MODEL | model))
@@ -86,7 +104,9 @@ def write(out: Path, table: pd.DataFrame, overlays: int = 0, **model) -> Path:
 
 
 def small_layout() -> list[dict]:
-    """4 negative and 4 positive control wells, and one compound in 6 concentrations of 2 wells: 20 of 96."""
+    """4 negative and 4 positive control wells, and one compound in 6 concentrations of 2 wells: 20
+    of 96.
+    """
     wells = [_well(row, 0, control="negative") for row in range(2, 6)]
     wells += [_well(row, 11, control="positive") for row in range(2, 6)]
     for column in range(6):
@@ -94,8 +114,11 @@ def small_layout() -> list[dict]:
     return wells
 
 
-def render(folder: Path, wells: list[dict], fields: int = 2, height: int = 1024, width: int = 1344) -> Path:
-    """A folder of simulated fields (bright-field and PI) with images.csv; the dead share follows `expected`.
+def render(
+    folder: Path, wells: list[dict], fields: int = 2, height: int = 1024, width: int = 1344
+) -> Path:
+    """A folder of simulated fields (bright-field and PI) with images.csv; the dead share follows
+    `expected`.
 
     The simulator keeps some live cells in every field: a positive control is not wholly dead.
     """
@@ -105,12 +128,25 @@ def render(folder: Path, wells: list[dict], fields: int = 2, height: int = 1024,
     for number, plan in enumerate(plans):
         well = wells[number // fields]
         plan = dataclasses.replace(
-            plan, dead_fraction=1 - expected(well), confluence=0.85, day=4, seed=(7, 9, number), out_of_focus=False
+            plan,
+            dead_fraction=1 - expected(well),
+            confluence=0.85,
+            day=4,
+            seed=(7, 9, number),
+            out_of_focus=False,
         )
         name, field = f"{well['well']}_p{number % fields}", simulate_field(plan)
         for channel, image in (("bf", field.brightfield), ("pi", field.pi)):
             write_tiff(folder / f"{name}_{channel}.tif", image, plan.pixel_size_um)
-        facts = {"image_id": name, "position": f"p{number % fields}", "pixel_size_um": plan.pixel_size_um}
-        rows.append(well | facts | {"brightfield": f"{name}_bf.tif", "pi": f"{name}_pi.tif", "experiment": "simulated"})
+        facts = {
+            "image_id": name,
+            "position": f"p{number % fields}",
+            "pixel_size_um": plan.pixel_size_um,
+        }
+        rows.append(
+            well
+            | facts
+            | {"brightfield": f"{name}_bf.tif", "pi": f"{name}_pi.tif", "experiment": "simulated"}
+        )
     pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
     return folder

@@ -1,1 +1,3 @@
-"""`unstained annotate`: a local page on which somebody says what windows hold, the uncertain ones first."""
+"""`unstained annotate`: a local page on which somebody says what windows hold, the uncertain ones
+first.
+"""

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.emptiness_fit import KEY
-from ..common.patches import PatchStore
+from ..common.filter.fit import KEY
+from ..common.patches.store import PatchStore
 from ..common.scoring.backbones import build
 from ..common.scoring.inference import embed
 
@@ -17,7 +17,9 @@ BLOCK = 64
 
 
 class FeatureCache:
-    """Features (float32) by window; the file's name tells the frames and the network, so neither is ever mixed up."""
+    """Features (float32) by window; the file's name tells the frames and the network, so neither is
+    ever mixed up.
+    """
 
     def __init__(self, store: PatchStore, arch: str, weights: Path, folder: Path):
         self._store, self._arch, self._weights = store, arch, weights
@@ -29,17 +31,27 @@ class FeatureCache:
         self._known = self._read()
 
     def of(self, windows: pd.DataFrame) -> np.ndarray:
-        """(N, D) features of windows (image_id, y, x, size); the unknown ones are computed, with progress, and kept."""
+        """(N, D) features of windows (image_id, y, x, size); the unknown ones are computed, with
+        progress, and kept.
+        """
         keys = list(windows[KEY].itertuples(index=False, name=None))
-        lacking = pd.DataFrame([key for key in dict.fromkeys(keys) if key not in self._known], columns=KEY)
+        lacking = pd.DataFrame(
+            [key for key in dict.fromkeys(keys) if key not in self._known], columns=KEY
+        )
         if len(lacking):
             self._compute(lacking)
-        return np.stack([self._known[key] for key in keys]) if keys else np.empty((0, 1), np.float32)
+        return (
+            np.stack([self._known[key] for key in keys]) if keys else np.empty((0, 1), np.float32)
+        )
 
     def _compute(self, lacking: pd.DataFrame) -> None:
-        """In blocks, each kept at once: what was computed before an interruption is not computed again."""
+        """In blocks, each kept at once: what was computed before an interruption is not computed
+        again.
+        """
         self._net = self._net or build(self._arch, self._weights)
-        with tqdm(total=len(lacking), desc="features", unit="window", disable=len(lacking) < BLOCK) as bar:
+        with tqdm(
+            total=len(lacking), desc="features", unit="window", disable=len(lacking) < BLOCK
+        ) as bar:
             for start in range(0, len(lacking), BLOCK):
                 block = lacking.iloc[start : start + BLOCK]
                 found = embed(self._net, self._store, block, desc=None)

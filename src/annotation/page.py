@@ -1,7 +1,8 @@
-"""The page: one window at a time with its surroundings, answered by keyboard, and what the answers amount to.
+"""The page: one window at a time with its surroundings, answered by keyboard, and what the answers
+amount to.
 
-Served on the loopback address alone, with nothing from other servers. One tab at a time answers; the latest one opened
-takes over.
+Served on the loopback address alone, with nothing from other servers. One tab at a time answers;
+the latest one opened takes over.
 """
 
 import math
@@ -12,7 +13,8 @@ from fastapi import Response
 from nicegui import app, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from ..common.emptiness_fit import LEAST_ROWS
+from ..common.filter.fit import LEAST_ROWS
+from ..common.workspace.errors import UserError
 from . import pictures
 from .session import Session
 
@@ -28,7 +30,7 @@ ACTIONS = {  # key -> what it does, and the colour of its button
 POLL_S = 0.5
 
 
-class PortInUse(ValueError):
+class PortInUse(UserError):
     """Another program listens there."""
 
 
@@ -39,13 +41,17 @@ def check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise PortInUse(f"port {port} of {HOST} is not to be had ({error.strerror}): try --port") from None
+            raise PortInUse(
+                f"port {port} of {HOST} is not to be had ({error.strerror}): try --port"
+            ) from None
 
 
 def serve(session: Session, port: int, title: str, synthetic: bool) -> None:
     """Serves the page on http://127.0.0.1:PORT until interrupted."""
     holder: list[str] = []
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other site may speak for us
+    app.add_middleware(
+        TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]
+    )  # no other site may speak for us
 
     @app.get("/picture/{view}/{place}")
     def picture(view: str, place: int) -> Response:
@@ -56,7 +62,10 @@ def serve(session: Session, port: int, title: str, synthetic: bool) -> None:
 
     ui.page("/", title=title, dark=True)(lambda: Page(session, title, synthetic, holder).build())
     session.start()
-    print(f"annotate: http://{HOST}:{port} (Ctrl+C ends it; every answer is already saved)", flush=True)
+    print(
+        f"annotate: http://{HOST}:{port} (Ctrl+C ends it; every answer is already saved)",
+        flush=True,
+    )
     ui.run(host=HOST, port=port, reload=False, show=False, show_welcome_message=False)
 
 
@@ -68,7 +77,9 @@ class Page:
         self.seen = -1
 
     async def build(self) -> None:
-        """Lays the page out; from the moment the browser is connected this tab is the one that answers."""
+        """Lays the page out; from the moment the browser is connected this tab is the one that
+        answers.
+        """
         self.me = ui.context.client.id
         ui.add_css(HERE / "page.css")
         ui.add_head_html(f"<script>{(HERE / 'page.js').read_text()}</script>")
@@ -89,7 +100,9 @@ class Page:
             self.window = ui.element("img").props('id="window" alt="the window to call"')
             with ui.element("nav"):
                 for action, (key, colour) in ACTIONS.items():
-                    button = ui.button(color=colour).props(f'id="{action}" no-caps unelevated text-color=dark')
+                    button = ui.button(color=colour).props(
+                        f'id="{action}" no-caps unelevated text-color=dark'
+                    )
                     button.on("click", js_handler=f"() => act('{action}')")
                     with button:
                         ui.html(f"<kbd>{key}</kbd> {action}", sanitize=False)
@@ -152,8 +165,12 @@ class Page:
         else:
             image_id, y, x, size = session.window(place)
             self.where.set_text(f"{image_id}, y {y}, x {x}, {size} px")
-        self.counts.set_content("".join(f"<div><b>{n}</b> {name}</div>" for name, n in session.counts().items()))
-        left = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in session.left_out.items() if n)
+        self.counts.set_content(
+            "".join(f"<div><b>{n}</b> {name}</div>" for name, n in session.counts().items())
+        )
+        left = ", ".join(
+            f"{n} {reason.replace('_', ' ')}" for reason, n in session.left_out.items() if n
+        )
         self.left.set_text(f"left out: {left}" if left else "")
         self.quality.set_content(_quality(session))
         self.chart.options.clear()
@@ -185,7 +202,12 @@ def _quality(session: Session) -> str:
 def _chart(history: dict[int, tuple[float, float]]) -> dict:
     points = sorted(history.items())
     lines = [
-        {"name": name, "type": "line", "data": [[n, round(values[i], 4)] for n, values in points], "symbolSize": 5}
+        {
+            "name": name,
+            "type": "line",
+            "data": [[n, round(values[i], 4)] for n, values in points],
+            "symbolSize": 5,
+        }
         for i, name in enumerate(("cells", "not cells"))
     ]
     grey = {"color": "#9fb0bd"}

@@ -1,9 +1,11 @@
-"""The three views of a window: itself, its surroundings, and where it lies in its field, as encoded images."""
+"""The three views of a window: itself, its surroundings, and where it lies in its field, as encoded
+images.
+"""
 
 import cv2
 import numpy as np
 
-from ..common.patches import PatchStore
+from ..common.patches.store import PatchStore
 
 SURROUNDINGS = 3  # sides of a window
 OUTLINE = (0, 190, 255)  # BGR
@@ -16,7 +18,9 @@ def window(store: PatchStore, image_id: str, y: int, x: int, size: int) -> bytes
 
 
 def surroundings(store: PatchStore, image_id: str, y: int, x: int, size: int) -> bytes:
-    """The window outlined in the part of its field around it, as JPEG, shifted where the field ends."""
+    """The window outlined in the part of its field around it, as JPEG, shifted where the field
+    ends.
+    """
     frame = store.brightfield(image_id)
     side = min(SURROUNDINGS * size, *frame.shape)
     top = int(np.clip(y + size // 2 - side // 2, 0, frame.shape[0] - side))
@@ -38,7 +42,11 @@ VIEWS = {"window": window, "surroundings": surroundings, "field": field}
 
 def _outlined(grey: np.ndarray, y: int, x: int, size: int, thickness: int) -> np.ndarray:
     return cv2.rectangle(
-        cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), (x, y), (x + size - 1, y + size - 1), OUTLINE, thickness
+        cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR),
+        (x, y),
+        (x + size - 1, y + size - 1),
+        OUTLINE,
+        thickness,
     )
 
 

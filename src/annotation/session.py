@@ -1,10 +1,12 @@
-"""One annotator's sitting: the window in question, answers and their undoing, and the study of them meanwhile."""
+"""One annotator's sitting: the window in question, answers and their undoing, and the study of them
+meanwhile.
+"""
 
 import threading
 
 import numpy as np
 
-from ..common.emptiness_fit import KEY
+from ..common.filter.fit import KEY
 from ..common.scoring.emptiness import VERDICTS
 from .sampling import choose
 from .store import AnnotationFile, Refused
@@ -14,13 +16,22 @@ PAST = 12  # earlier numbers of answers at which F1 is worked out again when a s
 
 
 class Session:
-    """Answers go to the file at once; what they amount to is worked out in a thread of its own (`start`).
+    """Answers go to the file at once; what they amount to is worked out in a thread of its own
+    (`start`).
 
-    study: fits and scores; order: (N,) the candidates' order without scores, kept to if not `uncertain`; batch: answers
-    between two fits. `version` counts up whenever there is something new to show.
+    study: fits and scores; order: (N,) the candidates' order without scores, kept to if not
+    `uncertain`; batch: answers between two fits. `version` counts up whenever there is something
+    new to show.
     """
 
-    def __init__(self, study: Study, file: AnnotationFile, order: np.ndarray, uncertain: bool = True, batch: int = 1):
+    def __init__(
+        self,
+        study: Study,
+        file: AnnotationFile,
+        order: np.ndarray,
+        uncertain: bool = True,
+        batch: int = 1,
+    ):
         self.study, self.file = study, file
         self._order, self._uncertain, self._batch = order, uncertain, batch
         self._scores: np.ndarray | None = None
@@ -29,7 +40,9 @@ class Session:
         self._lock, self._wake = threading.RLock(), threading.Event()
         self._since = 0
         self.standing: Standing | None = None
-        self.history: dict[int, tuple[float, float]] = {}  # usable answers -> F1 of cells, of not cells
+        self.history: dict[
+            int, tuple[float, float]
+        ] = {}  # usable answers -> F1 of cells, of not cells
         self.version, self.trouble, self.current = 0, "", None
         self._reread()
         self._advance()
@@ -45,7 +58,10 @@ class Session:
         return image_id, *(int(v) for v in corner)
 
     def answer(self, verdict: str, shown: int) -> str:
-        """Writes an answer to the window that was `shown`, and goes on. Refused if another one is in question now."""
+        """Writes an answer to the window that was `shown`, and goes on.
+
+        Refused if another one is in question now.
+        """
         with self._lock:
             self._expect(shown)
             try:
@@ -71,7 +87,9 @@ class Session:
         """Takes the last answer or skip of this sitting back, and asks about its window again."""
         with self._lock:
             if not self._past:
-                raise Refused("nothing to undo in this sitting; older rows are changed in the file itself")
+                raise Refused(
+                    "nothing to undo in this sitting; older rows are changed in the file itself"
+                )
             place, line = self._past.pop()
             if line is not None:
                 self.file.remove(line)
@@ -84,7 +102,9 @@ class Session:
         return {name: int((self._rows["verdict"] == name).sum()) for name in VERDICTS}
 
     def refresh(self) -> None:
-        """Reads the file and works out what it amounts to; the candidates' order follows from the next answer on."""
+        """Reads the file and works out what it amounts to; the candidates' order follows from the
+        next answer on.
+        """
         with self._lock:
             self._reread()
             rows = self._rows
@@ -120,7 +140,10 @@ class Session:
 
     def _remember(self, standing: Standing) -> None:
         if standing.method == "svm" and standing.quality["f1_cells"] is not None:
-            self.history[standing.rows] = (standing.quality["f1_cells"], standing.quality["f1_not_cells"])
+            self.history[standing.rows] = (
+                standing.quality["f1_cells"],
+                standing.quality["f1_not_cells"],
+            )
         self.version += 1
 
     def _work(self) -> None:
@@ -133,7 +156,9 @@ class Session:
                 self.trouble = ""
                 while behind and not self._wake.is_set():
                     self._look_back(behind.pop())
-            except Exception as error:  # such as a file broken by hand: shown, and no end of the sitting
+            except (
+                Exception
+            ) as error:  # such as a file broken by hand: shown, and no end of the sitting
                 self.trouble = f"{type(error).__name__}: {error}"
                 self.version += 1
 

@@ -1,6 +1,8 @@
-"""The annotation file as text: rows are added at its end or taken back; all else stays as it is, byte for byte.
+"""The annotation file as text: rows are added at its end or taken back; all else stays as it is,
+byte for byte.
 
-Other people and programs may edit the file meanwhile: it is read again before each change, and replaced as a whole.
+Other people and programs may edit the file meanwhile: it is read again before each change, and
+replaced as a whole.
 """
 
 import csv
@@ -16,22 +18,35 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..common.emptiness_fit import COLUMNS, KEY, AnnotationError, read_annotations
+from ..common.filter.fit import COLUMNS, KEY, AnnotationError, read_annotations
+from ..common.workspace.errors import UserError
 
-TRIES = 20  # a file that changes this often between reading and replacing is not being edited by hand
+TRIES = (
+    20  # a file that changes this often between reading and replacing is not being edited by hand
+)
 
 
-class Refused(ValueError):
-    """An answer was not written, or a row not taken back; the message says why, and the file is as it was."""
+class Refused(UserError):
+    """An answer was not written, or a row not taken back; the message says why, and the file is as
+    it was.
+    """
 
 
 class AnnotationFile:
-    """A CSV of annotations to which one annotator adds rows. Made with its header alone if it does not exist."""
+    """A CSV of annotations to which one annotator adds rows.
+
+    Made with its header alone if it does not exist.
+    """
 
     def __init__(self, path: Path, annotator: str):
         if not annotator.strip() or not annotator.isprintable():
-            raise Refused(f"--annotator {annotator!r} is no name: use printable characters on one line")
-        self.path, self.annotator = Path(path).resolve(), annotator  # a link stays one, what it points to is replaced
+            raise Refused(
+                f"--annotator {annotator!r} is no name: use printable characters on one line"
+            )
+        self.path, self.annotator = (
+            Path(path).resolve(),
+            annotator,
+        )  # a link stays one, what it points to is replaced
         if not self.path.parent.is_dir():
             raise Refused(f"--annotations: the folder {self.path.parent} does not exist")
         self._check_rights()
@@ -45,9 +60,13 @@ class AnnotationFile:
         if path.is_dir():
             raise Refused(f"--annotations: {path} is a folder: name a CSV file")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-            raise Refused(f"--annotations: {path} is read-only for you: `chmod u+w` it, or name another file")
+            raise Refused(
+                f"--annotations: {path} is read-only for you: `chmod u+w` it, or name another file"
+            )
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise Refused(f"--annotations: you may not write into {folder}: name a file in a folder of your own")
+            raise Refused(
+                f"--annotations: you may not write into {folder}: name a file in a folder of your own"
+            )
 
     def rows(self) -> pd.DataFrame:
         """What the file holds now. Raises AnnotationError naming the line that cannot be read."""
@@ -55,11 +74,16 @@ class AnnotationFile:
             return read_annotations(self.path)
         except AnnotationError:
             raise
-        except ValueError as error:  # pandas' own: broken quotes, lines of different length, not UTF-8
+        except (
+            ValueError
+        ) as error:  # pandas' own: broken quotes, lines of different length, not UTF-8
             raise AnnotationError(f"{self.path.name} cannot be read: {error}") from None
 
     def append(self, window: tuple[str, int, int, int], verdict: str) -> bytes:
-        """Adds one row for (image_id, y, x, size) dated today and returns its line. Refused if it is annotated."""
+        """Adds one row for (image_id, y, x, size) dated today and returns its line.
+
+        Refused if it is annotated.
+        """
         values = dict(zip(KEY, window)) | {"verdict": verdict, "annotator": self.annotator}
         values["date"] = datetime.date.today().isoformat()
         added = b""
@@ -69,7 +93,9 @@ class AnnotationFile:
             rows = self.rows()
             same = rows[(rows[KEY] == pd.Series(dict(zip(KEY, window)))).all(axis=1)]
             if len(same):
-                raise Refused(f"{self.path.name} already calls this window '{same['verdict'].iloc[0]}': left so")
+                raise Refused(
+                    f"{self.path.name} already calls this window '{same['verdict'].iloc[0]}': left so"
+                )
             added = _line(before, values)
             return before + (b"" if before.endswith(b"\n") else _newline(before)) + added
 
@@ -77,26 +103,37 @@ class AnnotationFile:
         return added
 
     def remove(self, line: bytes) -> None:
-        """Takes back a line that `append` returned. Refused if it is no longer there as it was written."""
+        """Takes back a line that `append` returned.
+
+        Refused if it is no longer there as it was written.
+        """
 
         def change(before: bytes) -> bytes:
             lines = before.splitlines(keepends=True)
-            found = [i for i, other in enumerate(lines) if other.rstrip(b"\r\n") == line.rstrip(b"\r\n")]
+            found = [
+                i for i, other in enumerate(lines) if other.rstrip(b"\r\n") == line.rstrip(b"\r\n")
+            ]
             if not found:
-                raise Refused(f"{self.path.name} was edited: the row to undo is not there as written; nothing undone")
+                raise Refused(
+                    f"{self.path.name} was edited: the row to undo is not there as written; nothing undone"
+                )
             return b"".join(lines[: found[-1]] + lines[found[-1] + 1 :])
 
         self._change(change)
 
     def _change(self, change: Callable[[bytes], bytes]) -> None:
-        """Replaces the file by `change` of its bytes, once it did not change while that was being worked out."""
+        """Replaces the file by `change` of its bytes, once it did not change while that was being
+        worked out.
+        """
         with _locked(self.path.parent):
             for _ in range(TRIES):
                 before = self._bytes()
                 after = change(before)
                 if self._replace(before, after):
                     return
-        raise Refused(f"{self.path} keeps changing while it is being written; the answer was not saved")
+        raise Refused(
+            f"{self.path} keeps changing while it is being written; the answer was not saved"
+        )
 
     def _bytes(self) -> bytes:
         return self.path.read_bytes() if self.path.exists() else b""
@@ -121,7 +158,9 @@ class AnnotationFile:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One program at a time writes into a folder; the lock is on the folder itself and ends with the program."""
+    """One program at a time writes into a folder; the lock is on the folder itself and ends with
+    the program.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -139,7 +178,9 @@ def _line(text: bytes, values: dict) -> bytes:
     lines = (line.split("#")[0].strip() for line in text.decode("utf-8-sig").splitlines())
     header = next(csv.reader([next(line for line in lines if line)]))
     cells = [str(values.get(name, "")) for name in header]
-    quoting = csv.QUOTE_ALL if any("#" in cell for cell in cells) else csv.QUOTE_MINIMAL  # '#' would start a comment
+    quoting = (
+        csv.QUOTE_ALL if any("#" in cell for cell in cells) else csv.QUOTE_MINIMAL
+    )  # '#' would start a comment
     stream = io.StringIO()
     csv.writer(stream, lineterminator=_newline(text).decode(), quoting=quoting).writerow(cells)
     return stream.getvalue().encode()

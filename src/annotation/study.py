@@ -1,13 +1,15 @@
-"""What the answers so far amount to: the filter they would give, its F1, and how sure it is of each candidate."""
+"""What the answers so far amount to: the filter they would give, its F1, and how sure it is of each
+candidate.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ..common import emptiness_fit as fitting
-from ..common.params import Filter
-from ..common.patches import PatchStore
+from ..common.filter import fit as fitting
+from ..common.patches.store import PatchStore
+from ..common.workspace.params import Filter
 from .features import FeatureCache
 
 START = 1  # answers of each kind, cells and not cells, from which a machine chooses what to ask: more did not help
@@ -15,7 +17,9 @@ START = 1  # answers of each kind, cells and not cells, from which a machine cho
 
 @dataclass(frozen=True)
 class Standing:
-    """After `rows` usable answers: the filter's method and F1 (as metrics/filter.json has them), candidates' scores."""
+    """After `rows` usable answers: the filter's method and F1 (as metrics/filter.json has them),
+    candidates' scores.
+    """
 
     rows: int
     method: str
@@ -24,10 +28,17 @@ class Standing:
 
 
 class Study:
-    """Fits and measures as the stage `filter` does, on annotations instead of files, over candidates of one store."""
+    """Fits and measures as the stage `filter` does, on annotations instead of files, over
+    candidates of one store.
+    """
 
     def __init__(
-        self, store: PatchStore, patches: pd.DataFrame, pool: pd.DataFrame, cache: FeatureCache, params: Filter
+        self,
+        store: PatchStore,
+        patches: pd.DataFrame,
+        pool: pd.DataFrame,
+        cache: FeatureCache,
+        params: Filter,
     ):
         self.store, self._patches, self._cache, self._params = store, patches, cache, params
         self._reference = patches[patches["border"] <= params.max_border]
@@ -38,20 +49,29 @@ class Study:
         return fitting.match(rows, self.store.frames.reset_index(drop=True))
 
     def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
-        """What usable rows (image_id, y, x, size, verdict) amount to; without `score` only how good they are."""
+        """What usable rows (image_id, y, x, size, verdict) amount to; without `score` only how good
+        they are.
+        """
         table = fitting.annotated_windows(self.store, self._patches, rows)
         table = table[~(table["border"] > self._params.max_border)].reset_index(drop=True)
         features = self._cache.of(table)
         chosen = fitting.fit_filter(table, features, self._reference, self._params, {})
         found = fitting.quality(table, features, chosen, self._params)
         return Standing(
-            len(rows), chosen.facts["method"], found, self._scores(table, features, chosen) if score else None
+            len(rows),
+            chosen.facts["method"],
+            found,
+            self._scores(table, features, chosen) if score else None,
         )
 
     def _scores(self, table: pd.DataFrame, features: np.ndarray, chosen) -> np.ndarray | None:
         cells = (table["verdict"] == "cells").to_numpy()
         if min(cells.sum(), (~cells).sum()) < START:
             return None
-        options = {"kernel": self._params.kernel, "C": self._params.C, "one_class": self._params.svm == "one_class"}
+        options = {
+            "kernel": self._params.kernel,
+            "C": self._params.C,
+            "one_class": self._params.svm == "one_class",
+        }
         machine = chosen.cells or fitting.fit_svm(features, cells, **options)
         return machine.decision(self.features)

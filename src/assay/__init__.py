@@ -1,1 +1,3 @@
-"""The downstream side: scores images with a registered model. Knows MLflow and image files, nothing of the graph."""
+"""The downstream side: scores images with a registered model. Knows MLflow and image files, nothing
+of the graph.
+"""

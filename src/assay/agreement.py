@@ -1,7 +1,9 @@
-"""How well calls agree with the stain: by patch, by field and well, and beside the model's own test.
+"""How well calls agree with the stain: by patch, by field and well, and beside the model's own
+test.
 
-Patches of a field, and fields of an experiment, resemble each other. Intervals resample whole experiments where there
-are SEVERAL, else whole fields; their level is widened for few of them (duel.expanded).
+Patches of a field, and fields of an experiment, resemble each other. Intervals resample whole
+experiments where there are SEVERAL, else whole fields; their level is widened for few of them
+(duel.expanded).
 """
 
 from functools import partial
@@ -9,31 +11,37 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ..common.duel import expanded
-from ..common.evaluation import assessment
-from ..common.evaluation.calibration import reliability
-from ..common.evaluation.confounding import within_experiments, within_statistic
-from ..common.evaluation.metrics import confusion, point_metrics, weighted_ranked
-from ..common.evaluation.slices import slice_table
-from ..common.intervals import bootstrap, draw, percentile
-from ..common.params import Evaluate
+from ..common.evaluate import record as assessment
+from ..common.evaluate.calibration import reliability
+from ..common.evaluate.slices import slice_table
+from ..common.metrics.confounding import within_experiments, within_statistic
+from ..common.metrics.intervals import bootstrap, draw, percentile
+from ..common.metrics.paired import expanded
+from ..common.metrics.point import confusion, point_metrics, weighted_ranked
+from ..common.patches.groups import groups
 from ..common.scoring.operating import called_live
-from ..common.splitting import groups
+from ..common.workspace.params import Evaluate
 
 SETTINGS = Evaluate(confidence=0.95, bootstrap=1000, abstain_error=0.1, seed=1)
 SEVERAL = 3  # experiments from which on they are what is resampled: two make no interval
-LEAST_CLASS, LEAST_SHARE = 20, 0.02  # patches of a class, and their share, below which the PI thresholds are suspect
+LEAST_CLASS, LEAST_SHARE = (
+    20,
+    0.02,
+)  # patches of a class, and their share, below which the PI thresholds are suspect
 LEAST_PATCHES, LEAST_UNITS = 10, 5  # of a field or well, and of these, for agreement of fractions
 
 
 def scored_table(cells: pd.DataFrame, operating: dict) -> pd.DataFrame:
-    """The live and dead patches as `assessment` reads them: live, score, probability, called, covered, field, ...
+    """The live and dead patches as `assessment` reads them: live, score, probability, called,
+    covered, field, ...
 
     group: what is resampled, see `resampled`.
     """
     test = cells[cells["label"].isin(["live", "dead"])].reset_index(drop=True)
     text = {name: test[name].fillna("").astype(str) for name in ("experiment", "well", "position")}
-    test = test.assign(**text, partition="", live=test["label"] == "live", probability=test["live_probability"])
+    test = test.assign(
+        **text, partition="", live=test["label"] == "live", probability=test["live_probability"]
+    )
     p = test["probability"].clip(1e-6, 1 - 1e-6)
     logit = np.log(p / (1 - p))  # calibrated; temperature one
     low, high = operating["live_from"], operating["dead_to"]
@@ -56,13 +64,15 @@ def resampled(test: pd.DataFrame) -> pd.DataFrame:
 
 
 def assess(test: pd.DataFrame, contract: dict) -> dict:
-    """Metrics with intervals, within experiments, calibration, abstention, and by experiment and well.
+    """Metrics with intervals, within experiments, calibration, abstention, and by experiment and
+    well.
 
     `overall` and `confusion` are of the forced call at the threshold, which scoring never makes.
     """
     draws = assessment.resamples(test, SETTINGS)
     return {
-        "data": assessment.counts(test) | {"n_fields": int(test["field"].nunique()), "resampled": unit(test)},
+        "data": assessment.counts(test)
+        | {"n_fields": int(test["field"].nunique()), "resampled": unit(test)},
         "overall": assessment.overall(test, draws, SETTINGS),
         "confusion": confusion(test["live"], test["called"]),
         "within_experiment": assessment.within(test, test["score"].to_numpy(), draws, SETTINGS),
@@ -72,20 +82,28 @@ def assess(test: pd.DataFrame, contract: dict) -> dict:
         "reliability": reliability(test["probability"].to_numpy(), test["live"].to_numpy()),
         "conformal": conformal(test, contract["operating"]),
         "correlation": assessment.correlation(test, draws, SETTINGS),
-        "slices": slice_table(test, {name: test[name].mask(test[name] == "") for name in ("experiment", "well")}),
+        "slices": slice_table(
+            test, {name: test[name].mask(test[name] == "") for name in ("experiment", "well")}
+        ),
     }
 
 
 def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -> dict:
-    """The AUC here and on the model's own test, like for like, and their difference (value) with its interval.
+    """The AUC here and on the model's own test, like for like, and their difference (value) with
+    its interval.
 
-    Within experiments where both sides know them (images here without any experiment count as one), else pooled over
-    all. own: the own test's patches (own_test.patches); without them `known`, its pooled AUC, which has no interval.
+    Within experiments where both sides know them (images here without any experiment count as one),
+    else pooled over all. own: the own test's patches (own_test.patches); without them `known`, its
+    pooled AUC, which has no interval.
     """
     stated = test["experiment"].ne("")
     same = (stated.all() or not stated.any()) and own is not None and own["experiment"].ne("").all()
     here, drawn, groups_here = _auc(test, same, SETTINGS.seed)
-    found = {"what": "AUC within experiments" if same else "AUC", "here": here, "groups": groups_here}
+    found = {
+        "what": "AUC within experiments" if same else "AUC",
+        "here": here,
+        "groups": groups_here,
+    }
     found |= {
         "here_interval": _interval(drawn, groups_here),
         "interval": None,
@@ -94,8 +112,16 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
     }
     if own is None:
         if known is None:
-            return found | {"value": None, "own": None, "reason": "the model's own test is not in the MLflow store"}
-        return found | {"value": here - known, "own": known, "interval": _interval(drawn - known, groups_here)}
+            return found | {
+                "value": None,
+                "own": None,
+                "reason": "the model's own test is not in the MLflow store",
+            }
+        return found | {
+            "value": here - known,
+            "own": known,
+            "interval": _interval(drawn - known, groups_here),
+        }
     there, other, groups_there = _auc(resampled(own), same, SETTINGS.seed + 1)
     size = min(len(drawn), len(other))
     gap = _interval(drawn[:size] - other[:size], min(groups_here, groups_there))
@@ -120,25 +146,33 @@ def _auc(test: pd.DataFrame, within: bool, seed: int) -> tuple[float, np.ndarray
 
 
 def calls(test: pd.DataFrame) -> dict[str, dict]:
-    """Of the calls that scoring makes: sensitivity and specificity, abstained left out, and the share called.
+    """Of the calls that scoring makes: sensitivity and specificity, abstained left out, and the
+    share called.
 
-    Each value with its interval. Where all are right (or wrong) resampling has no width: the interval is then that of
-    one call more the other way.
+    Each value with its interval. Where all are right (or wrong) resampling has no width: the
+    interval is then that of one call more the other way.
     """
     live, call = test["live"].to_numpy(), test["call"].to_numpy()
     made = call != "abstain"
     right = made & ((call == "live") == live)
-    parts = {"sensitivity": (live & right, live & made), "specificity": (~live & right, ~live & made)}
+    parts = {
+        "sensitivity": (live & right, live & made),
+        "specificity": (~live & right, ~live & made),
+    }
     parts["called"] = (made, np.ones(len(made), bool))
     draws = draw(test["group"].to_numpy(), live, SETTINGS.bootstrap, SETTINGS.seed)
     found = {}
     for name, (of, among) in parts.items():
         n = int(among.sum())
         value = float(of.sum() / n) if n else None
-        interval = _interval(bootstrap(partial(_share, of, among), draws).get("share"), draws.groups)
+        interval = _interval(
+            bootstrap(partial(_share, of, among), draws).get("share"), draws.groups
+        )
         if interval is not None and interval[0] == interval[1]:
             other = of ^ (np.arange(len(of)) == np.argmax(among))
-            spread = _interval(bootstrap(partial(_share, other, among), draws).get("share"), draws.groups)
+            spread = _interval(
+                bootstrap(partial(_share, other, among), draws).get("share"), draws.groups
+            )
             interval = sorted((value, spread[0] if value > 0.5 else spread[1]))
         reason = "" if n else f"no {'live' if name == 'sensitivity' else 'dead'} patch is called"
         found[name] = {"value": value, "interval": interval, "n": n, "reason": reason}
@@ -168,10 +202,11 @@ def conformal(test: pd.DataFrame, operating: dict) -> dict:
 
 
 def units(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The live-patch fraction by the stain and by the model for each unit (well, or field) with enough patches.
+    """The live-patch fraction by the stain and by the model for each unit (well, or field) with
+    enough patches.
 
-    by: the unit's columns. model: live / (live + dead) of its calls; stain: the same of its PI labels. Each on all the
-    patches it decides, as each would be used.
+    by: the unit's columns. model: live / (live + dead) of its calls; stain: the same of its PI
+    labels. Each on all the patches it decides, as each would be used.
     """
     votes = pd.DataFrame({
         **{name: cells[name] for name in by},
@@ -181,15 +216,22 @@ def units(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     table = votes.groupby(by, dropna=False).sum().reset_index()
     for who in ("model", "stain"):
         total = table[f"{who}_live"] + table[f"{who}_dead"]
-        table[f"{who}_patches"], table[who] = total, (table[f"{who}_live"] / total.where(total > 0)).round(6)
+        table[f"{who}_patches"], table[who] = (
+            total,
+            (table[f"{who}_live"] / total.where(total > 0)).round(6),
+        )
     enough = table[["model_patches", "stain_patches"]].min(axis=1) >= LEAST_PATCHES
-    return table[enough].drop(columns=[f"{w}_{c}" for w in ("model", "stain") for c in ("live", "dead")])
+    return table[enough].drop(
+        columns=[f"{w}_{c}" for w in ("model", "stain") for c in ("live", "dead")]
+    )
 
 
 def bland_altman(table: pd.DataFrame, by: str = "fields") -> dict:
-    """Mean difference model - stain and the 95% limits of agreement (Bland and Altman 1986), with intervals.
+    """Mean difference model - stain and the 95% limits of agreement (Bland and Altman 1986), with
+    intervals.
 
-    spread: the limit that is farther from zero. by: resample the experiments of the table's rows, or the rows.
+    spread: the limit that is farther from zero. by: resample the experiments of the table's rows,
+    or the rows.
     """
     difference = (table["model"] - table["stain"]).to_numpy(float)
     n = len(difference)
@@ -210,8 +252,12 @@ def bland_altman(table: pd.DataFrame, by: str = "fields") -> dict:
     }  # fmt: skip
 
 
-def _difference(difference: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, farther limit of agreement, and standard deviation of differences (n,) under (b, n) weights."""
+def _difference(
+    difference: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, farther limit of agreement, and standard deviation of differences (n,) under (b, n)
+    weights.
+    """
     total = weights.sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = weights @ difference / total
@@ -220,7 +266,9 @@ def _difference(difference: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray
 
 
 def misfit(cells: pd.DataFrame, rule: dict) -> str:
-    """Why the PI thresholds do not seem to fit these images, and what to do; '' where they do (cells: not empty)."""
+    """Why the PI thresholds do not seem to fit these images, and what to do; '' where they do
+    (cells: not empty).
+    """
     counts = cells["label"].value_counts()
     few = [
         f"{counts.get(name, 0)} {name}" for name in ("live", "dead")

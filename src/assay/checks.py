@@ -1,7 +1,9 @@
-"""Does the model hold here? Separate checks, each a number with its interval and a stated limit, and one answer.
+"""Does the model hold here? Separate checks, each a number with its interval and a stated limit,
+and one answer.
 
-A check holds where its whole interval lies within the limit, fails where it lies wholly beyond, and is open between.
-The limits are choices, not laws of nature: they stand here, on the page and in docs/assay.md with their reasons.
+A check holds where its whole interval lies within the limit, fails where it lies wholly beyond, and
+is open between. The limits are choices, not laws of nature: they stand here, on the page and in
+docs/assay.md with their reasons.
 """
 
 from itertools import pairwise
@@ -14,15 +16,20 @@ LEAST_RECALL = 0.80  # of the called live, and dead, patches: with 0.8 and 0.8 a
 LEAST_CALLED = 0.50  # share of patches called: a model that leaves more than half open does not stand in for a stain
 MOST_BIAS = 0.10  # mean difference of live-patch fractions, model minus stain: what two plates may differ by unnoticed
 MOST_SPREAD = 0.30  # how far the fraction of a single field or well may lie from the stain's (95% limits of agreement)
-LEAST_UNITS = {"experiments": 5, "fields": 10}  # below, an interval from resampling them is too narrow to decide by
+LEAST_UNITS = {
+    "experiments": 5,
+    "fields": 10,
+}  # below, an interval from resampling them is too narrow to decide by
 
 HOLDS, FAILS, OPEN, UNJUDGED = "holds", "fails", "open", "not judged"
 
 
 def check(key: str, found: dict, limits: tuple[float, float], limit: str, few: str) -> dict:
-    """A check's record: found (value, interval, and more that is shown), its limit in words, outcome and reason.
+    """A check's record: found (value, interval, and more that is shown), its limit in words,
+    outcome and reason.
 
-    limits: the range that is allowed; few: why nothing is decided although there is an interval, or ''.
+    limits: the range that is allowed; few: why nothing is decided although there is an interval, or
+    ''.
     """
     interval = found.get("interval")
     if found.get("value") is None or not np.isfinite(found["value"]):
@@ -31,32 +38,57 @@ def check(key: str, found: dict, limits: tuple[float, float], limit: str, few: s
         outcome, reason = UNJUDGED, few or found.get("reason") or "no interval can be given"
     else:
         (low, high), (least, most) = interval, limits
-        outcome = HOLDS if least <= low and high <= most else FAILS if high < least or low > most else OPEN
+        outcome = (
+            HOLDS
+            if least <= low and high <= most
+            else FAILS
+            if high < least or low > most
+            else OPEN
+        )
         reason = ""
     return {"key": key} | found | {"limit": limit, "outcome": outcome, "reason": reason}
 
 
-def judge(ranking: dict, calls: dict[str, dict], fractions: dict, unit: str, number: int) -> list[dict]:
-    """The checks in order: ranking, sensitivity, specificity and share of the calls, bias and spread of fractions.
+def judge(
+    ranking: dict, calls: dict[str, dict], fractions: dict, unit: str, number: int
+) -> list[dict]:
+    """The checks in order: ranking, sensitivity, specificity and share of the calls, bias and
+    spread of fractions.
 
-    unit, number: what was resampled and how many there are. fractions: of fields or wells (agreement.bland_altman).
+    unit, number: what was resampled and how many there are. fractions: of fields or wells
+    (agreement.bland_altman).
     """
     least = LEAST_UNITS[unit]
     few = "" if number >= least else f"{number} {unit} are too few to decide by; it takes {least}"
     at_least = f"at least {LEAST_RECALL:.2f}"
     found = [check("ranking", ranking, (-MARGIN, np.inf), f"at most {MARGIN:.2f} lower", few)]
-    found += [check(key, calls[key], (LEAST_RECALL, np.inf), at_least, few) for key in ("sensitivity", "specificity")]
-    found += [check("called", calls["called"], (LEAST_CALLED, np.inf), f"at least {LEAST_CALLED:.2f}", few)]
+    found += [
+        check(key, calls[key], (LEAST_RECALL, np.inf), at_least, few)
+        for key in ("sensitivity", "specificity")
+    ]
+    found += [
+        check(
+            "called", calls["called"], (LEAST_CALLED, np.inf), f"at least {LEAST_CALLED:.2f}", few
+        )
+    ]
     bias, spread = (
-        {"value": fractions.get(name), "interval": fractions.get(f"{name}_interval"), "reason": fractions["reason"]}
+        {
+            "value": fractions.get(name),
+            "interval": fractions.get(f"{name}_interval"),
+            "reason": fractions["reason"],
+        }
         for name in ("bias", "spread")
     )
     found += [check("bias", bias, (-MOST_BIAS, MOST_BIAS), f"within ±{MOST_BIAS:.2f}", few)]
-    return [*found, check("spread", spread, (-np.inf, MOST_SPREAD), f"at most {MOST_SPREAD:.2f}", few)]
+    return [
+        *found,
+        check("spread", spread, (-np.inf, MOST_SPREAD), f"at most {MOST_SPREAD:.2f}", few),
+    ]
 
 
 def verdict(checks: list[dict], unit: str, number: int, training_known: bool, problem: str) -> dict:
-    """agrees | disagrees | undecided | not judged, the reason in words, and what would settle it (a list).
+    """agrees | disagrees | undecided | not judged, the reason in words, and what would settle it (a
+    list).
 
     agrees: everything that can be judged holds, the calls among it. disagrees: something fails.
     """
@@ -69,7 +101,9 @@ def verdict(checks: list[dict], unit: str, number: int, training_known: bool, pr
         return _verdict("not judged", "the PI thresholds do not seem to fit these images", [])
     if not training_known:
         return _verdict(
-            "not judged", f"some of these images may have been in training; for what it is worth, {text}", []
+            "not judged",
+            f"some of these images may have been in training; for what it is worth, {text}",
+            [],
         )
     outcomes = {one["outcome"] for one in checks}
     if FAILS in outcomes:
@@ -108,10 +142,17 @@ def _ranking(one: dict) -> tuple[str, str]:
     told = f"{one['what']} {one['here']:.3f} here, {one['own']:.3f} there"
     if one["outcome"] == HOLDS:
         better = one["interval"][0] > 0
-        more = "; so much better that these images may be too like the training images" if better else ""
+        more = (
+            "; so much better that these images may be too like the training images"
+            if better
+            else ""
+        )
         return HOLDS, f"it ranks live above dead as well as on its own test ({told}{more})"
     if one["outcome"] == FAILS:
-        return FAILS, f"it ranks live above dead worse than on its own test ({told}, difference {span(one, '+')})"
+        return (
+            FAILS,
+            f"it ranks live above dead worse than on its own test ({told}, difference {span(one, '+')})",
+        )
     return (
         OPEN,
         f"whether it ranks live above dead as well as on its own test is open ({told}, difference {span(one, '+')})",
@@ -130,15 +171,23 @@ def _fractions(by: dict[str, dict]) -> tuple[str, str]:
 
 def _group(parts: list[tuple[str, dict]], what: str) -> tuple[str, str]:
     """The outcome of several checks together, in words: the worst of them, which are named."""
-    for outcome, words in ((FAILS, "do not hold here"), (UNJUDGED, "are not judged"), (OPEN, "are open")):
+    for outcome, words in (
+        (FAILS, "do not hold here"),
+        (UNJUDGED, "are not judged"),
+        (OPEN, "are open"),
+    ):
         named = [(title, one) for title, one in parts if one["outcome"] == outcome]
         if named and outcome == UNJUDGED:
             return outcome, f"{what} {words}: {named[0][1]['reason']}"
         if named:
-            wanted = (lambda one: f", wanted {one['limit']}") if outcome == FAILS else lambda one: ""
+            wanted = (
+                (lambda one: f", wanted {one['limit']}") if outcome == FAILS else lambda one: ""
+            )
             told = ", ".join(f"{title} {span(one)}{wanted(one)}" for title, one in named)
             return outcome, f"{what} {words}: {told}"
-    return HOLDS, f"{what} hold: " + ", ".join(f"{title} {one['value']:.2f}" for title, one in parts)
+    return HOLDS, f"{what} hold: " + ", ".join(
+        f"{title} {one['value']:.2f}" for title, one in parts
+    )
 
 
 def span(one: dict, sign: str = "") -> str:

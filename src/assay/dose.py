@@ -1,8 +1,10 @@
-"""Dose response: a four-parameter logistic through the wells of one compound, its IC50 and what may be said of it.
+"""Dose response: a four-parameter logistic through the wells of one compound, its IC50 and what may
+be said of it.
 
-response(c) = bottom + (top - bottom) / (1 + (c / IC50)^hill), fitted by lmfit on the logarithm of the concentration,
-wells weighted by their fields. The IC50 is the relative one: the concentration half-way between top and bottom. Its
-interval is by profile likelihood (lmfit.conf_interval: F test of the fit with the IC50 held), which may be open.
+response(c) = bottom + (top - bottom) / (1 + (c / IC50)^hill), fitted by lmfit on the logarithm of
+the concentration, wells weighted by their fields. The IC50 is the relative one: the concentration
+half-way between top and bottom. Its interval is by profile likelihood (lmfit.conf_interval: F test
+of the fit with the IC50 held), which may be open.
 """
 
 import warnings
@@ -21,22 +23,33 @@ HILL = (0.2, 8.0)
 def responses(wells: pd.DataFrame) -> list[dict]:
     """The fit of every compound, experiment and time of a table of wells, in that order.
 
-    The response is the live-patch fraction. Wells of concentration zero, and negative controls of the same
-    experiment and time, stand for no compound: they inform the top and are kept out of the logarithmic axis.
+    The response is the live-patch fraction. Wells of concentration zero, and negative controls of
+    the same experiment and time, stand for no compound: they inform the top and are kept out of the
+    logarithmic axis.
     """
     found = []
     known = wells.dropna(subset=["live_patch_fraction"])
     treated = known[(known["compound"] != "") & (known["control"] == "")]
-    for (compound, experiment, time), part in treated.groupby(["compound", "experiment", "time"], dropna=False):
+    for (compound, experiment, time), part in treated.groupby(
+        ["compound", "experiment", "time"], dropna=False
+    ):
         when = known["time"].isna() if pd.isna(time) else known["time"] == time
         same = known[(known["experiment"] == experiment) & when]
-        zero = (same["control"] == "negative") | ((same["compound"] == compound) & (same["concentration"] == 0))
-        head = {"compound": compound, "experiment": experiment, "time": None if pd.isna(time) else time}
+        zero = (same["control"] == "negative") | (
+            (same["compound"] == compound) & (same["concentration"] == 0)
+        )
+        head = {
+            "compound": compound,
+            "experiment": experiment,
+            "time": None if pd.isna(time) else time,
+        }
         found.append(head | fit(part[part["concentration"] > 0], same[zero]))
     return found
 
 
-def curve(concentration: np.ndarray, top: float, bottom: float, log_ic50: float, hill: float) -> np.ndarray:
+def curve(
+    concentration: np.ndarray, top: float, bottom: float, log_ic50: float, hill: float
+) -> np.ndarray:
     """The four-parameter logistic at concentrations (n,), zero included; log_ic50 is decadic."""
     with np.errstate(divide="ignore"):
         exponent = hill * (np.log10(np.asarray(concentration, float)) - log_ic50)
@@ -44,38 +57,60 @@ def curve(concentration: np.ndarray, top: float, bottom: float, log_ic50: float,
 
 
 def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
-    """The curve of one compound: tables of wells with concentration, live_patch_fraction and fields.
+    """The curve of one compound: tables of wells with concentration, live_patch_fraction and
+    fields.
 
-    outcome: fitted | no response | above | below (the tested range) | rising | not converged | too few; `text` says it
-    for people. ic50, low and high are None where they cannot be given; an open side of the interval is None too, and
-    interval_by says how it came about (profile likelihood | standard error | '').
+    outcome: fitted | no response | above | below (the tested range) | rising | not converged | too
+    few; `text` says it for people. ic50, low and high are None where they cannot be given; an open
+    side of the interval is None too, and interval_by says how it came about (profile likelihood |
+    standard error | '').
     """
     levels = np.sort(dosed["concentration"].unique())
     facts = {
         "concentrations": len(levels), "wells": len(dosed), "zero_wells": len(zero),
         "lowest": float(levels[0]) if len(levels) else None, "highest": float(levels[-1]) if len(levels) else None,
     }  # fmt: skip
-    blank = facts | dict.fromkeys(("ic50", "low", "high", "top", "bottom", "hill")) | {"interval_by": ""}
+    blank = (
+        facts
+        | dict.fromkeys(("ic50", "low", "high", "top", "bottom", "hill"))
+        | {"interval_by": ""}
+    )
     both = pd.concat([dosed, zero])
     if len(levels) < LEAST:
-        return blank | _said("too few", f"{len(levels)} concentrations above zero, a curve needs {LEAST}")
+        return blank | _said(
+            "too few", f"{len(levels)} concentrations above zero, a curve needs {LEAST}"
+        )
     if len(both) < LEAST + 1:
         few = f"{len(both)} wells do not fix a curve of {LEAST} parameters: add replicates or controls"
         return blank | _said("too few", few)
     x = np.r_[dosed["concentration"], np.zeros(len(zero))]
-    y, weight = both["live_patch_fraction"].to_numpy(float), np.sqrt(both["fields"].clip(lower=1).to_numpy(float))
+    y, weight = (
+        both["live_patch_fraction"].to_numpy(float),
+        np.sqrt(both["fields"].clip(lower=1).to_numpy(float)),
+    )
     minimizer, result = _best(x, y, weight / weight.mean(), np.log10(levels))
     if not result.success:
-        return blank | _said("not converged", "the fit did not converge: look at the wells in the figure")
+        return blank | _said(
+            "not converged", "the fit did not converge: look at the wells in the figure"
+        )
     values = {name: float(result.params[name].value) for name in ("top", "bottom", "hill")}
     if not _responds(y, weight / weight.mean(), result):
         span = f"{_number(facts['lowest'])} to {_number(facts['highest'])}"
         none = f"not reached: no response from {span}, as a curve fits no better than a constant (F test)"
         return blank | _said("no response", none)
     if values["top"] < values["bottom"]:
-        return blank | values | _said("rising", "the live-patch fraction rises with concentration: there is no IC50")
+        return (
+            blank
+            | values
+            | _said("rising", "the live-patch fraction rises with concentration: there is no IC50")
+        )
     low, high, by = _interval(minimizer, result)
-    return blank | values | _judge(10 ** result.params["log_ic50"].value, low, high, facts) | {"interval_by": by}
+    return (
+        blank
+        | values
+        | _judge(10 ** result.params["log_ic50"].value, low, high, facts)
+        | {"interval_by": by}
+    )
 
 
 def _best(x, y, weight, log_levels) -> tuple[lmfit.Minimizer, lmfit.minimizer.MinimizerResult]:
@@ -116,8 +151,12 @@ def _interval(minimizer, result) -> tuple[float, float, str]:
         best.stderr = 0.2  # only the first step of the search; at a bound of another parameter there is no stderr
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a bound or no crossing: the limit is then infinite, which is said
-            found = lmfit.conf_interval(minimizer, result, p_names=["log_ic50"], sigmas=[0.95])["log_ic50"]
+            warnings.simplefilter(
+                "ignore"
+            )  # a bound or no crossing: the limit is then infinite, which is said
+            found = lmfit.conf_interval(minimizer, result, p_names=["log_ic50"], sigmas=[0.95])[
+                "log_ic50"
+            ]
             (_, low), _, (_, high) = found
         if not (np.isnan(low) or np.isnan(high)):
             return 10**low, 10**high, "profile likelihood"
@@ -132,14 +171,23 @@ def _interval(minimizer, result) -> tuple[float, float, str]:
 def _judge(ic50: float, low: float, high: float, facts: dict) -> dict:
     """What may be said of an IC50 and its limits, given the concentrations tested."""
     lowest, highest = facts["lowest"], facts["highest"]
-    limits = {name: float(v) if np.isfinite(v) and v > 0 else None for name, v in (("low", low), ("high", high))}
+    limits = {
+        name: float(v) if np.isfinite(v) and v > 0 else None
+        for name, v in (("low", low), ("high", high))
+    }
     if ic50 > highest:
         least = f" (95% interval from {_number(low)})" if limits["low"] else ""
-        return limits | _said("above", f"> {_number(highest)}{least}: not reached within the tested range")
+        return limits | _said(
+            "above", f"> {_number(highest)}{least}: not reached within the tested range"
+        )
     if ic50 < lowest:
-        return limits | _said("below", f"< {_number(lowest)}: the fall begins below the tested range")
+        return limits | _said(
+            "below", f"< {_number(lowest)}: the fall begins below the tested range"
+        )
     if np.isnan(low):
-        return {"ic50": float(ic50), **limits} | _said("fitted", f"{_number(ic50)}; its interval cannot be given")
+        return {"ic50": float(ic50), **limits} | _said(
+            "fitted", f"{_number(ic50)}; its interval cannot be given"
+        )
     left = f"< {_number(lowest)}" if low < lowest else _number(low)
     right = f"> {_number(highest)}" if high > highest else _number(high)
     beyond = "above" if high > highest else "below" if low < lowest else ""

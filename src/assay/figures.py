@@ -1,4 +1,6 @@
-"""Figures of a scored plate: heat map, dose responses, time courses. Colour-blind safe; values are printed."""
+"""Figures of a scored plate: heat map, dose responses, time courses. Colour-blind safe; values are
+printed.
+"""
 
 import re
 import textwrap
@@ -26,7 +28,9 @@ STYLE = {
 
 
 def draw(out: Path, wells: pd.DataFrame, plate: dict) -> dict[str, list[str]]:
-    """Writes plate.png, dose-*.png and time-*.png into OUT; returns their names by kind. Older ones are removed."""
+    """Writes plate.png, dose-*.png and time-*.png into OUT; returns their names by kind. Older ones
+    are removed.
+    """
     matplotlib.use("Agg")
     for pattern in ("plate.png", "dose-*.png", "time-*.png"):
         for old in out.glob(pattern):
@@ -61,12 +65,17 @@ def label(experiment: str, time: float | None, column: str) -> str:
 
 
 def heat_maps(wells: pd.DataFrame, suffix: str, column: str) -> Figure | None:
-    """A heat map per experiment and time, at most PANELS evenly chosen; None where no plate format fits."""
+    """A heat map per experiment and time, at most PANELS evenly chosen; None where no plate format
+    fits.
+    """
     groups = list(wells.groupby(["experiment", "time"], dropna=False, sort=True))
     groups = [(key, part) for key, part in groups if plate_format(part["well"])]
     if not groups:
         return None
-    chosen = [groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, min(PANELS, len(groups))).astype(int))]
+    chosen = [
+        groups[i]
+        for i in np.unique(np.linspace(0, len(groups) - 1, min(PANELS, len(groups))).astype(int))
+    ]
     small = len(chosen) > 1 and all(plate_format(part["well"]) == 96 for _, part in chosen)
     across = 2 if small else 1  # printed values must stay readable at the width of the page
     down = -(-len(chosen) // across)
@@ -86,7 +95,9 @@ def heat_maps(wells: pd.DataFrame, suffix: str, column: str) -> Figure | None:
 
 
 def heat_map(axes: Axes, part: pd.DataFrame):
-    """One plate: percent of live patches printed in each well; a ring where no well was scored, ? without calls."""
+    """One plate: percent of live patches printed in each well; a ring where no well was scored, ?
+    without calls.
+    """
     form = plate_format(part["well"])
     height, width = FORMATS[form]
     values = np.full((height, width), np.nan)
@@ -99,7 +110,14 @@ def heat_map(axes: Axes, part: pd.DataFrame):
         _well(axes, at, seen.get(at), font)
     axes.set_xticks(range(width), range(1, width + 1))
     axes.set_yticks(range(height), [row_name(row) for row in range(height)])
-    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=min(9, font + 2))
+    axes.tick_params(
+        length=0,
+        top=True,
+        labeltop=True,
+        bottom=False,
+        labelbottom=False,
+        labelsize=min(9, font + 2),
+    )
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(width + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(height + 1) - 0.5, minor=True)
@@ -131,7 +149,12 @@ def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
         axes.text(x, y, f"{percent:.0f}", ha="center", va="center", color=ink, fontsize=font)
     dark = _enough(row) and row.live_patch_fraction < 0.55
     mark = {"negative": "N", "positive": "P"}.get(row.control, "")
-    corner = {"fontsize": font * 0.85, "color": "white" if dark else INK, "ha": "center", "va": "center"}
+    corner = {
+        "fontsize": font * 0.85,
+        "color": "white" if dark else INK,
+        "ha": "center",
+        "va": "center",
+    }
     if mark:
         axes.text(x - 0.34, y - 0.34, mark, fontweight="bold", **corner)
     if row.left_out:
@@ -141,28 +164,56 @@ def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
 # --- dose response
 
 
-def dose_figure(compound: str, fits: list[dict], wells: pd.DataFrame, plate: dict, suffix: str) -> Figure:
-    """A compound's wells, intervals and fitted curves, one colour per experiment and time; controls at the left."""
+def dose_figure(
+    compound: str, fits: list[dict], wells: pd.DataFrame, plate: dict, suffix: str
+) -> Figure:
+    """A compound's wells, intervals and fitted curves, one colour per experiment and time; controls
+    at the left.
+    """
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    positive = wells.loc[(wells["compound"] == compound) & (wells["concentration"] > 0), "concentration"]
+    positive = wells.loc[
+        (wells["compound"] == compound) & (wells["concentration"] > 0), "concentration"
+    ]
     for colour, found in zip(COLOURS * len(fits), fits):
         part = _same(wells, found)
-        own = part[(part["compound"] == compound) & (part["concentration"] > 0) & (part["control"] == "")]
-        zero = part[(part["control"] == "negative") | ((part["compound"] == compound) & (part["concentration"] == 0))]
+        own = part[
+            (part["compound"] == compound) & (part["concentration"] > 0) & (part["control"] == "")
+        ]
+        zero = part[
+            (part["control"] == "negative")
+            | ((part["compound"] == compound) & (part["concentration"] == 0))
+        ]
         name = label(found["experiment"], found["time"], plate["time_column"])
         _points(axes, own, own["concentration"], colour)
         _points(axes, zero, np.full(len(zero), positive.min() / 4), colour, marker="s")
-        _curve(axes, found, colour, f"{name}: IC50 {found['text']}" if name else f"IC50 {found['text']}")
+        _curve(
+            axes,
+            found,
+            colour,
+            f"{name}: IC50 {found['text']}" if name else f"IC50 {found['text']}",
+        )
     axes.set_xscale("log")
-    decades = np.arange(np.floor(np.log10(positive.min() / 2)), np.ceil(np.log10(positive.max())) + 1)
+    decades = np.arange(
+        np.floor(np.log10(positive.min() / 2)), np.ceil(np.log10(positive.max())) + 1
+    )
     axes.set_xticks([10**d for d in decades if positive.min() / 2 < 10**d < 2 * positive.max()])
     axes.minorticks_off()
     axes.axvline(positive.min() / 2, color=FAINT, lw=1)
     axes.text(positive.min() / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=GREY)
-    axes.set(ylim=(-0.04, 1.04), xlabel="concentration (unit of the manifest)", ylabel="live-patch fraction")
+    axes.set(
+        ylim=(-0.04, 1.04),
+        xlabel="concentration (unit of the manifest)",
+        ylabel="live-patch fraction",
+    )
     axes.set_title(f"{compound}{suffix}", loc="left", pad=16)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, [_wrapped(text) for text in labels], loc="outside lower left", fontsize=8, frameon=False)
+    figure.legend(
+        handles,
+        [_wrapped(text) for text in labels],
+        loc="outside lower left",
+        fontsize=8,
+        frameon=False,
+    )
     return figure
 
 
@@ -184,11 +235,17 @@ def _curve(axes: Axes, found: dict, colour: str, text: str) -> None:
     axes.plot(x, y, color=colour, lw=1.8, label=text)
     axes.axvline(found["ic50"], color=colour, lw=0.8, ls="--")
     low, high = found["low"] or found["lowest"], found["high"] or found["highest"]
-    axes.axvspan(max(low, found["lowest"]), min(high, found["highest"]), color=colour, alpha=0.1, lw=0)
+    axes.axvspan(
+        max(low, found["lowest"]), min(high, found["highest"]), color=colour, alpha=0.1, lw=0
+    )
 
 
 def _same(wells: pd.DataFrame, found: dict) -> pd.DataFrame:
-    time = wells["time"].isna() if found["time"] is None or pd.isna(found["time"]) else wells["time"] == found["time"]
+    time = (
+        wells["time"].isna()
+        if found["time"] is None or pd.isna(found["time"])
+        else wells["time"] == found["time"]
+    )
     return wells[(wells["experiment"] == found["experiment"]) & time]
 
 
@@ -200,13 +257,17 @@ def _wrapped(text: str, width: int = 88) -> str:
 
 
 def courses(wells: pd.DataFrame) -> list[str]:
-    """Compounds (or '' for all wells, where no compound is known) that were seen at two times or more."""
+    """Compounds (or '' for all wells, where no compound is known) that were seen at two times or
+    more.
+    """
     seen = wells[wells["control"] == ""].groupby("compound")["time"].nunique()
     return sorted(seen[seen > 1].index)
 
 
 def time_figure(compound: str, wells: pd.DataFrame, column: str, suffix: str) -> Figure:
-    """The mean live-patch fraction over time by concentration, dots for wells, and the controls in grey."""
+    """The mean live-patch fraction over time by concentration, dots for wells, and the controls in
+    grey.
+    """
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     own = wells[(wells["compound"] == compound) & (wells["control"] == "")]
     levels = sorted(own["concentration"].dropna().unique())
@@ -214,12 +275,22 @@ def time_figure(compound: str, wells: pd.DataFrame, column: str, suffix: str) ->
     groups += [("no concentration", own[own["concentration"].isna()])]
     colours = [*plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(levels))), INK]
     for name in ("negative", "positive"):
-        _course(axes, wells[wells["control"] == name], GREY, f"{name} control", "--" if name == "negative" else ":")
+        _course(
+            axes,
+            wells[wells["control"] == name],
+            GREY,
+            f"{name} control",
+            "--" if name == "negative" else ":",
+        )
     for colour, (name, part) in zip(colours, groups):
         _course(axes, part, colour, name, "-")
-    axes.set(ylim=(-0.04, 1.04), xlabel=f"{column} (unit of the manifest)", ylabel="live-patch fraction")
+    axes.set(
+        ylim=(-0.04, 1.04), xlabel=f"{column} (unit of the manifest)", ylabel="live-patch fraction"
+    )
     axes.set_title(f"{compound or 'Wells'} over {column}{suffix}", loc="left")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="concentration")
+    axes.legend(
+        fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="concentration"
+    )
     return figure
 
 

@@ -15,7 +15,9 @@ def canonical(well: str) -> str:
 
 
 def place(well: str) -> tuple[int, int] | None:
-    """Row and column of a well from 0 (A1: 0, 0; AF48: 31, 47), or None if the name is not a plate's."""
+    """Row and column of a well from 0 (A1: 0, 0; AF48: 31, 47), or None if the name is not a
+    plate's.
+    """
     match = _NAME.fullmatch(well)
     if not match:
         return None
@@ -36,7 +38,8 @@ def row_name(row: int) -> str:
 
 
 def plate_format(wells: pd.Series) -> int | None:
-    """The smallest of the 96, 384 and 1536-well plates that holds these wells; None if one is no plate's well.
+    """The smallest of the 96, 384 and 1536-well plates that holds these wells; None if one is no
+    plate's well.
 
     A plate with fewer wells (6 to 48) looks like part of a 96-well plate: names alone do not tell.
     """
@@ -44,7 +47,9 @@ def plate_format(wells: pd.Series) -> int | None:
     if not places or any(found is None for found in places):
         return None
     rows, columns = (max(axis) + 1 for axis in zip(*places))
-    return next((n for n, (height, width) in FORMATS.items() if rows <= height and columns <= width), None)
+    return next(
+        (n for n, (height, width) in FORMATS.items() if rows <= height and columns <= width), None
+    )
 
 
 def is_outer(well: str, wells: int) -> bool:

@@ -1,4 +1,6 @@
-"""A registered model as the assay uses it: loaded by MLflow from any URI, with the facts that its results carry."""
+"""A registered model as the assay uses it: loaded by MLflow from any URI, with the facts that its
+results carry.
+"""
 
 import logging
 import os
@@ -13,16 +15,17 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from ..common import server
-from ..common.paths import MLRUNS
 from ..common.scoring.scorer import Scorer
+from ..common.tracking import server
+from ..common.workspace.errors import UserError
+from ..common.workspace.paths import MLRUNS
 from . import own_test
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """The model cannot be had or must not be used here; the message says why and what to do."""
 
 
@@ -35,7 +38,9 @@ class Model:
     facts: dict
 
     def predict(self, frame: np.ndarray, pixel_size_um: float | None) -> pd.DataFrame:
-        """One row per window of a frame (H, W): y, x, size, verdict, live_probability, novelty, call."""
+        """One row per window of a frame (H, W): y, x, size, verdict, live_probability, novelty,
+        call.
+        """
         row = {"image": frame, "pixel_size_um": np.nan if pixel_size_um is None else pixel_size_um}
         table = self.pyfunc.predict(pd.DataFrame([row])).drop(columns="image_id")
         return table if "novelty" in table else table.assign(novelty=np.nan)
@@ -48,9 +53,9 @@ class Model:
 def load(uri: str, allow_synthetic: bool = False) -> Model:
     """The model behind a URI: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/..., or a folder.
 
-    Registered models are looked for where MLFLOW_TRACKING_URI says, else in the repository's own store. Raises
-    ModelError, also for a model trained on synthetic images unless that is allowed, and ServerError at once if the
-    server that MLFLOW_TRACKING_URI names does not answer.
+    Registered models are looked for where MLFLOW_TRACKING_URI says, else in the repository's own
+    store. Raises ModelError, also for a model trained on synthetic images unless that is allowed,
+    and ServerError at once if the server that MLFLOW_TRACKING_URI names does not answer.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     if not os.environ.get("MLFLOW_TRACKING_URI") and (MLRUNS / "mlflow.db").exists():
@@ -62,7 +67,9 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
             loaded = mlflow.pyfunc.load_model(uri)
         version = registered(mlflow.MlflowClient(), uri) if uri.startswith("models:/") else None
     except (MlflowException, OSError) as error:
-        raise ModelError(f"{uri} cannot be loaded: {str(error).splitlines()[0]}. {_known(uri)}") from None
+        raise ModelError(
+            f"{uri} cannot be loaded: {str(error).splitlines()[0]}. {_known(uri)}"
+        ) from None
     contract = _contract(uri, loaded)
     if contract["synthetic"] and not allow_synthetic:
         raise ModelError(
@@ -73,7 +80,10 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
 
 
 def _ask_server(uri: str) -> bool:
-    """Whether the tracking store can be asked. Raises ServerError where the model itself lies there and it cannot."""
+    """Whether the tracking store can be asked.
+
+    Raises ServerError where the model itself lies there and it cannot.
+    """
     try:
         for place in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
             server.check(place)
@@ -93,8 +103,8 @@ def facts(
 ) -> dict:
     """What results carry of the model they came from; None where it is not known.
 
-    digest: of the whole package (weights, filter, contract, code), so of all that results depend on. own_test: how it
-    called its own test (see own_test.summary), from the run that trained it.
+    digest: of the whole package (weights, filter, contract, code), so of all that results depend
+    on. own_test: how it called its own test (see own_test.summary), from the run that trained it.
     """
     tags = version.tags if version else {}
     run_id = (version.run_id if version else loaded.metadata.run_id) if reachable else None
@@ -116,12 +126,18 @@ def facts(
 
 
 def registered(client: mlflow.MlflowClient, uri: str) -> "ModelVersion | None":
-    """The registry's version that a URI names (models:/NAME@ALIAS or models:/NAME/VERSION), or None for other URIs."""
+    """The registry's version that a URI names (models:/NAME@ALIAS or models:/NAME/VERSION), or None
+    for other URIs.
+    """
     match = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)
     if not match:
         return None
     name, alias, version = match.groups()
-    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+    return (
+        client.get_model_version_by_alias(name, alias)
+        if alias
+        else client.get_model_version(name, version)
+    )
 
 
 def number(text: str | None) -> float | None:
@@ -137,7 +153,9 @@ def _contract(uri: str, loaded: "mlflow.pyfunc.PyFuncModel") -> dict:
     try:
         return loaded.unwrap_python_model().scorer.contract
     except (MlflowException, AttributeError):
-        raise ModelError(f"{uri} is not a model that `unstained` registered: it carries no contract") from None
+        raise ModelError(
+            f"{uri} is not a model that `unstained` registered: it carries no contract"
+        ) from None
 
 
 def _known(uri: str) -> str:

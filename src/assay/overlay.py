@@ -1,8 +1,9 @@
-"""An image with its live probability as colour, and a mark for each call in the middle of its window.
+"""An image with its live probability as colour, and a mark for each call in the middle of its
+window.
 
-Windows overlap, so a single one cannot be painted; the field is cut where any window starts or ends, and a part's
-colour is the mean over the windows with cells that hold it. Colours from dead (vermilion) to live (blue) are told apart
-with any kind of colour vision (Okabe and Ito 2008).
+Windows overlap, so a single one cannot be painted; the field is cut where any window starts or
+ends, and a part's colour is the mean over the windows with cells that hold it. Colours from dead
+(vermilion) to live (blue) are told apart with any kind of colour vision (Okabe and Ito 2008).
 """
 
 import io
@@ -20,15 +21,27 @@ CALLS = LinearSegmentedColormap.from_list("calls", ["#D55E00", "#F2F2F2", "#0072
 UNLIKE = "#F0E442"
 TINT, DIM = 0.38, 0.45  # how strong the colour is, and how dark what is not called
 WIDTH, DPI = 1100, 110  # px of the picture
-HEAD, FOOT, SIDE = 0.47, 0.98, 0.11  # inches above, below and beside the image: title, legend, margin
+HEAD, FOOT, SIDE = (
+    0.47,
+    0.98,
+    0.11,
+)  # inches above, below and beside the image: title, legend, margin
 MARKS = {"live": ("o", "#0072B2"), "dead": ("s", "#D55E00"), "abstain": ("o", "none")}
 MARK, BAR_TEXT = 14, 18  # points; the page shows the picture at a third of its size
 BARS = (5, 10, 20, 50, 100, 200, 500, 1000)  # um
 QUALITY = 88
 
 
-def draw(frame8: np.ndarray, windows: pd.DataFrame, contract: dict, pixel_size_um: float | None, flags: list) -> bytes:
-    """A JPEG of an 8-bit frame (H, W) with its windows' calls, legend and scale bar; flags: why it is not trusted."""
+def draw(
+    frame8: np.ndarray,
+    windows: pd.DataFrame,
+    contract: dict,
+    pixel_size_um: float | None,
+    flags: list,
+) -> bytes:
+    """A JPEG of an 8-bit frame (H, W) with its windows' calls, legend and scale bar; flags: why it
+    is not trusted.
+    """
     height, width = frame8.shape
     inches = WIDTH / DPI
     across = inches - 2 * SIDE
@@ -43,9 +56,18 @@ def draw(frame8: np.ndarray, windows: pd.DataFrame, contract: dict, pixel_size_u
     _mark(axes, windows)
     _scale_bar(axes, frame8.shape, pixel_size_um)
     model = "SYNTHETIC model, not a result. " if contract["synthetic"] else ""
-    figure.text(0.01, 1 - 0.06 / total, model + title(windows), va="top", fontsize=11, weight="bold")
+    figure.text(
+        0.01, 1 - 0.06 / total, model + title(windows), va="top", fontsize=11, weight="bold"
+    )
     below = "flagged, not counted: " + "; ".join(flags) if flags else ""
-    figure.text(0.01, 1 - 0.27 / total, shorten(below, 150, placeholder=" ..."), va="top", fontsize=9, color="#9b1c31")
+    figure.text(
+        0.01,
+        1 - 0.27 / total,
+        shorten(below, 150, placeholder=" ..."),
+        va="top",
+        fontsize=9,
+        color="#9b1c31",
+    )
     _legend(figure, total, contract["operating"])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpg", pil_kwargs={"quality": QUALITY})
@@ -54,28 +76,38 @@ def draw(frame8: np.ndarray, windows: pd.DataFrame, contract: dict, pixel_size_u
 
 def title(windows: pd.DataFrame) -> str:
     """What was called in the image, in words."""
-    live, dead, abstain = (int((windows["call"] == name).sum()) for name in ("live", "dead", "abstain"))
+    live, dead, abstain = (
+        int((windows["call"] == name).sum()) for name in ("live", "dead", "abstain")
+    )
     share = f"live-patch fraction {live / (live + dead):.0%}" if live + dead else "nothing called"
     return f"{share}: {live} live, {dead} dead, {abstain} abstained, of {len(windows)} windows"
 
 
-def parts(windows: pd.DataFrame, shape: tuple[int, int], values: np.ndarray) -> tuple[np.ndarray, ...]:
+def parts(
+    windows: pd.DataFrame, shape: tuple[int, int], values: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Mean of values (N,) over the windows that hold each part of the frame, NaN where none does.
 
-    Returns (means (R, C), edges of rows (R + 1,), edges of columns (C + 1,)); windows whose value is NaN do not count.
+    Returns (means (R, C), edges of rows (R + 1,), edges of columns (C + 1,)); windows whose value
+    is NaN do not count.
     """
     rows, columns = (_edges(windows, axis, length) for axis, length in zip("yx", shape))
     sums, numbers = np.zeros((2, len(rows) - 1, len(columns) - 1))
     for y, x, size, value in zip(windows["y"], windows["x"], windows["size"], values):
         if value == value:
-            place = (slice(*np.searchsorted(rows, (y, y + size))), slice(*np.searchsorted(columns, (x, x + size))))
+            place = (
+                slice(*np.searchsorted(rows, (y, y + size))),
+                slice(*np.searchsorted(columns, (x, x + size))),
+            )
             sums[place] += value
             numbers[place] += 1
     return np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan), rows, columns
 
 
 def tinted(frame8: np.ndarray, windows: pd.DataFrame) -> np.ndarray:
-    """The frame (H, W, 3) in [0, 1]: coloured where windows with cells lie, darkened where there are none."""
+    """The frame (H, W, 3) in [0, 1]: coloured where windows with cells lie, darkened where there
+    are none.
+    """
     grey = frame8[..., None] / 255 * np.ones(3)
     means, rows, columns = parts(windows, frame8.shape, windows["live_probability"].to_numpy())
     spread = np.repeat(np.repeat(means, np.diff(rows), axis=0), np.diff(columns), axis=1)
@@ -88,7 +120,9 @@ def _edges(windows: pd.DataFrame, axis: str, length: int) -> np.ndarray:
 
 
 def _hatch(axes, windows: pd.DataFrame, shape: tuple[int, int]) -> None:
-    """Hatches what is unusable and has no cells window over it, and what is mostly unlike the training data."""
+    """Hatches what is unusable and has no cells window over it, and what is mostly unlike the
+    training data.
+    """
     cells = (windows["verdict"] == "cells").to_numpy()
     unusable = np.where(cells, -1.0, (windows["verdict"] == "unusable").to_numpy(float))
     unlike = np.where(cells, (windows["novelty"] > 1).to_numpy(float), np.nan)
@@ -99,8 +133,13 @@ def _hatch(axes, windows: pd.DataFrame, shape: tuple[int, int]) -> None:
     ):
         share, _, _ = parts(windows, shape, values)
         for r, c in zip(*np.nonzero(where & (np.nan_to_num(share) > 0.5))):
-            corner, size = (columns[c], rows[r]), (columns[c + 1] - columns[c], rows[r + 1] - rows[r])
-            axes.add_patch(Rectangle(corner, *size, fill=False, hatch=hatch, edgecolor=colour, lw=0, alpha=0.8))
+            corner, size = (
+                (columns[c], rows[r]),
+                (columns[c + 1] - columns[c], rows[r + 1] - rows[r]),
+            )
+            axes.add_patch(
+                Rectangle(corner, *size, fill=False, hatch=hatch, edgecolor=colour, lw=0, alpha=0.8)
+            )
 
 
 def _mark(axes, windows: pd.DataFrame) -> None:
@@ -108,7 +147,9 @@ def _mark(axes, windows: pd.DataFrame) -> None:
     for call, (shape, colour) in MARKS.items():
         rows = windows[windows["call"] == call]
         x, y = (rows[axis] + rows["size"] / 2 for axis in "xy")
-        axes.plot(x, y, shape, ms=MARK, mfc=colour, mec="white" if colour != "none" else "black", mew=2)
+        axes.plot(
+            x, y, shape, ms=MARK, mfc=colour, mec="white" if colour != "none" else "black", mew=2
+        )
 
 
 def _scale_bar(axes, shape: tuple[int, int], pixel_size_um: float | None) -> None:
@@ -118,10 +159,20 @@ def _scale_bar(axes, shape: tuple[int, int], pixel_size_um: float | None) -> Non
     length = max([bar for bar in BARS if bar / pixel_size_um <= 0.25 * width] or BARS[:1])
     pixels, margin = length / pixel_size_um, 0.025 * width
     x, y = width - margin - pixels, height - margin
-    axes.add_patch(Rectangle((x - margin / 2, y - 2.3 * margin), pixels + margin, 2.8 * margin, color="black", lw=0))
+    axes.add_patch(
+        Rectangle(
+            (x - margin / 2, y - 2.3 * margin), pixels + margin, 2.8 * margin, color="black", lw=0
+        )
+    )
     axes.plot([x, x + pixels], [y, y], color="white", lw=4, solid_capstyle="butt")
     axes.text(
-        x + pixels / 2, y - 0.4 * margin, f"{length} µm", color="white", ha="center", va="bottom", fontsize=BAR_TEXT
+        x + pixels / 2,
+        y - 0.4 * margin,
+        f"{length} µm",
+        color="white",
+        ha="center",
+        va="bottom",
+        fontsize=BAR_TEXT,
     )
 
 
@@ -137,17 +188,33 @@ def _legend(figure: Figure, total: float, operating: dict) -> None:
     axes.set_yticks([])
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.tick_params(labelsize=8, length=2, pad=2)
-    axes.set_xlabel("colour: mean live probability of the windows over each part", fontsize=9, labelpad=2)
+    axes.set_xlabel(
+        "colour: mean live probability of the windows over each part", fontsize=9, labelpad=2
+    )
     for at, text in ((low / 2, "dead"), ((low + high) / 2, "abstain"), ((1 + high) / 2, "live")):
         axes.text(at, 1.15, text, ha="center", va="bottom", fontsize=9)
     marks = [
-        Line2D([], [], ls="", marker=shape, ms=7, mfc=colour, mec="black", label=f"window called {call}")
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker=shape,
+            ms=7,
+            mfc=colour,
+            mec="black",
+            label=f"window called {call}",
+        )
         for call, (shape, colour) in MARKS.items()
     ]
     marks[-1].set_label("window left open (abstain)")
     marks += [
         Patch(facecolor="#4d4d4d", label="no cells: not called"),
-        Patch(facecolor="#4d4d4d", hatch="xxx", edgecolor="#bbbbbb", label="out of focus or border: not called"),
+        Patch(
+            facecolor="#4d4d4d",
+            hatch="xxx",
+            edgecolor="#bbbbbb",
+            label="out of focus or border: not called",
+        ),
         Patch(facecolor="#9a9a9a", hatch="///", edgecolor=UNLIKE, label="unlike the training data"),
     ]
     place = {"loc": "lower right", "bbox_to_anchor": (0.995, 0.06 / total), "ncols": 2}

@@ -1,4 +1,6 @@
-"""What a registered model did on its own test: kept in MLflow by the run that trained it, beside its evaluation."""
+"""What a registered model did on its own test: kept in MLflow by the run that trained it, beside
+its evaluation.
+"""
 
 import json
 import tempfile
@@ -11,8 +13,9 @@ from mlflow.exceptions import MlflowException
 
 
 def summary(run_id: str | None) -> dict | None:
-    """How the model called its own test: patches, error (the share of wrong calls it aims at), called (share),
-    wrong (share of the called ones), auc_within; None where the run or its evaluation is not there.
+    """How the model called its own test: patches, error (the share of wrong calls it aims at),
+    called (share), wrong (share of the called ones), auc_within; None where the run or its
+    evaluation is not there.
     """
     path = "evaluate/record.json"
     record = _read(run_id, path, lambda file: json.loads(file.read_text()))
@@ -26,15 +29,24 @@ def summary(run_id: str | None) -> dict | None:
 
 
 def patches(run_id: str | None) -> pd.DataFrame | None:
-    """The model's own test patches (label, probability, call, experiment, group), or None where they are not there."""
+    """The model's own test patches (label, probability, call, experiment, group), or None where
+    they are not there.
+    """
     found = _read(run_id, "evaluate/predictions.parquet", pd.read_parquet)
-    if found is None or not {"label", "probability", "call", "experiment", "group", "split"} <= set(found):
+    if found is None or not {"label", "probability", "call", "experiment", "group", "split"} <= set(
+        found
+    ):
         return None
-    test = found[(found["split"] == "test") & found["label"].isin(["live", "dead"])].reset_index(drop=True)
+    test = found[(found["split"] == "test") & found["label"].isin(["live", "dead"])].reset_index(
+        drop=True
+    )
     p = test["probability"].clip(1e-6, 1 - 1e-6)
     experiment = test["experiment"].fillna("").astype(str)
     return test.assign(
-        live=test["label"] == "live", score=np.log(p / (1 - p)), experiment=experiment, field=test["group"]
+        live=test["label"] == "live",
+        score=np.log(p / (1 - p)),
+        experiment=experiment,
+        field=test["group"],
     )
 
 
@@ -44,6 +56,12 @@ def _read(run_id: str | None, path: str, read):
         return None
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return read(Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=folder)))
+            return read(
+                Path(
+                    mlflow.artifacts.download_artifacts(
+                        run_id=run_id, artifact_path=path, dst_path=folder
+                    )
+                )
+            )
         except (MlflowException, OSError, ValueError):
             return None

@@ -12,13 +12,20 @@ from .overlay import DPI, FOOT, HEAD, SIDE
 
 OVERLAYS, FIGURES, ROWS = 12, 40, 4000  # shown on the page; the rest is in the folder
 WIDTH = 560  # px of an overlay on the page
-LEAST_CALLED = 5  # calls below which no percentage is shown: a single call would move it by 20 points or more
+LEAST_CALLED = (
+    5  # calls below which no percentage is shown: a single call would move it by 20 points or more
+)
 LONGEST = 30  # letters of an image's name; the rest is in the tables
 
 
-def summary(out: Path, images: pd.DataFrame, wells: pd.DataFrame, plate: dict, figures: dict[str, list[str]]) -> Path:
+def summary(
+    out: Path, images: pd.DataFrame, wells: pd.DataFrame, plate: dict, figures: dict[str, list[str]]
+) -> Path:
     """Writes OUT/summary.html from the tables, the plate's record and the names of its figures."""
-    drawn = {kind: [(name, inline(out / name)) for name in names[:FIGURES]] for kind, names in figures.items()}
+    drawn = {
+        kind: [(name, inline(out / name)) for name in names[:FIGURES]]
+        for kind, names in figures.items()
+    }
     dropped = sum(max(0, len(names) - FIGURES) for names in figures.values())
     shown = images.drop_duplicates("image_id").to_dict("records")
     several = images["experiment"].unique().size > 1
@@ -35,9 +42,19 @@ def write(path: Path, template: str, context: dict) -> Path:
     """Renders a template of this package to a file."""
     loader = PackageLoader(__package__, "templates")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "known": known, "short": short, "share": share}
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "known": known,
+        "short": short,
+        "share": share,
+    }
     environment.globals["least_called"] = LEAST_CALLED
     path.write_text(environment.get_template(template).render(**context), encoding="utf-8")
     return path
@@ -50,18 +67,28 @@ def inline(path: Path) -> str:
 
 
 def overlays(out: Path, images: pd.DataFrame) -> list[dict]:
-    """At most OVERLAYS of the pictures in OUT/overlays: some flagged ones, then a row from most dead to most live."""
+    """At most OVERLAYS of the pictures in OUT/overlays: some flagged ones, then a row from most
+    dead to most live.
+    """
     have = images[[(out / "overlays" / f"{name}.jpg").is_file() for name in images["image_id"]]]
     flagged = have[have["status"] == "flagged"].head(OVERLAYS // 4)
     scored = have[have["status"] == "scored"].sort_values(["live_patch_fraction", "image_id"])
     count = min(OVERLAYS - len(flagged), len(scored))
-    chosen = scored.iloc[np.unique(np.linspace(0, len(scored) - 1, count).astype(int))] if count else scored
+    chosen = (
+        scored.iloc[np.unique(np.linspace(0, len(scored) - 1, count).astype(int))]
+        if count
+        else scored
+    )
     rows = pd.concat([chosen, flagged]).to_dict("records")
-    return [row | {"picture": thumbnail(out / "overlays" / f"{row['image_id']}.jpg")} for row in rows]
+    return [
+        row | {"picture": thumbnail(out / "overlays" / f"{row['image_id']}.jpg")} for row in rows
+    ]
 
 
 def thumbnail(path: Path) -> str:
-    """The image of an overlay at most WIDTH px wide, as a data URI: without title and legend, which the page has."""
+    """The image of an overlay at most WIDTH px wide, as a data URI: without title and legend, which
+    the page has.
+    """
     picture = cv2.imread(str(path))
     head, foot, side = (round(DPI * inches) for inches in (HEAD, FOOT, SIDE))
     if picture.shape[0] > 2 * (head + foot):
@@ -83,8 +110,14 @@ def percent(value, digits: int = 0) -> str:
 
 
 def share(row: dict, digits: int = 0) -> str:
-    """The live-patch fraction of an image or well as percent; a dash where too few patches are called."""
-    return percent(row["live_patch_fraction"], digits) if row["live"] + row["dead"] >= LEAST_CALLED else percent(None)
+    """The live-patch fraction of an image or well as percent; a dash where too few patches are
+    called.
+    """
+    return (
+        percent(row["live_patch_fraction"], digits)
+        if row["live"] + row["dead"] >= LEAST_CALLED
+        else percent(None)
+    )
 
 
 def short(text: str) -> str:

@@ -1,4 +1,6 @@
-"""A plate as a lab runs it: controls, normalisation, assay quality and edge effects, per experiment and time."""
+"""A plate as a lab runs it: controls, normalisation, assay quality and edge effects, per experiment
+and time.
+"""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,9 @@ TREATMENT = ["compound", "concentration", "control"]
 
 
 def describe(wells: pd.DataFrame) -> list[dict]:
-    """Controls, quality, normalisation and edge effect of every experiment and time of a table of wells."""
+    """Controls, quality, normalisation and edge effect of every experiment and time of a table of
+    wells.
+    """
     found = []
     for (experiment, time), part in wells.groupby(["experiment", "time"], dropna=False, sort=True):
         control = {name: _control(part, name) for name in ("negative", "positive")}
@@ -28,8 +32,10 @@ def describe(wells: pd.DataFrame) -> list[dict]:
 
 
 def normalise(wells: pd.DataFrame) -> pd.DataFrame:
-    """The wells with `normalised`: 0 at the mean positive control, 1 at the mean negative control of the same
-    experiment and time; without positive controls 0 is no live patch; NaN where controls do not allow it."""
+    """The wells with `normalised`: 0 at the mean positive control, 1 at the mean negative control
+    of the same experiment and time; without positive controls 0 is no live patch; NaN where
+    controls do not allow it.
+    """
     parts = []
     for _, part in wells.groupby(["experiment", "time"], dropna=False, sort=False):
         zero, one, _ = scale(_control(part, "negative"), _control(part, "positive"))
@@ -38,7 +44,9 @@ def normalise(wells: pd.DataFrame) -> pd.DataFrame:
 
 
 def scale(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, str]:
-    """The live-patch fractions that stand for 0 and 1, and in words what they rest on; NaN where there are none."""
+    """The live-patch fractions that stand for 0 and 1, and in words what they rest on; NaN where
+    there are none.
+    """
     if not len(negative):
         return np.nan, np.nan, "not given: no negative control well"
     one, zero = float(negative.mean()), float(positive.mean()) if len(positive) else 0.0
@@ -46,22 +54,34 @@ def scale(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, str
         lower = "is not above that of the positive controls" if len(positive) else "is zero"
         return np.nan, np.nan, f"not given: the mean of the negative controls {lower}"
     if not len(positive):
-        return zero, one, "0 = no live patch (there is no positive control well), 1 = mean of the negative controls"
+        return (
+            zero,
+            one,
+            "0 = no live patch (there is no positive control well), 1 = mean of the negative controls",
+        )
     return zero, one, "0 = mean of the positive controls, 1 = mean of the negative controls"
 
 
 def quality(negative: np.ndarray, positive: np.ndarray) -> dict:
-    """Z' (Zhang et al. 1999), its robust form with medians and MADs, and SSMD (Zhang 2007); None with the reason.
+    """Z' (Zhang et al. 1999), its robust form with medians and MADs, and SSMD (Zhang 2007); None
+    with the reason.
 
-    Z' = 1 - 3 (sd_negative + sd_positive) / |mean_negative - mean_positive|: 1 is ideal, from 0.5 the controls are
-    well apart, at 0 and below their bands of three standard deviations touch.
+    Z' = 1 - 3 (sd_negative + sd_positive) / |mean_negative - mean_positive|: 1 is ideal, from 0.5
+    the controls are well apart, at 0 and below their bands of three standard deviations touch.
     """
     few = [
-        f"{len(v)} {name}" for name, v in (("negative", negative), ("positive", positive)) if len(v) < LEAST_CONTROLS
+        f"{len(v)} {name}"
+        for name, v in (("negative", negative), ("positive", positive))
+        if len(v) < LEAST_CONTROLS
     ]
     if few:
         reason = f"needs at least {LEAST_CONTROLS} wells of each control with a live-patch fraction; there are "
-        return {"z_prime": None, "robust_z_prime": None, "ssmd": None, "reason": reason + " and ".join(few)}
+        return {
+            "z_prime": None,
+            "robust_z_prime": None,
+            "ssmd": None,
+            "reason": reason + " and ".join(few),
+        }
     gap = negative.mean() - positive.mean()
     if gap <= 0:
         reason = "the negative controls (untreated) are not above the positive controls (all dead): look at the layout"
@@ -79,20 +99,26 @@ def quality(negative: np.ndarray, positive: np.ndarray) -> dict:
 
 
 def edge_effect(part: pd.DataFrame, confidence: float = 0.95) -> dict:
-    """Outer minus inner wells of the same treatment: the difference of live-patch fractions, its interval and p.
+    """Outer minus inner wells of the same treatment: the difference of live-patch fractions, its
+    interval and p.
 
-    A linear model with a level for each treatment and one difference for the rim (fixed effects, so that treatments
-    on one side only do not count). None with the reason where layout and treatment cannot be told apart.
+    A linear model with a level for each treatment and one difference for the rim (fixed effects, so
+    that treatments on one side only do not count). None with the reason where layout and treatment
+    cannot be told apart.
     """
     form = plate_format(part["well"])
     if form is None:
         return _no_edge("the wells' names are not those of a plate")
-    known = part.dropna(subset=["live_patch_fraction"]).assign(concentration=lambda t: t["concentration"].fillna(-1.0))
+    known = part.dropna(subset=["live_patch_fraction"]).assign(
+        concentration=lambda t: t["concentration"].fillna(-1.0)
+    )
     known = known.assign(outer=[float(is_outer(well, form)) for well in known["well"]])
     by = known.groupby(TREATMENT, dropna=False)
     used = known[by["outer"].transform("nunique") == 2]
     if used.empty:
-        return _no_edge("no treatment has both outer and inner wells: an edge effect cannot be told from the layout")
+        return _no_edge(
+            "no treatment has both outer and inner wells: an edge effect cannot be told from the layout"
+        )
     by = used.groupby(TREATMENT, dropna=False)
     x, y = (used[name] - by[name].transform("mean") for name in ("outer", "live_patch_fraction"))
     freedom = len(used) - by.ngroups - 1

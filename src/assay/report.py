@@ -1,10 +1,13 @@
-"""The second half of scoring: from the tables of patches and images to wells, plate, figures and the summary page."""
+"""The second half of scoring: from the tables of patches and images to wells, plate, figures and
+the summary page.
+"""
 
 import json
 from pathlib import Path
 
 import pandas as pd
 
+from ..common.workspace.errors import UserError
 from . import dose, figures, page, plate
 from .wells import WINDOWS, Dispersion, prepare, well_table
 
@@ -12,20 +15,24 @@ TRAINED_ON = "a training image of this model"
 STATUS = ("scored", "flagged", "refused")
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """The folder does not hold what a report is made from."""
 
 
 def report(out: Path) -> dict:
-    """Makes wells.{parquet,csv}, plate.json, plate.png, dose-*.png, time-*.png and summary.html in the folder OUT.
+    """Makes wells.{parquet,csv}, plate.json, plate.png, dose-*.png, time-*.png and summary.html in
+    the folder OUT.
 
-    Reads OUT/images.parquet, OUT/model.json and OUT/overlays (see `unstained score`). Returns the content of
-    plate.json. Raises ReportError naming a file that lacks. Running it again gives the same files.
+    Reads OUT/images.parquet, OUT/model.json and OUT/overlays (see `unstained score`). Returns the
+    content of plate.json. Raises ReportError naming a file that lacks. Running it again gives the
+    same files.
     """
     out = Path(out)
     for name in ("images.parquet", "model.json"):
         if not (out / name).is_file():
-            raise ReportError(f"{out / name} does not exist: {out} is not the output of `unstained score`")
+            raise ReportError(
+                f"{out / name} does not exist: {out} is not the output of `unstained score`"
+            )
     model = json.loads((out / "model.json").read_text())
     images, column = prepare(pd.read_parquet(out / "images.parquet"))
     wells, spread, remarks = well_table(images)
@@ -44,13 +51,19 @@ def report(out: Path) -> dict:
 
 
 def totals(images: pd.DataFrame, wells: pd.DataFrame) -> dict:
-    """Numbers of images by status, of wells, and of windows and calls in the images that count (status scored)."""
+    """Numbers of images by status, of wells, and of windows and calls in the images that count
+    (status scored).
+    """
     counted = images[images["status"] == "scored"]
-    found = {"images": len(images)} | {name: int((images["status"] == name).sum()) for name in STATUS}
+    found = {"images": len(images)} | {
+        name: int((images["status"] == name).sum()) for name in STATUS
+    }
     found |= {"wells": len(wells[["experiment", "well"]].drop_duplicates())}
     found |= {name: int(counted[name].sum()) for name in WINDOWS}
     called = found["live"] + found["dead"]
-    found |= {"uncalled": int((counted["live"] + counted["dead"] == 0).sum())}  # images that count and yield nothing
+    found |= {
+        "uncalled": int((counted["live"] + counted["dead"] == 0).sum())
+    }  # images that count and yield nothing
     found |= {"abstained": found["abstain"] / found["cells"] if found["cells"] else None}
     return found | {"live_patch_fraction": found["live"] / called if called else None}
 
@@ -65,14 +78,24 @@ def interval(wells: pd.DataFrame, spread: Dispersion) -> dict:
 
 
 def left_out(images: pd.DataFrame) -> list[dict]:
-    """Why images were flagged or refused: status, reason up to its first colon, count, and the first images."""
+    """Why images were flagged or refused: status, reason up to its first colon, count, and the
+    first images.
+    """
     out = images[images["status"] != "scored"]
     reasons = out["reason"].fillna("").str.split(":", n=1).str[0].replace("", "no reason given")
     rows = []
     for (status, reason), part in out.groupby(["status", reasons], sort=True):
         first = part.iloc[0]["reason"] or reason
         names = part["image_id"].head(5).tolist()
-        rows.append({"status": status, "reason": reason, "count": len(part), "example": first, "images": names})
+        rows.append(
+            {
+                "status": status,
+                "reason": reason,
+                "count": len(part),
+                "example": first,
+                "images": names,
+            }
+        )
     return rows
 
 
@@ -80,18 +103,26 @@ def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
     """What a reader of the plate must know beyond the numbers."""
     found = []
     if seen := int(images["reason"].str.contains(TRAINED_ON, regex=False).sum()):
-        found.append(f"{seen} of the images trained this model: their calls do not tell how good it is on new ones")
+        found.append(
+            f"{seen} of the images trained this model: their calls do not tell how good it is on new ones"
+        )
     if without := int((images["well"] == "").sum()):
         found.append(f"{without} images have no well: they stand in images.csv only")
     if len(wells) and (single := int((wells["fields"] == 1).sum())):
-        found.append(f"{single} of {len(wells)} wells rest on one field: no interval, as its spread is not known")
+        found.append(
+            f"{single} of {len(wells)} wells rest on one field: no interval, as its spread is not known"
+        )
     if empty := int((wells["fields"] == 0).sum()):
-        found.append(f"{empty} wells have no live-patch fraction: every image left out, or nothing called")
+        found.append(
+            f"{empty} wells have no live-patch fraction: every image left out, or nothing called"
+        )
     return found
 
 
 def clean(value):
-    """A value as JSON can hold it: floats at 6 decimals, NaN and infinities as None, numpy's scalars as Python's."""
+    """A value as JSON can hold it: floats at 6 decimals, NaN and infinities as None, numpy's
+    scalars as Python's.
+    """
     if isinstance(value, dict):
         return {str(key): clean(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,8 @@
-"""`unstained score`: from bright-field images and a registered model to tables, overlay pictures and the report.
+"""`unstained score`: from bright-field images and a registered model to tables, overlay pictures
+and the report.
 
-Every image is checked against the model's contract before the first is scored. The tables are made from OUT/parts (see
-output.py), and so are the same however often a run stopped.
+Every image is checked against the model's contract before the first is scored. The tables are made
+from OUT/parts (see output.py), and so are the same however often a run stopped.
 """
 
 import shutil
@@ -14,12 +15,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from ..common.acquire.intake import pixel_digest, summary
+from ..common.images.field import Refused
+from ..common.images.folder import Layout
 from ..common.scoring.imaging import scaling_range, to_uint8
 from ..common.scoring.novelty import frame_flags
 from ..common.scoring.scorer import RefusedFrame
-from ..common.sources.field import Refused
-from ..common.sources.folder import Layout
-from ..common.sources.intake import pixel_digest, summary
+from ..common.workspace.errors import UserError
 from . import images, output, overlay
 from .images import Image
 from .model import Model, load
@@ -27,17 +29,28 @@ from .report import TRAINED_ON, report
 
 FACTS = ["experiment", "well", "position", "time", "day", "compound", "concentration", "control"]
 COUNTS = ["windows", "cells", "empty", "unusable", "live", "dead", "abstain", "unlike"]
-COLUMNS = ["image_id", "file", *FACTS, "pixel_size_um", "status", "reason", *COUNTS, "live_patch_fraction"]
+COLUMNS = [
+    "image_id",
+    "file",
+    *FACTS,
+    "pixel_size_um",
+    "status",
+    "reason",
+    *COUNTS,
+    "live_patch_fraction",
+]
 PATCHES = ["image_id", "y", "x", "size", "verdict", "live_probability", "novelty", "call"]
 
 
-class ScoreError(ValueError):
+class ScoreError(UserError):
     """Nothing can be scored as asked; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How images are read and drawn: pixel size (um) where neither manifest nor file says, and overlays or not."""
+    """How images are read and drawn: pixel size (um) where neither manifest nor file says, and
+    overlays or not.
+    """
 
     layout: Layout
     manifest: Path | None = None
@@ -47,7 +60,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Checked:
-    """An image that was read once: why it is refused, or what is known of its counts and the key of its part."""
+    """An image that was read once: why it is refused, or what is known of its counts and the key of
+    its part.
+    """
 
     image: Image
     reason: str = ""
@@ -59,27 +74,41 @@ class Checked:
     trained_on: bool = False
 
 
-def score(inputs: Sequence[Path], uri: str, out: Path, options: Options, allow_synthetic: bool = False) -> pd.DataFrame:
+def score(
+    inputs: Sequence[Path], uri: str, out: Path, options: Options, allow_synthetic: bool = False
+) -> pd.DataFrame:
     """Scores images into the folder OUT and returns the table of images (see docs/assay.md).
 
-    Raises ValueError for what the user can mend: the model, the manifest, a folder OUT of another model, or no image
-    that the contract allows. A refused image is a row with its reason and stops none of the others.
+    Raises ValueError for what the user can mend: the model, the manifest, a folder OUT of another
+    model, or no image that the contract allows. A refused image is a row with its reason and stops
+    none of the others.
     """
     output.refuse(inputs, out)
     model = load(uri, allow_synthetic)
     found, notes = images.find(inputs, options.layout, options.manifest)
     output.claim(out, model.facts, "score")
     if not model.facts["novelty"]:
-        notes.append("this model was packaged before novelty was: images unlike its training data are NOT flagged")
+        notes.append(
+            "this model was packaged before novelty was: images unlike its training data are NOT flagged"
+        )
     for note in notes:
         print(f"score: {note}")
     checked = check(found, model, options.pixel_size_um)
     if all(one.reason for one in checked):
         output.write(out, "images", table([(one, None) for one in checked], model.contract))
         raise ScoreError(f"every image is refused:\n{_reasons(checked)}\nsee {out / 'images.csv'}")
-    parts = [(one, None if one.reason else part(one, model, out, options.overlays)) for one in _progress(checked)]
+    parts = [
+        (one, None if one.reason else part(one, model, out, options.overlays))
+        for one in _progress(checked)
+    ]
     result = table(parts, model.contract)
-    patches = pd.concat([windows.assign(image_id=one.image.image_id) for one, windows in parts if windows is not None])
+    patches = pd.concat(
+        [
+            windows.assign(image_id=one.image.image_id)
+            for one, windows in parts
+            if windows is not None
+        ]
+    )
     output.write(out, "patches", patches[PATCHES])
     output.write(out, "images", result)
     place_overlays(out, checked, options.overlays)
@@ -88,7 +117,9 @@ def score(inputs: Sequence[Path], uri: str, out: Path, options: Options, allow_s
 
 
 def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> list[Checked]:
-    """Reads every image once and holds it against the contract, before any is scored; same pixels count once."""
+    """Reads every image once and holds it against the contract, before any is scored; same pixels
+    count once.
+    """
     first: dict[str, str] = {}
     checked, training = [], set(model.contract.get("training_images", []))
     for image in tqdm(found, desc="check", unit="image"):
@@ -98,7 +129,9 @@ def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> 
             model.check(pixels, size)
             digest = pixel_digest(pixels)
             if digest in first:
-                raise Refused("same pixels", f"as image {first[digest]}: the list is wrong about one of them")
+                raise Refused(
+                    "same pixels", f"as image {first[digest]}: the list is wrong about one of them"
+                )
         except (Refused, RefusedFrame) as error:
             kind = "" if isinstance(error, Refused) else "contract: "
             checked.append(Checked(image, f"{kind}{images.in_options(str(error))}"))
@@ -107,14 +140,22 @@ def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> 
         seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
         low, high = scaling_range(pixels, **model.contract["scaling"])
         key = output.part_key(model.facts["digest"], digest, size)
-        checked.append(Checked(image, "", size, 8 * pixels.dtype.itemsize, low, high, key, seen in training))
+        checked.append(
+            Checked(image, "", size, 8 * pixels.dtype.itemsize, low, high, key, seen in training)
+        )
     return checked
 
 
 def part(one: Checked, model: Model, out: Path, overlays: bool) -> pd.DataFrame:
-    """The windows of an image: from its part if there is one, else scored; draws the overlay if that lacks."""
-    pixels = cache(lambda: one.image.pixels()[0])  # read only where something is to be scored or drawn
-    windows = output.part(out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCHES[1:]])
+    """The windows of an image: from its part if there is one, else scored; draws the overlay if
+    that lacks.
+    """
+    pixels = cache(
+        lambda: one.image.pixels()[0]
+    )  # read only where something is to be scored or drawn
+    windows = output.part(
+        out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCHES[1:]]
+    )
     picture = out / "parts" / f"{one.key}.jpg"
     if overlays and not picture.exists():
         reasons = flags(one, windows, model.contract)
@@ -129,12 +170,23 @@ def table(parts: Sequence[tuple[Checked, pd.DataFrame | None]], contract: dict) 
     rows = []
     for one, windows in parts:
         image = one.image
-        row = {"image_id": image.image_id, "file": image.name, **{name: getattr(image, name) for name in FACTS}}
-        row |= {"pixel_size_um": one.pixel_size_um or image.pixel_size_um, "status": "refused", "reason": one.reason}
+        row = {
+            "image_id": image.image_id,
+            "file": image.name,
+            **{name: getattr(image, name) for name in FACTS},
+        }
+        row |= {
+            "pixel_size_um": one.pixel_size_um or image.pixel_size_um,
+            "status": "refused",
+            "reason": one.reason,
+        }
         if windows is not None:
             reasons = flags(one, windows, contract)
             told = [*reasons, TRAINED_ON] if one.trained_on else reasons
-            row |= {"status": "flagged" if reasons else "scored", "reason": "; ".join(told)} | counts(windows)
+            row |= {
+                "status": "flagged" if reasons else "scored",
+                "reason": "; ".join(told),
+            } | counts(windows)
             if "novelty" not in contract:
                 row["unlike"] = None  # not known, which is not none
         rows.append(row)
@@ -147,14 +199,20 @@ def table(parts: Sequence[tuple[Checked, pd.DataFrame | None]], contract: dict) 
 
 def flags(one: Checked, windows: pd.DataFrame, contract: dict) -> list[str]:
     """Why a scored image is not trusted, novelty first; empty for one like the training data."""
-    found = frame_flags(contract, one.bits, one.low, one.high, windows["novelty"].dropna().to_numpy())
+    found = frame_flags(
+        contract, one.bits, one.low, one.high, windows["novelty"].dropna().to_numpy()
+    )
     return sorted(found, key=lambda reason: not reason.startswith("unlike"))
 
 
 def counts(windows: pd.DataFrame) -> dict[str, int | float]:
-    """How many windows of an image were seen as what, and live / (live + dead), NaN where nothing is called."""
+    """How many windows of an image were seen as what, and live / (live + dead), NaN where nothing
+    is called.
+    """
     found = {"windows": len(windows)}
-    found |= {name: int((windows["verdict"] == name).sum()) for name in ("cells", "empty", "unusable")}
+    found |= {
+        name: int((windows["verdict"] == name).sum()) for name in ("cells", "empty", "unusable")
+    }
     found |= {name: int((windows["call"] == name).sum()) for name in ("live", "dead", "abstain")}
     called = found["live"] + found["dead"]
     fraction = round(found["live"] / called, 6) if called else np.nan

@@ -1,7 +1,7 @@
 """Stained images for validation: read bright-field and PI, score the one, label by the other.
 
-The model sees bright-field alone; the labels come from PI by the rule the model was trained under, which travels in
-its contract.
+The model sees bright-field alone; the labels come from PI by the rule the model was trained under,
+which travels in its contract.
 """
 
 from collections import Counter
@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common import mixture as mixtures
+from ..common.acquire.intake import expand, pixel_digest, refuse_same_ids
+from ..common.images import folder
+from ..common.images.field import Field, Refused
+from ..common.images.files import check
+from ..common.label import mixture as mixtures
 from ..common.scoring.imaging import pi_measures
 from ..common.scoring.windows import in_pixels
-from ..common.sources import folder
-from ..common.sources.field import Field, Refused
-from ..common.sources.files import check
-from ..common.sources.intake import expand, pixel_digest, refuse_same_ids
+from ..common.workspace.errors import UserError
 from . import images as scoring
 from . import output
 from .model import Model
@@ -30,7 +31,7 @@ KINDS = ("counted", "without PI", "in training", "refused")
 METADATA = ["image_id", "experiment", "well", "position", "time", "compound", "concentration"]
 
 
-class ValidationError(ValueError):
+class ValidationError(UserError):
     """These images cannot validate this model; the message says why and what to do."""
 
 
@@ -53,7 +54,9 @@ class Stained:
 
 @dataclass(frozen=True)
 class Options:
-    """How stained images are read: layout, a manifest instead of images.csv, and um per pixel where nothing says."""
+    """How stained images are read: layout, a manifest instead of images.csv, and um per pixel where
+    nothing says.
+    """
 
     layout: folder.Layout
     manifest: Path | None = None
@@ -61,7 +64,10 @@ class Options:
 
 
 def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
-    """The stained images of a folder, and what is worth saying. Raises ValueError for what must be mended there."""
+    """The stained images of a folder, and what is worth saying.
+
+    Raises ValueError for what must be mended there.
+    """
     layout, manifest = options.layout, options.manifest
     if not manifest and not (images / folder.MANIFEST).is_file() and not layout.pattern:
         seen = folder.describe(images) if images.is_dir() else f"there is no folder {images}"
@@ -73,7 +79,9 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
         found = folder.find(images, layout, manifest)
     except folder.SourceError as error:
         raise ValidationError(in_options(str(error))) from None
-    return refuse_same_ids([one for entry in found.fields for one in expand(entry)]), list(found.notes)
+    return refuse_same_ids([one for entry in found.fields for one in expand(entry)]), list(
+        found.notes
+    )
 
 
 def in_options(text: str) -> str:
@@ -84,9 +92,9 @@ def in_options(text: str) -> str:
 def score(model: Model, entries: list[Field], options: Options, out: Path) -> Stained:
     """Scores every stained image by a model, keeping the windows in OUT/parts, and measures its PI.
 
-    patches: METADATA, y, x, size, verdict, live_probability, call, mean_pi, pi_background. Images that were in
-    training, by the digest of their pixels, are not counted. Raises ValidationError if no image is left, or no window
-    of those left holds cells.
+    patches: METADATA, y, x, size, verdict, live_probability, call, mean_pi, pi_background. Images
+    that were in training, by the digest of their pixels, are not counted. Raises ValidationError if
+    no image is left, or no window of those left holds cells.
     """
     training = model.contract.get("training_images")
     found, tables = Stained(pd.DataFrame(), training_known=training is not None), []
@@ -106,25 +114,41 @@ def score(model: Model, entries: list[Field], options: Options, out: Path) -> St
 
 
 def label(patches: pd.DataFrame, rule: dict, own: bool) -> tuple[pd.DataFrame, dict]:
-    """Patches with cells, their intensity and PI label, and the rule used: the contract's thresholds, or `own` ones.
+    """Patches with cells, their intensity and PI label, and the rule used: the contract's
+    thresholds, or `own` ones.
 
-    Own thresholds come from these images by the same mixture (`mixture.fit`), for a microscope whose counts differ.
-    Raises MixtureError if the stain of these images does not give two classes.
+    Own thresholds come from these images by the same mixture (`mixture.fit`), for a microscope
+    whose counts differ. Raises MixtureError if the stain of these images does not give two classes.
     """
     cells = patches[patches["verdict"] == "cells"].reset_index(drop=True)
     cells["intensity"] = mixtures.intensities(cells, rule["intensity"])
-    used = {name: rule[name] for name in ("intensity", "log", "live_below", "dead_above")} | {"of": "the model"}
+    used = {name: rule[name] for name in ("intensity", "log", "live_below", "dead_above")} | {
+        "of": "the model"
+    }
     if own:
         fitted = mixtures.fit(cells["intensity"].to_numpy(), rule["log"], SEED)
         if problems := mixtures.problems(fitted):
-            raise mixtures.MixtureError(f"the PI of these images does not give two classes: {'; '.join(problems)}")
-        used |= {"live_below": fitted.live_below, "dead_above": fitted.dead_above, "of": "these images"}
-    cells["label"] = mixtures.classify(cells["intensity"].to_numpy(), used["live_below"], used["dead_above"])
+            raise mixtures.MixtureError(
+                f"the PI of these images does not give two classes: {'; '.join(problems)}"
+            )
+        used |= {
+            "live_below": fitted.live_below,
+            "dead_above": fitted.dead_above,
+            "of": "these images",
+        }
+    cells["label"] = mixtures.classify(
+        cells["intensity"].to_numpy(), used["live_below"], used["dead_above"]
+    )
     return cells, used
 
 
 def _one(
-    model: Model, entry: Field, pixel_size_um: float | None, training: set[str], out: Path, found: Stained
+    model: Model,
+    entry: Field,
+    pixel_size_um: float | None,
+    training: set[str],
+    out: Path,
+    found: Stained,
 ) -> Iterator[pd.DataFrame]:
     """The table of one image, or nothing, with the reason counted."""
     try:
@@ -143,14 +167,18 @@ def _one(
         if measures["pi_background"][0] <= 0:
             raise Refused("dark", "the median PI is zero: there is no background")
     except (Refused, ValueError) as error:  # a model's own RefusedFrame is a ValueError
-        missing = isinstance(error, Refused) and error.kind == "missing partner" and "PI" in str(error)
+        missing = (
+            isinstance(error, Refused) and error.kind == "missing partner" and "PI" in str(error)
+        )
         found.counts["without PI" if missing else "refused"] += 1
         if not missing:
             found.refused.append({"image_id": entry.image_id, "reason": in_options(str(error))})
         return
     found.counts["counted"] += 1
     facts = {name: getattr(entry, name) for name in METADATA}
-    yield table.assign(**facts, mean_pi=measures["mean_pi"].round(6), pi_background=measures["pi_background"])
+    yield table.assign(
+        **facts, mean_pi=measures["mean_pi"].round(6), pi_background=measures["pi_background"]
+    )
 
 
 def _nothing(found: Stained) -> str:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from ..common.evaluation import plots
-from ..common.mixture import LABELS
+from ..common.evaluate import figures as plots
+from ..common.label.mixture import LABELS
 from . import agreement, checks, output, own_test, page, stained
 from .model import load
 from .report import clean
@@ -23,12 +23,14 @@ DPI = 120
 
 
 def validate(images: Path, uri: str, out: Path, options: Options, own: bool = False) -> dict:
-    """Scores the stained images of a folder by a registered model and writes the agreement with PI into OUT.
+    """Scores the stained images of a folder by a registered model and writes the agreement with PI
+    into OUT.
 
-    Writes validation.json, patches.{parquet,csv}, fields.csv, wells.csv and experiments.csv (where they are known),
-    figures as PNG and validation.html. `own` fits the PI thresholds to these images instead of taking the model's.
-    Returns the content of validation.json. Raises ValueError naming what is wrong: an unusable model or folder, an OUT
-    of another model or command, only training images. A run that was stopped goes on where it was.
+    Writes validation.json, patches.{parquet,csv}, fields.csv, wells.csv and experiments.csv (where
+    they are known), figures as PNG and validation.html. `own` fits the PI thresholds to these
+    images instead of taking the model's. Returns the content of validation.json. Raises ValueError
+    naming what is wrong: an unusable model or folder, an OUT of another model or command, only
+    training images. A run that was stopped goes on where it was.
     """
     images, out = Path(images), Path(out)
     output.refuse([images], out)
@@ -43,11 +45,20 @@ def validate(images: Path, uri: str, out: Path, options: Options, own: bool = Fa
     if test["live"].nunique() < 2:
         seen = found.counts["in training"]
         left = (
-            f"{seen} images trained this model and are left out; validate on images it has never seen. " if seen else ""
+            f"{seen} images trained this model and are left out; validate on images it has never seen. "
+            if seen
+            else ""
         )
         raise stained.ValidationError(f"{left}{found.told()}; {agreement.misfit(cells, rule)}")
     tables = by_unit(cells)
-    record = judged(test, tables, model.facts, model.contract, found.training_known, agreement.misfit(cells, rule))
+    record = judged(
+        test,
+        tables,
+        model.facts,
+        model.contract,
+        found.training_known,
+        agreement.misfit(cells, rule),
+    )
     record |= {
         "partition": model.contract["partition"], "synthetic": model.contract["synthetic"], "model": model.facts,
         "images": {kind: found.counts[kind] for kind in stained.KINDS}, "refused": found.refused, "notes": notes,
@@ -69,14 +80,28 @@ def by_unit(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def judged(test: pd.DataFrame, tables: dict, facts: dict, contract: dict, training_known: bool, problem: str) -> dict:
-    """The measures of agreement, the checks and the verdict. Fractions are judged per well where there are enough."""
+def judged(
+    test: pd.DataFrame,
+    tables: dict,
+    facts: dict,
+    contract: dict,
+    training_known: bool,
+    problem: str,
+) -> dict:
+    """The measures of agreement, the checks and the verdict.
+
+    Fractions are judged per well where there are enough.
+    """
     unit, number = agreement.unit(test), test["group"].nunique()
     fractions = {name: agreement.bland_altman(table, unit) for name, table in tables.items()}
     per = "wells" if fractions.get("wells", {}).get("bias") is not None else "fields"
     own = own_test.patches(facts["run_id"])
     found = checks.judge(
-        agreement.ranking(test, own, facts["auc"]), agreement.calls(test), fractions[per], unit, number
+        agreement.ranking(test, own, facts["auc"]),
+        agreement.calls(test),
+        fractions[per],
+        unit,
+        number,
     )
     return agreement.assess(test, contract) | {
         "own_calls": agreement.calls(agreement.resampled(own)) if own is not None else None,
@@ -92,11 +117,17 @@ def write(out: Path, cells: pd.DataFrame, test: pd.DataFrame, tables: dict, reco
         table.to_csv(out / f"{name}.csv", index=False)
     (out / "validation.json").write_text(json.dumps(record, indent=2) + "\n")
     drawn = draw(out, test, record, tables)
-    context = {"v": record, "by": {one["key"]: one for one in record["checks"]}, "model": record["model"]}
+    context = {
+        "v": record,
+        "by": {one["key"]: one for one in record["checks"]},
+        "model": record["model"],
+    }
     page.write(out / "validation.html", "validation.html.j2", context | {"figures": drawn})
 
 
-def draw(out: Path, test: pd.DataFrame, record: dict, tables: dict[str, pd.DataFrame]) -> dict[str, str]:
+def draw(
+    out: Path, test: pd.DataFrame, record: dict, tables: dict[str, pd.DataFrame]
+) -> dict[str, str]:
     """Writes the figures into OUT and returns them for the page, by name."""
     matplotlib.use("Agg")
     figures = {
@@ -120,27 +151,54 @@ def draw(out: Path, test: pd.DataFrame, record: dict, tables: dict[str, pd.DataF
 def calls_figure(test: pd.DataFrame) -> Figure:
     """Calls as scoring makes them, by the stain's class: counts and shares of each class."""
     figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
-    counts = pd.crosstab(test["label"], test["call"]).reindex(index=["dead", "live"], columns=CALLS, fill_value=0)
+    counts = pd.crosstab(test["label"], test["call"]).reindex(
+        index=["dead", "live"], columns=CALLS, fill_value=0
+    )
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).to_numpy()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts.to_numpy()):
         colour = "white" if shares[row, column] > 0.6 else "black"
-        axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
-    axes.set(xticks=range(3), xticklabels=["dead", "abstained", "live"], yticks=[0, 1], yticklabels=["dead", "live"])
+        axes.text(
+            column,
+            row,
+            f"{count}\n{shares[row, column]:.0%}",
+            ha="center",
+            va="center",
+            color=colour,
+        )
+    axes.set(
+        xticks=range(3),
+        xticklabels=["dead", "abstained", "live"],
+        yticks=[0, 1],
+        yticklabels=["dead", "live"],
+    )
     axes.set(xlabel="called", ylabel="truth (PI)")
     return figure
 
 
 def reliability_figure(record: dict) -> Figure:
-    """Live fraction by the stain against the predicted probability, in bins; areas show patches per bin."""
+    """Live fraction by the stain against the predicted probability, in bins; areas show patches per
+    bin.
+    """
     figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
     rows = pd.DataFrame(record["reliability"])
     axes.plot(rows["probability"], rows["live_fraction"], "-", color="#5e3c99", lw=1)
-    axes.scatter(rows["probability"], rows["live_fraction"], s=6 + 300 * rows["n"] / rows["n"].sum(), color="#5e3c99")
+    axes.scatter(
+        rows["probability"],
+        rows["live_fraction"],
+        s=6 + 300 * rows["n"] / rows["n"].sum(),
+        color="#5e3c99",
+    )
     axes.plot([0, 1], [0, 1], ":", color=plots.GREY, lw=1)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     axes.set(xlabel="live probability of the model", ylabel="live fraction by PI")
-    axes.text(0.03, 0.95, f"ECE {record['calibration']['ece']['after']:.3f}", transform=axes.transAxes, fontsize=9)
+    axes.text(
+        0.03,
+        0.95,
+        f"ECE {record['calibration']['ece']['after']:.3f}",
+        transform=axes.transAxes,
+        fontsize=9,
+    )
     return figure
 
 
@@ -155,7 +213,11 @@ def agreement_figure(table: pd.DataFrame, found: dict, name: str) -> Figure:
         axes.axhline(value, color=plots.GREY, lw=1, ls="--")
     axes.plot([], [], "--", color=plots.GREY, label=f"95% limits {low:+.3f} to {high:+.3f}")
     reach = 1.1 * float(np.abs([*difference, low, high]).max())
-    axes.set(xlim=(-0.03, 1.03), ylim=(-reach, reach), xlabel="live-patch fraction, mean of model and stain")
+    axes.set(
+        xlim=(-0.03, 1.03),
+        ylim=(-reach, reach),
+        xlabel="live-patch fraction, mean of model and stain",
+    )
     axes.set_ylabel("model minus stain")
     axes.legend(fontsize=8, title=f"{found['units']} {name}", title_fontsize=8)
     return figure

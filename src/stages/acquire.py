@@ -1,7 +1,9 @@
-"""Brings the fields of a source into data/raw: read, checked and written as 16-bit TIFFs, with their digests.
+"""Brings the fields of a source into data/raw: read, checked and written as 16-bit TIFFs, with
+their digests.
 
-Reads the source that dataset.source names and its git-tracked list sources/SOURCE.csv; writes data/raw. Fields that
-cannot be used are listed in rejected.csv with the reason, and the rest goes on.
+Reads the source that dataset.source names and its git-tracked list sources/SOURCE.csv; writes
+data/raw. Fields that cannot be used are listed in rejected.csv with the reason, and the rest goes
+on.
 """
 
 import json
@@ -13,18 +15,25 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ..common import digests, sources
-from ..common.params import load
-from ..common.paths import RAW
-from ..common.sources import intake
-from ..common.sources.field import Field, SourceError
+from ..common.acquire import digests, intake, sources
+from ..common.images.field import Field, SourceError
+from ..common.workspace.params import load
+from ..common.workspace.paths import RAW
 
 
-def read_fields(fields: Sequence[Field], limits: intake.Limits, workers: int) -> list[intake.Outcome]:
-    """Reads, checks and writes the fields on `workers` processes; the result does not depend on their number."""
+def read_fields(
+    fields: Sequence[Field], limits: intake.Limits, workers: int
+) -> list[intake.Outcome]:
+    """Reads, checks and writes the fields on `workers` processes; the result does not depend on
+    their number.
+    """
     parallel = Parallel(n_jobs=workers, return_as="generator")
     several = parallel(delayed(intake.expand)(entry) for entry in fields)
-    entries = [entry for held in tqdm(several, "open", total=len(fields), unit="file", leave=False) for entry in held]
+    entries = [
+        entry
+        for held in tqdm(several, "open", total=len(fields), unit="file", leave=False)
+        for entry in held
+    ]
     jobs = [delayed(intake.take)(entry, RAW, limits) for entry in intake.refuse_same_ids(entries)]
     outcomes = list(tqdm(parallel(jobs), "acquire", total=len(jobs), unit="field"))
     return intake.refuse_same_pixels(outcomes, RAW)
@@ -46,21 +55,30 @@ def write_tables(outcomes: Sequence[intake.Outcome]) -> tuple[pd.DataFrame, pd.D
 
 
 def _tidy(value: object) -> object:
-    """A number as text, whole ones without a decimal point, others to 6 decimals, in columns with gaps too."""
+    """A number as text, whole ones without a decimal point, others to 6 decimals, in columns with
+    gaps too.
+    """
     if not isinstance(value, float):
         return value
     return "" if pd.isna(value) else str(int(value)) if value.is_integer() else str(round(value, 6))
 
 
-def judge(images: pd.DataFrame, rejected: pd.DataFrame, partitions: Iterable[str], limit: float) -> None:
-    """Stops when too many fields were refused or a partition has none. The gate judges same pixels under two ids."""
+def judge(
+    images: pd.DataFrame, rejected: pd.DataFrame, partitions: Iterable[str], limit: float
+) -> None:
+    """Stops when too many fields were refused or a partition has none.
+
+    The gate judges same pixels under two ids.
+    """
     refused = int((rejected["duplicate_of"] == "").sum())
     total = len(images) + len(rejected)
     if len(rejected):
         print(f"refused {len(rejected)} of {total} fields (data/raw/rejected.csv):")
         print(intake.summary(rejected.to_dict("records")))
     if lost := [name for name in partitions if name not in set(images["partition"])]:
-        sys.exit(f"error: no field of partition {', '.join(lost)} can be used; the reasons stand above")
+        sys.exit(
+            f"error: no field of partition {', '.join(lost)} can be used; the reasons stand above"
+        )
     if refused > limit * total:
         sys.exit(
             f"error: {refused} of {total} fields were refused, more than acquire.max_rejected_fraction {limit:g} "
@@ -90,7 +108,12 @@ def main() -> dict[str, int]:
     images, rejected = write_tables(read_fields(fields, limits, acquire.workers))
     judge(images, rejected, dataset.partitions, acquire.max_rejected_fraction)
     counts = {"fields": len(images), "rejected": len(rejected)}
-    facts = {"source": dataset.source, "synthetic": dataset.source == "synthetic", **counts, "other_partitions": others}
+    facts = {
+        "source": dataset.source,
+        "synthetic": dataset.source == "synthetic",
+        **counts,
+        "other_partitions": others,
+    }
     (RAW / "source.json").write_text(json.dumps(facts, indent=2) + "\n")
     print(f"acquired {len(images)} fields from {dataset.source}")
     return counts

@@ -1,7 +1,9 @@
-"""A gate: judges one folder of data/ by its suite of Great Expectations and stops the graph if it fails.
+"""A gate: judges one folder of data/ by its suite of Great Expectations and stops the graph if it
+fails.
 
-Usage: python -m src.stages.check raw|patches|labels|splits. Reads data/NAME; writes reports/checks/NAME: verdict.json
-(which later stages depend on), report.json (everything found) and docs/ (the same to look at; dated).
+Usage: python -m src.stages.check raw|patches|labels|splits. Reads data/NAME; writes
+reports/checks/NAME: verdict.json (which later stages depend on), report.json (everything found) and
+docs/ (the same to look at; dated).
 """
 
 import json
@@ -10,11 +12,11 @@ import sys
 
 import pandas as pd
 
-from ..common import paths
-from ..common.gates.datadocs import summary, write_docs
-from ..common.gates.expectations import Finding, message
-from ..common.gates.suites import ARTIFACTS, judge
-from ..common.params import load
+from ..common.check.expectations import Finding, message
+from ..common.check.page import summary, write_docs
+from ..common.check.suites import ARTIFACTS, judge
+from ..common.workspace import paths
+from ..common.workspace.params import load
 
 
 def write_report(name: str, findings: list[Finding], found: pd.DataFrame, synthetic: bool) -> dict:
@@ -23,7 +25,11 @@ def write_report(name: str, findings: list[Finding], found: pd.DataFrame, synthe
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     outcomes = [{"name": finding.gate.name, "success": finding.success} for finding in findings]
-    verdict = {"artifact": name, "success": all(f.success for f in findings), "expectations": outcomes}
+    verdict = {
+        "artifact": name,
+        "success": all(f.success for f in findings),
+        "expectations": outcomes,
+    }
     records = [_record(finding) for finding in findings]
     report = {**verdict, "synthetic": synthetic, "found": summary(found), "expectations": records}
     for file, content in (("verdict.json", verdict), ("report.json", report)):
@@ -35,7 +41,9 @@ def write_report(name: str, findings: list[Finding], found: pd.DataFrame, synthe
 def main(name: str) -> dict:
     """Runs the check of one artifact; exits with the failing expectations after writing the report."""
     if name not in ARTIFACTS:
-        sys.exit(f"error: check: there is no artifact '{name}'; it is one of {', '.join(ARTIFACTS)}")
+        sys.exit(
+            f"error: check: there is no artifact '{name}'; it is one of {', '.join(ARTIFACTS)}"
+        )
     dataset, check = load("dataset", "check")
     try:
         findings, found = judge(name, paths.DATA / name, dataset.partitions, check)
@@ -44,7 +52,9 @@ def main(name: str) -> dict:
     verdict = write_report(name, findings, found, dataset.source == "synthetic")
     if not verdict["success"]:
         sys.exit(message(name, findings, f"reports/checks/{name}/report.json and docs/index.html"))
-    print(f"check@{name}: all {len(findings)} expectations met (reports/checks/{name}/docs/index.html)")
+    print(
+        f"check@{name}: all {len(findings)} expectations met (reports/checks/{name}/docs/index.html)"
+    )
     return verdict
 
 

@@ -1,24 +1,31 @@
 """Sets the partitions' models beside each other, their baselines and the paper's results.
 
-Reads metrics/evaluate; writes metrics/compare.json, reports/compare.md, and in metrics/summary.json the few numbers
-that `dvc exp show` sets beside each other.
+Reads metrics/evaluate; writes metrics/compare.json, reports/compare.md, and in metrics/summary.json
+the few numbers that `dvc exp show` sets beside each other.
 """
 
 import json
 import sys
 
-from ..common.comparison import markdown, rows
-from ..common.params import load
-from ..common.paths import METRICS, REPORTS
-from ..common.tables import existing
+from ..common.compare.table import markdown, rows
+from ..common.workspace.params import load
+from ..common.workspace.paths import METRICS, REPORTS
+from ..common.workspace.tables import existing
 
 
 def read_records(partitions: list[str]) -> dict[str, dict]:
-    """The evaluation records of the partitions now in params, named `PARTITION ARCH`; others are named as ignored."""
+    """The evaluation records of the partitions now in params, named `PARTITION ARCH`; others are
+    named as ignored.
+    """
     found = sorted(path.stem for path in existing(METRICS / "evaluate").glob("*.json"))
     if ignored := [name for name in found if name not in partitions]:
-        print(f"compare: ignoring {', '.join(ignored)} in metrics/evaluate, not in dataset.partitions")
-    read = [json.loads(existing(METRICS / "evaluate" / f"{name}.json").read_text()) for name in partitions]
+        print(
+            f"compare: ignoring {', '.join(ignored)} in metrics/evaluate, not in dataset.partitions"
+        )
+    read = [
+        json.loads(existing(METRICS / "evaluate" / f"{name}.json").read_text())
+        for name in partitions
+    ]
     return {f"{record['partition']} {record['model']['arch']}": record for record in read}
 
 
@@ -28,7 +35,9 @@ def summary(records: dict[str, dict]) -> dict[str, dict]:
         record["partition"]: {
             "balanced_accuracy": record["overall"]["balanced_accuracy"]["value"],
             "auc": record["overall"]["auc"]["value"],
-            "auc_within_experiments": ((record["within_experiment"] or {}).get("pair_weighted") or {}).get("value"),
+            "auc_within_experiments": (
+                (record["within_experiment"] or {}).get("pair_weighted") or {}
+            ).get("value"),
             "brier": record["calibration"]["brier"]["after"],
         }
         for record in records.values()

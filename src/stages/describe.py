@@ -1,14 +1,15 @@
 """Describes the data beside the paper's Table 1, with its biological check and sample figures.
 
-Reads data/raw, data/patches, data/filtered, data/labels and data/splits; writes reports/data.md and reports/data.
+Reads data/raw, data/patches, data/filtered, data/labels and data/splits; writes reports/data.md and
+reports/data.
 """
 
 import sys
 from pathlib import Path
 
-from ..common.datareport import write_data_report
-from ..common.params import load
-from ..common.paths import WORKSPACE
+from ..common.describe.report import write_data_report
+from ..common.workspace.params import load
+from ..common.workspace.paths import WORKSPACE
 
 
 def main() -> Path:

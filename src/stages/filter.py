@@ -1,4 +1,5 @@
-"""Sorts patches into cells, empty and unusable with the paper's frozen-feature SVM (step 2), or rules without it.
+"""Sorts patches into cells, empty and unusable with the paper's frozen-feature SVM (step 2), or
+rules without it.
 
 Reads data/patches, the annotations and models/weights/filter; writes models/filter, data/filtered,
 metrics/filter.json and reports/filter.
@@ -11,16 +12,16 @@ import sys
 import numpy as np
 import pandas as pd
 
-from ..common import emptiness_fit as fitting
-from ..common import tracking
-from ..common.embedding import tsne
-from ..common.params import Filter, load
-from ..common.patches import PatchStore
-from ..common.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
-from ..common.plots_data import barcodes, contact_sheet, feature_map, map_sample, save_figures
+from ..common.figures.data import barcodes, contact_sheet, feature_map, map_sample, save_figures
+from ..common.figures.embedding import tsne
+from ..common.filter import fit as fitting
+from ..common.patches.store import PatchStore
 from ..common.scoring.backbones import build
 from ..common.scoring.emptiness import decide
 from ..common.scoring.inference import embed
+from ..common.tracking import runs as tracking
+from ..common.workspace.params import Filter, load
+from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 
 PERPLEXITY = 30
 
@@ -41,7 +42,9 @@ def run() -> dict:
     features = embed(build(params.arch, weights / "model.safetensors"), store, windows)
     annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
 
-    bordered = annotated["border"] > params.max_border  # a rule decides these: the SVM must get no credit for them
+    bordered = (
+        annotated["border"] > params.max_border
+    )  # a rule decides these: the SVM must get no credit for them
     if (patches["border"] > params.max_border).all():
         raise ValueError(
             f"every window has more than filter.max_border {params.max_border} of its pixels without counts"
@@ -59,8 +62,13 @@ def run() -> dict:
     features_here = features[: len(patches)]
     patches["verdict"], patches["score"] = decide(features_here, patches, chosen)
     FILTERED.mkdir(parents=True, exist_ok=True)
-    patches[["patch_id", "image_id", "partition", "verdict", "score"]].to_parquet(FILTERED / "verdicts.parquet")
-    verdicts = {name: fitting.tally(part["verdict"]) for name, part in patches.groupby("partition", sort=False)}
+    patches[["patch_id", "image_id", "partition", "verdict", "score"]].to_parquet(
+        FILTERED / "verdicts.parquet"
+    )
+    verdicts = {
+        name: fitting.tally(part["verdict"])
+        for name, part in patches.groupby("partition", sort=False)
+    }
     metrics = {
         "method": chosen.facts["method"],
         "weights": source["weights"],
@@ -73,13 +81,19 @@ def run() -> dict:
     METRICS.mkdir(exist_ok=True)
     (METRICS / "filter.json").write_text(json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(REPORTS / "filter", ignore_errors=True)
-    figures = save_figures(REPORTS / "filter", draw(store, patches, features_here, annotated, params), synthetic)
+    figures = save_figures(
+        REPORTS / "filter", draw(store, patches, features_here, annotated, params), synthetic
+    )
     _report(metrics, figures)
     return metrics
 
 
 def draw(
-    store: PatchStore, patches: pd.DataFrame, features: np.ndarray, annotated: pd.DataFrame, params: Filter
+    store: PatchStore,
+    patches: pd.DataFrame,
+    features: np.ndarray,
+    annotated: pd.DataFrame,
+    params: Filter,
 ) -> dict:
     """The stage's figures by name: the paper's Fig. 2b in parts, and what the filter did."""
     inside = annotated[annotated["place"] < len(patches)]
@@ -92,10 +106,16 @@ def draw(
     return {
         "fig2b_map": feature_map(marked.iloc[rows], place, len(marked)),
         "fig2b_barcodes": barcodes(store, patches, features, **sample),
-        "dropped": contact_sheet(store, patches[patches["verdict"] != "cells"], "dropped", **sample),
+        "dropped": contact_sheet(
+            store, patches[patches["verdict"] != "cells"], "dropped", **sample
+        ),
         "kept": contact_sheet(store, patches[patches["verdict"] == "cells"], "kept", **sample),
         "boundary": contact_sheet(
-            store, patches[patches["border"] <= params.max_border], "nearest the boundary", nearest=True, **sample
+            store,
+            patches[patches["border"] <= params.max_border],
+            "nearest the boundary",
+            nearest=True,
+            **sample,
         ),
     }
 
@@ -121,14 +141,20 @@ def _report(metrics: dict, figures: list) -> None:
             f"filter: fewer than {fitting.LEAST_ROWS} windows of cells or of not cells are annotated, so focus, "
             "contrast and border rules decide instead of the SVM; annotate more windows for the paper's filter"
         )
-    how = "cross-validated by image" if metrics["method"] == "svm" else "of the rules on the annotated windows"
+    how = (
+        "cross-validated by image"
+        if metrics["method"] == "svm"
+        else "of the rules on the annotated windows"
+    )
     for name in ("cells", "not_cells"):
         if metrics[f"f1_{name}"] is not None:
             low, high = metrics[f"f1_{name}_interval_95"]
             found = f"{metrics[f'f1_{name}']:.3f} ({low:.3f} to {high:.3f}), {how}"
             print(f"filter: F1 of {name} {found}; the paper (class not stated): {fitting.PAPER_F1}")
     for partition, part in metrics["verdicts"].items():
-        print(f"filter: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items()))
+        print(
+            f"filter: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items())
+        )
     print(f"filter: {len(figures)} figures in {REPORTS / 'filter'}")
 
 

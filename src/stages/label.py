@@ -1,6 +1,8 @@
-"""Labels patches with cells live, dead or discarded from their PI, by the paper's Gaussian mixture (step 3).
+"""Labels patches with cells live, dead or discarded from their PI, by the paper's Gaussian mixture
+(step 3).
 
-Reads data/patches and data/filtered; writes data/labels, metrics/label.json and reports/label (Fig. 3a, 3b, 2a).
+Reads data/patches and data/filtered; writes data/labels, metrics/label.json and reports/label (Fig.
+3a, 3b, 2a).
 """
 
 import json
@@ -10,19 +12,22 @@ import sys
 import numpy as np
 import pandas as pd
 
-from ..common import mixture as mixtures
-from ..common.params import Label, load
-from ..common.patches import PatchStore
-from ..common.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
-from ..common.plots_data import intensity_histograms, intensity_scatter, save_figures, stain_sheet
-from ..common.splitting import groups
-from ..common.tables import read_table
+from ..common.figures.data import intensity_histograms, intensity_scatter, save_figures, stain_sheet
+from ..common.label import mixture as mixtures
+from ..common.patches.groups import groups
+from ..common.patches.store import PatchStore
+from ..common.workspace.params import Label, load
+from ..common.workspace.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
+from ..common.workspace.tables import read_table
 
 VERDICTS = ("cells", "empty", "unusable")
 
 
 def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
-    """The patches whose intensities set the thresholds. Raises MixtureError naming a partition that has none."""
+    """The patches whose intensities set the thresholds.
+
+    Raises MixtureError naming a partition that has none.
+    """
     if fit_on == "all":
         return cells
     found = sorted(cells["partition"].unique())
@@ -35,7 +40,9 @@ def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
 
 
 def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: Label) -> None:
-    """Raises MixtureError, with what was found and what to change, if the stain does not give two usable classes."""
+    """Raises MixtureError, with what was found and what to change, if the stain does not give two
+    usable classes.
+    """
     found = mixtures.problems(mixture)
     for partition, part in counts.items():
         found += [
@@ -55,10 +62,16 @@ def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: L
 
 
 def thresholds(mixture: mixtures.Mixture, label: Label) -> dict:
-    """The head of thresholds.json: thresholds in the intensity's own unit, components in the fit's, rounded."""
-    unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's median PI"}[label.intensity]
+    """The head of thresholds.json: thresholds in the intensity's own unit, components in the fit's,
+    rounded.
+    """
+    unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's median PI"}[
+        label.intensity
+    ]
     parts = zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True)
-    components = [{"name": name, "mean": mean, "sd": sd, "weight": weight} for name, mean, sd, weight in parts]
+    components = [
+        {"name": name, "mean": mean, "sd": sd, "weight": weight} for name, mean, sd, weight in parts
+    ]
     if mixture.log:
         components = [{**part, "median": float(np.exp(part["mean"]))} for part in components]
     return rounded({
@@ -80,7 +93,10 @@ def rounded(value):
 
 def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Rows per partition and value of a column."""
-    return {p: {n: int((part[column] == n).sum()) for n in names} for p, part in table.groupby("partition", sort=False)}
+    return {
+        p: {n: int((part[column] == n).sum()) for n in names}
+        for p, part in table.groupby("partition", sort=False)
+    }
 
 
 def run() -> dict[str, float]:
@@ -89,14 +105,18 @@ def run() -> dict[str, float]:
     synthetic = dataset.source == "synthetic"
     store = PatchStore(PATCHES)
     verdicts = read_table(FILTERED / "verdicts.parquet", dataset.partitions)
-    patches = store.patches(dataset.partitions).merge(verdicts[["patch_id", "verdict"]], on="patch_id", validate="1:1")
+    patches = store.patches(dataset.partitions).merge(
+        verdicts[["patch_id", "verdict"]], on="patch_id", validate="1:1"
+    )
     cells = patches[patches["verdict"] == "cells"].reset_index(drop=True)
     cells["intensity"] = mixtures.intensities(cells, label.intensity)
     used = fit_rows(cells, label.fit_on)
     values = used["intensity"].to_numpy()
     mixture = mixtures.fit(values, label.log, label.seed)
     record = thresholds(mixture, label)
-    cells["label"] = mixtures.classify(cells["intensity"].to_numpy(), record["live_below"], record["dead_above"])
+    cells["label"] = mixtures.classify(
+        cells["intensity"].to_numpy(), record["live_below"], record["dead_above"]
+    )
     record |= {
         "fitted_patches": len(used),
         "counts": tally(cells, "label", mixtures.LABELS),
@@ -104,15 +124,26 @@ def run() -> dict[str, float]:
     }
     report = REPORTS / "label"
     shutil.rmtree(report, ignore_errors=True)
-    figures = save_figures(report, {"fig3a_histograms": intensity_histograms(cells, record)}, synthetic)
+    figures = save_figures(
+        report, {"fig3a_histograms": intensity_histograms(cells, record)}, synthetic
+    )
     check(mixture, record["counts"], label)
-    record["interval_95"] = rounded(mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed))
+    record["interval_95"] = rounded(
+        mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed)
+    )
     LABELS.mkdir(parents=True, exist_ok=True)
-    cells[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(LABELS / "labels.parquet")
+    cells[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(
+        LABELS / "labels.parquet"
+    )
     (LABELS / "thresholds.json").write_text(json.dumps(record, indent=2) + "\n")
-    drawn = {"fig3b_scatter": intensity_scatter(cells, record), "fig2a_samples": stain_sheet(store, cells, label.seed)}
+    drawn = {
+        "fig3b_scatter": intensity_scatter(cells, record),
+        "fig2a_samples": stain_sheet(store, cells, label.seed),
+    }
     figures += save_figures(report, drawn, synthetic)
-    metrics = {key: record[key] for key in ("live_below", "dead_above", "interval_95", "overlap", "counts")}
+    metrics = {
+        key: record[key] for key in ("live_below", "dead_above", "interval_95", "overlap", "counts")
+    }
     METRICS.mkdir(exist_ok=True)
     (METRICS / "label.json").write_text(json.dumps(metrics, indent=2) + "\n")
     _report(record, cells)
@@ -130,11 +161,17 @@ def main() -> dict[str, float]:
 def _report(record: dict, cells: pd.DataFrame) -> None:
     for name in ("live_below", "dead_above"):
         low, high = record["interval_95"][name]
-        print(f"label: {name} {record[name]:.6g} (95% interval {low:.6g} to {high:.6g}, over fields)")
+        print(
+            f"label: {name} {record[name]:.6g} (95% interval {low:.6g} to {high:.6g}, over fields)"
+        )
     for partition, part in record["counts"].items():
-        print(f"label: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items()))
+        print(
+            f"label: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items())
+        )
     if saturated := int((cells["pi_saturated"] > 0).sum()):
-        print(f"label: {saturated} of {len(cells)} patches hold saturated PI pixels; their mean PI is a lower bound")
+        print(
+            f"label: {saturated} of {len(cells)} patches hold saturated PI pixels; their mean PI is a lower bound"
+        )
 
 
 if __name__ == "__main__":

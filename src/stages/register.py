@@ -1,14 +1,16 @@
-"""Registers every partition's model in MLflow with its filter and contract, and moves its alias by a stated rule.
+"""Registers every partition's model in MLflow with its filter and contract, and moves its alias by
+a stated rule.
 
-Reads models, metrics/evaluate, reports/evaluate, reports/checks, data/patches and data/labels/thresholds.json; writes
-metrics/register.json: what was decided when the stage ran, without any MLflow id.
+Reads models, metrics/evaluate, reports/evaluate, reports/checks, data/patches and
+data/labels/thresholds.json; writes metrics/register.json: what was decided when the stage ran,
+without any MLflow id.
 """
 
 import json
 
-from ..common.params import load
-from ..common.paths import METRICS
-from ..common.registry import register_model
+from ..common.register.registry import register_model
+from ..common.workspace.params import load
+from ..common.workspace.paths import METRICS
 
 
 def main() -> dict:

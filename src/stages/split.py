@@ -1,4 +1,5 @@
-"""Splits labelled patches into train, valid and test (or folds) by whole groups, each partition on its own (step 4).
+"""Splits labelled patches into train, valid and test (or folds) by whole groups, each partition on
+its own (step 4).
 
 Reads data/labels and data/patches; writes data/splits.
 """
@@ -9,11 +10,13 @@ import sys
 import numpy as np
 import pandas as pd
 
-from ..common.params import Split, load
-from ..common.paths import LABELS, PATCHES, SPLITS
-from ..common.splitting import SPLITS as NAMES
-from ..common.splitting import SplitError, assign, class_counts, groups, rounds
-from ..common.tables import read_table
+from ..common.patches.groups import SplitError, groups
+from ..common.split.assign import assign
+from ..common.split.rounds import SPLITS as NAMES
+from ..common.split.rounds import class_counts, rounds
+from ..common.workspace.params import Split, load
+from ..common.workspace.paths import LABELS, PATCHES, SPLITS
+from ..common.workspace.tables import read_table
 
 CLASSES = ["live", "dead"]
 PATCH_COLUMNS = ["y", "x", "size", "mean_pi"]
@@ -30,54 +33,87 @@ def labelled(partitions: list[str], group_by: list[str]) -> pd.DataFrame:
 
 
 def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
-    """One partition's rows with the columns split and fold. Raises SplitError if it cannot be divided as asked."""
+    """One partition's rows with the columns split and fold.
+
+    Raises SplitError if it cannot be divided as asked.
+    """
     counts = class_counts(table)
     kfold = split.scheme == "kfold"
     parts = split.folds if kfold else len(NAMES)
     if len(counts) < parts:
         wanted, fewer = ("folds", ["fewer split.folds"]) if kfold else ("splits", [])
-        raise SplitError(f"{partition} has {len(counts)} groups for {parts} {wanted}. {_help(counts, *fewer)}")
+        raise SplitError(
+            f"{partition} has {len(counts)} groups for {parts} {wanted}. {_help(counts, *fewer)}"
+        )
     fractions = np.full(parts, 1 / parts) if kfold else np.array(split.fractions)
-    part = table["group"].map(dict(zip(counts.index, assign(counts.to_numpy(), fractions, split.seed), strict=True)))
+    part = table["group"].map(
+        dict(zip(counts.index, assign(counts.to_numpy(), fractions, split.seed), strict=True))
+    )
     names = "" if kfold else part.map(dict(enumerate(NAMES)))
     return table.assign(split=names, fold=(part if kfold else -1))
 
 
 def check(table: pd.DataFrame, partition: str, record: dict) -> None:
-    """Raises SplitError if a holdout split, or a K-fold round's training patches, lack a class; names folds of one."""
+    """Raises SplitError if a holdout split, or a K-fold round's training patches, lack a class;
+    names folds of one.
+    """
     kfold = record["scheme"] == "kfold"
     for part in rounds(table, record):
         for name in ("train",) if kfold else NAMES:
-            lacking = [label for label in CLASSES if not (table["label"][getattr(part, name)] == label).any()]
+            lacking = [
+                label
+                for label in CLASSES
+                if not (table["label"][getattr(part, name)] == label).any()
+            ]
             if lacking:
-                other = "more split.folds" if kfold else "split.scheme kfold, which wants both classes to train on only"
+                other = (
+                    "more split.folds"
+                    if kfold
+                    else "split.scheme kfold, which wants both classes to train on only"
+                )
                 raise SplitError(
                     f"{partition}: {name} of {part.name} has no {' and no '.join(lacking)} patches: "
                     f"{json.dumps(record['counts'][partition])}. {_help(class_counts(table), other)}"
                 )
-    if kfold and (bare := [k for k, c in record["counts"][partition].items() if not c["live"] or not c["dead"]]):
-        print(f"split: {partition}: {', '.join(bare)} hold one class only: no AUC of their own, pooled scores stand")
+    if kfold and (
+        bare := [
+            k for k, c in record["counts"][partition].items() if not c["live"] or not c["dead"]
+        ]
+    ):
+        print(
+            f"split: {partition}: {', '.join(bare)} hold one class only: no AUC of their own, pooled scores stand"
+        )
 
 
 def tally(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Groups, images, live and dead patches of each split or fold of one partition."""
     key = table["split"].where(table["fold"] < 0, "fold-" + table["fold"].astype("str"))
-    names = [n for n in NAMES if (key == n).any()] or sorted(key.unique(), key=lambda name: int(name[5:]))
+    names = [n for n in NAMES if (key == n).any()] or sorted(
+        key.unique(), key=lambda name: int(name[5:])
+    )
     found = {}
     for name in names:
         part = table[key == name]
         classes = {label: int((part["label"] == label).sum()) for label in CLASSES}
-        found[name] = {"groups": part["group"].nunique(), "images": part["image_id"].nunique(), **classes}
+        found[name] = {
+            "groups": part["group"].nunique(),
+            "images": part["image_id"].nunique(),
+            **classes,
+        }
     return found
 
 
 def frames(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per image with labelled patches: where it went, and what tells it from (or gives it away as) another."""
+    """One row per image with labelled patches: where it went, and what tells it from (or gives it
+    away as) another.
+    """
     known = pd.read_parquet(PATCHES / "frames.parquet")
     prints = [c for c in known.columns if c.startswith("phash") or c.endswith("_sha256")]
     columns = ["image_id", "partition", "experiment", "group", "split", "fold", "position", "time"]
     images = table[columns].drop_duplicates("image_id")
-    merged = images.merge(known[["image_id", *prints, "height", "width"]], on="image_id", validate="1:1")
+    merged = images.merge(
+        known[["image_id", *prints, "height", "width"]], on="image_id", validate="1:1"
+    )
     return merged.reset_index(drop=True)
 
 
@@ -85,7 +121,9 @@ def run() -> dict[str, dict]:
     """Does the stage's work; raises ValueError for what a user can mend."""
     dataset, split = load("dataset", "split")
     table = labelled(dataset.partitions, split.group_by)
-    parts = {name: divide(table[table["partition"] == name], name, split) for name in dataset.partitions}
+    parts = {
+        name: divide(table[table["partition"] == name], name, split) for name in dataset.partitions
+    }
     record = {
         "scheme": split.scheme,
         "folds": split.folds if split.scheme == "kfold" else 0,

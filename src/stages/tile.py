@@ -1,6 +1,8 @@
-"""Cuts raw fields into overlapping windows: 8-bit frames in shards, windows and their measures in a table.
+"""Cuts raw fields into overlapping windows: 8-bit frames in shards, windows and their measures in a
+table.
 
-Reads data/raw; writes data/patches. Paper, step 1 (windows) and the mean PI of step 3, from the 16-bit counts.
+Reads data/raw; writes data/patches. Paper, step 1 (windows) and the mean PI of step 3, from the
+16-bit counts.
 """
 
 import shutil
@@ -11,25 +13,29 @@ import tifffile
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ..common.fingerprint import fingerprint
-from ..common.params import Tile, load
-from ..common.patches import ShardWriter, plan_shards
-from ..common.paths import PATCHES, RAW
+from ..common.patches.groups import GROUP_COLUMNS
+from ..common.patches.store import ShardWriter, plan_shards
 from ..common.scoring import imaging
 from ..common.scoring.windows import in_pixels, remainder, windows
-from ..common.splitting import GROUP_COLUMNS
-from ..common.tables import read_images
+from ..common.tile.fingerprint import fingerprint
+from ..common.workspace.params import Tile, load
+from ..common.workspace.paths import PATCHES, RAW
+from ..common.workspace.tables import read_images
 
 
 def cut(field: pd.Series, tile: Tile) -> tuple[np.ndarray, np.ndarray, dict, pd.DataFrame]:
-    """One field of view: its 8-bit bright-field (H, W), its reduced 8-bit PI, its frame record and its windows."""
+    """One field of view: its 8-bit bright-field (H, W), its reduced 8-bit PI, its frame record and
+    its windows.
+    """
     raw = tifffile.imread(RAW / field["brightfield"])
     pi = tifffile.imread(RAW / field["pi"])
     low, high = imaging.scaling_range(raw, **tile.scaling.model_dump())
     frame8 = imaging.to_uint8(raw, low, high)
     reduced = imaging.reduce_mean(pi)
     pi_low, pi_high = imaging.percentile_range(reduced, 0.5, 99.8)
-    size, stride = (in_pixels(e, tile.unit, field["pixel_size_um"]) for e in (tile.window, tile.stride))
+    size, stride = (
+        in_pixels(e, tile.unit, field["pixel_size_um"]) for e in (tile.window, tile.stride)
+    )
     table = pd.DataFrame(windows(*raw.shape, size, stride, tile.edge))
     corners = table[["y", "x", "size"]].to_numpy(np.int64)
     measures = imaging.bright_field_measures(frame8, raw == 0, corners)
@@ -47,7 +53,9 @@ def cut(field: pd.Series, tile: Tile) -> tuple[np.ndarray, np.ndarray, dict, pd.
 def _rows(field: pd.Series, table: pd.DataFrame, measures: dict[str, np.ndarray]) -> pd.DataFrame:
     image_id = field["image_id"]
     names = [f"{image_id}:{w.y}:{w.x}:{w.size}" for w in table.itertuples()]
-    owners = pd.DataFrame({"patch_id": names, "image_id": image_id, **{c: field[c] for c in GROUP_COLUMNS}})
+    owners = pd.DataFrame(
+        {"patch_id": names, "image_id": image_id, **{c: field[c] for c in GROUP_COLUMNS}}
+    )
     measured = pd.DataFrame(measures).round(6)
     return pd.concat([owners, table.astype("int32"), measured], axis=1)
 
@@ -67,7 +75,9 @@ def main() -> dict[str, int]:
         delayed(cut)(field, tile) for _, field in images.iterrows()
     )
     records, tables = [], []
-    for i, (frame8, pi8, record, table) in enumerate(tqdm(jobs, total=len(images), desc="tile", unit="field")):
+    for i, (frame8, pi8, record, table) in enumerate(
+        tqdm(jobs, total=len(images), desc="tile", unit="field")
+    ):
         writers[0].put(shard[i], offset[i], frame8)
         writers[1].put(shard[i], pi_offset[i], pi8)
         records.append({"shard": shard[i], "offset": offset[i], "pi_offset": pi_offset[i]} | record)
@@ -78,12 +88,16 @@ def main() -> dict[str, int]:
     patches = pd.concat(tables, ignore_index=True)
     frames.to_parquet(PATCHES / "frames.parquet")
     patches.to_parquet(PATCHES / "patches.parquet")
-    print(f"tile: {len(patches)} windows of {len(frames)} fields, {len(sizes)} shard(s), {_uncovered(frames)}")
+    print(
+        f"tile: {len(patches)} windows of {len(frames)} fields, {len(sizes)} shard(s), {_uncovered(frames)}"
+    )
     return {"frames": len(frames), "patches": len(patches)}
 
 
 def _offsets(shard: list[int], areas: list[int]) -> tuple[list[int], list[int]]:
-    """Where each reduced PI frame lies in the shard of the same number, and how large those shards are."""
+    """Where each reduced PI frame lies in the shard of the same number, and how large those shards
+    are.
+    """
     sizes = [0] * (max(shard) + 1)
     offsets = []
     for number, area in zip(shard, areas):

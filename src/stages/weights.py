@@ -1,4 +1,5 @@
-"""Resolves the first weights of one role's backbone (filter or model) once, as safetensors that DVC versions.
+"""Resolves the first weights of one role's backbone (filter or model) once, as safetensors that DVC
+versions.
 
 `python -m src.stages.weights filter|model`; writes models/weights/ROLE.
 """
@@ -9,17 +10,19 @@ import sys
 
 from safetensors.torch import save_file
 
-from ..common.params import load
-from ..common.paths import MODELS
-from ..common.pretrained import WeightsError, resolve
 from ..common.scoring.backbones import UnknownBackbone, build
+from ..common.weights.pretrained import WeightsError, resolve
+from ..common.workspace.params import load
+from ..common.workspace.paths import MODELS
 
 
 def main(role: str) -> dict[str, str]:
     """Runs the stage for a role; returns the record written to source.json."""
     section = load(role)
     try:
-        build(section.arch)  # refuses a model that this project cannot use before anything is downloaded
+        build(
+            section.arch
+        )  # refuses a model that this project cannot use before anything is downloaded
         state, source = resolve(section.arch, section.weights)
     except (WeightsError, UnknownBackbone) as error:
         sys.exit(f"error: {role}.arch {section.arch}, {role}.weights {section.weights}: {error}")

@@ -1,4 +1,6 @@
-"""Training the head alone: an exact regression on frozen features, the same in the stage, in folds and when loaded."""
+"""Training the head alone: an exact regression on frozen features, the same in the stage, in folds
+and when loaded.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,10 +8,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from src.common import head
-from src.common.loading import oriented, targets
 from src.common.scoring.backbones import build
 from src.common.scoring.inference import embed, predict
+from src.common.train import head
+from src.common.train.loading import oriented, targets
 from tests.conftest import ARCH
 
 
@@ -47,10 +49,14 @@ def test_the_network_gives_the_scores_that_were_measured(fitted):
     [row] = rows
     assert epoch == 0 and row["epoch"] == 0
     score = logits[:, 1] - logits[:, 0]
-    assert roc_auc_score(targets(table)[valid], score[valid]) == pytest.approx(row["valid_auc"], abs=1e-6)
+    assert roc_auc_score(targets(table)[valid], score[valid]) == pytest.approx(
+        row["valid_auc"], abs=1e-6
+    )
     live = 1 / (1 + np.exp(-score[valid].astype(float)))
     truth = targets(table)[valid]
-    assert -np.mean(np.log(np.where(truth == 1, live, 1 - live))) == pytest.approx(row["valid_loss"], abs=1e-3)
+    assert -np.mean(np.log(np.where(truth == 1, live, 1 - live))) == pytest.approx(
+        row["valid_loss"], abs=1e-3
+    )
     assert row["valid_auc"] > 0.9  # the planted classes differ plainly
 
 

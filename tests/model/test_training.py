@@ -1,4 +1,6 @@
-"""Training: exact resume wherever it is cut off, best epoch, frozen body, several devices, one MLflow run."""
+"""Training: exact resume wherever it is cut off, best epoch, frozen body, several devices, one
+MLflow run.
+"""
 
 import json
 import os
@@ -15,16 +17,25 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from src.common import head, tracking, training
-from src.common.params import Train, load, parse
-from src.common.patches import PatchStore
+from src.common.patches.store import PatchStore
 from src.common.scoring.backbones import build, facts, library_model
-from src.common.training import Classifier, Keeper, TrainingError, cosine, fit, precision
+from src.common.tracking import runs as tracking
+from src.common.train import fine_tuning as training
+from src.common.train import head
+from src.common.train.fine_tuning import Classifier, Keeper, TrainingError, cosine, fit, precision
+from src.common.workspace.params import Train, load, parse
 from src.stages import train as train_stage
 from tests.conftest import ARCH, default_params
 
 PARAMS = default_params()
-SHORT = {"epochs": 3, "samples_per_epoch": 14, "batch_size": 4, "precision": "32", "lr": 2e-3, "workers": 0}
+SHORT = {
+    "epochs": 3,
+    "samples_per_epoch": 14,
+    "batch_size": 4,
+    "precision": "32",
+    "lr": 2e-3,
+    "workers": 0,
+}
 
 
 def params(**changes) -> Train:
@@ -37,13 +48,18 @@ class Cut(Exception):
 
 @pytest.fixture
 def train(live_dead, tmp_path):
-    """Trains the small network; `scratch` names the checkpoint folder; returns (state, rows, epoch, reported)."""
+    """Trains the small network; `scratch` names the checkpoint folder; returns (state, rows, epoch,
+    reported).
+    """
     store, table = live_dead
 
     def run(scratch: str = "scratch", valid: pd.DataFrame | None = None, **changes):
         torch.manual_seed(0)
         reported = []
-        tables = table[table["split"] == "train"], table[table["split"] == "valid"] if valid is None else valid
+        tables = (
+            table[table["split"] == "train"],
+            table[table["split"] == "valid"] if valid is None else valid,
+        )
         result = fit(
             build(ARCH), store, *tables, params(**changes), tmp_path / scratch,
             lambda row, epoch: reported.append((epoch, row)),
@@ -66,13 +82,33 @@ def _cut(monkeypatch, owner: type, name: str, when) -> None:
     monkeypatch.setattr(owner, name, method)
 
 
-# Where training is cut off, and the steps (of 4 an epoch) that are then left: with a checkpoint after every step but
-# the last of an epoch, after which comes validation, and after every epoch.
+# Where training is cut off, and the steps (of 4 an epoch) that are then left: with a checkpoint
+# after every step but the last of an epoch, after which comes validation, and after every epoch.
 CUTS = {
-    "inside the first epoch": (Classifier, "on_train_batch_start", lambda self, args: self.global_step == 2, 2),
-    "inside a later epoch": (Classifier, "on_train_batch_start", lambda self, args: self.global_step == 6, 6),
-    "at the last step of an epoch": (Classifier, "on_train_batch_start", lambda self, args: self.global_step == 7, 7),
-    "inside validation": (Classifier, "validation_step", lambda self, args: self.current_epoch == 1, 7),
+    "inside the first epoch": (
+        Classifier,
+        "on_train_batch_start",
+        lambda self, args: self.global_step == 2,
+        2,
+    ),
+    "inside a later epoch": (
+        Classifier,
+        "on_train_batch_start",
+        lambda self, args: self.global_step == 6,
+        6,
+    ),
+    "at the last step of an epoch": (
+        Classifier,
+        "on_train_batch_start",
+        lambda self, args: self.global_step == 7,
+        7,
+    ),
+    "inside validation": (
+        Classifier,
+        "validation_step",
+        lambda self, args: self.current_epoch == 1,
+        7,
+    ),
     "between epochs": (Keeper, "_stop_if_enough", lambda self, args: len(self.rows) == 2, 8),
     "after the last epoch": (Keeper, "_stop_if_enough", lambda self, args: len(self.rows) == 3, 12),
 }
@@ -94,7 +130,9 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(where, train, uninterrupt
         train()
     steps, step = [], Classifier.training_step
     monkeypatch.setattr(
-        Classifier, "training_step", lambda self, batch, i: steps.append(self.global_step) or step(self, batch, i)
+        Classifier,
+        "training_step",
+        lambda self, batch, i: steps.append(self.global_step) or step(self, batch, i),
     )
     resumed, resumed_rows, resumed_epoch, resumed_reported = train()
     assert steps == list(range(CUTS[where][3], 12))  # goes on at the exact step
@@ -102,7 +140,9 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(where, train, uninterrupt
     assert resumed_epoch == epoch
     assert resumed.keys() == state.keys()
     assert all(torch.equal(resumed[name], state[name]) for name in state)
-    assert resumed_reported == reported[len(reported) - len(resumed_reported) :]  # finished epochs are not repeated
+    assert (
+        resumed_reported == reported[len(reported) - len(resumed_reported) :]
+    )  # finished epochs are not repeated
 
 
 def test_two_trainings_are_the_same_and_other_seeds_differ(train):
@@ -114,8 +154,17 @@ def test_two_trainings_are_the_same_and_other_seeds_differ(train):
 def test_rows_say_what_happened(train, capfd):
     state, rows, epoch, reported = train(schedule="constant", batch_size=5)
     assert [row["epoch"] for row in rows] == [0, 1, 2]
-    assert set(rows[0]) == {"epoch", "train_loss", "valid_loss", "valid_auc", "valid_balanced_accuracy", "lr"}
-    assert [(row["epoch"], {k: v for k, v in row.items() if k != "epoch"}) for row in rows] == reported
+    assert set(rows[0]) == {
+        "epoch",
+        "train_loss",
+        "valid_loss",
+        "valid_auc",
+        "valid_balanced_accuracy",
+        "lr",
+    }
+    assert [
+        (row["epoch"], {k: v for k, v in row.items() if k != "epoch"}) for row in rows
+    ] == reported
     assert {row["lr"] for row in rows} == {2e-3}
     assert epoch == max(rows, key=lambda row: (row["valid_auc"], -row["valid_loss"]))["epoch"]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
@@ -126,7 +175,9 @@ def test_rows_say_what_happened(train, capfd):
 def test_all_windows_of_an_epoch_are_seen_the_last_batch_too(train, monkeypatch):
     seen, original = [], Classifier.training_step
     monkeypatch.setattr(
-        Classifier, "training_step", lambda self, batch, i: seen.append(len(batch[1])) or original(self, batch, i)
+        Classifier,
+        "training_step",
+        lambda self, batch, i: seen.append(len(batch[1])) or original(self, batch, i),
     )
     train(epochs=1)
     assert seen == [4, 4, 4, 2]
@@ -151,7 +202,12 @@ def test_early_stopping_and_the_best_epoch_survive_a_cut(train, monkeypatch, cut
             _cut(patch, Keeper, "_stop_if_enough", lambda self, args: len(self.rows) == cut_after)
             train(**options)
     _, rows, epoch, _ = train(**options)
-    assert [row["valid_auc"] for row in rows] == [0.6, 0.8, 0.8, 0.7]  # 0.8 twice: the first, and two epochs on it ends
+    assert [row["valid_auc"] for row in rows] == [
+        0.6,
+        0.8,
+        0.8,
+        0.7,
+    ]  # 0.8 twice: the first, and two epochs on it ends
     assert epoch == 1
 
 
@@ -221,11 +277,15 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(train, tmp_path, mo
 
 def test_optimisers_are_the_papers_and_the_modern_one():
     net = build(ARCH)
-    paper = Classifier(net, params(optimizer="adam", betas=[0.5, 0.999], lr=1e-5, schedule="constant"), 10)
+    paper = Classifier(
+        net, params(optimizer="adam", betas=[0.5, 0.999], lr=1e-5, schedule="constant"), 10
+    )
     optimizer = paper.configure_optimizers()
     assert type(optimizer) is torch.optim.Adam
     assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (1e-5, (0.5, 0.999))
-    modern = Classifier(net, params(optimizer="adamw", schedule="cosine"), 10).configure_optimizers()
+    modern = Classifier(
+        net, params(optimizer="adamw", schedule="cosine"), 10
+    ).configure_optimizers()
     assert type(modern["optimizer"]) is torch.optim.AdamW
     assert modern["lr_scheduler"]["interval"] == "step"
 
@@ -269,7 +329,9 @@ def tree(stage_tree) -> Path:
         weights = stage_tree / "models" / "weights" / role
         weights.mkdir(parents=True)
         save_file(state, weights / "model.safetensors")
-        (weights / "source.json").write_text(json.dumps({"arch": ARCH, "weights": "random", "origin": "seed 0"}))
+        (weights / "source.json").write_text(
+            json.dumps({"arch": ARCH, "weights": "random", "origin": "seed 0"})
+        )
     configure(stage_tree)
     return stage_tree
 
@@ -289,10 +351,18 @@ def three_folds(tree: Path) -> None:
 
 def stage(tree: Path, *command: str) -> subprocess.CompletedProcess:
     """The stage (or another command) as a process of its own in a tree."""
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_TRACKING", "LOCAL_RANK"))}
+    keep = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("DVC_", "MLFLOW_TRACKING", "LOCAL_RANK"))
+    }
     command = command or ("-m", "src.stages.train", "p")
     return subprocess.run(
-        [sys.executable, *command], cwd=tree, env=keep | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        [sys.executable, *command],
+        cwd=tree,
+        env=keep | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -320,8 +390,12 @@ def runs(tree: Path) -> list[dict]:
         found = []
         for run_id, status in db.execute("select run_uuid, status from runs"):
             tags = dict(db.execute("select key, value from tags where run_uuid = ?", [run_id]))
-            steps = db.execute("select step from metrics where run_uuid = ? and key = 'train/loss'", [run_id])
-            found.append({"id": run_id, "status": status, "tags": tags, "epochs": [s for (s,) in steps]})
+            steps = db.execute(
+                "select step from metrics where run_uuid = ? and key = 'train/loss'", [run_id]
+            )
+            found.append(
+                {"id": run_id, "status": status, "tags": tags, "epochs": [s for (s,) in steps]}
+            )
     return found
 
 
@@ -341,10 +415,17 @@ def test_a_failed_run_says_why_and_is_forgiven_when_it_goes_on(here, monkeypatch
         patch.setattr(Classifier, "validation_step", fail)
         train_stage.main("p")
     (failed,) = runs(here)
-    assert (failed["status"], failed["tags"]["failure"]) == ("FAILED", "MemoryError: no room for this batch")
+    assert (failed["status"], failed["tags"]["failure"]) == (
+        "FAILED",
+        "MemoryError: no room for this batch",
+    )
     record = train_stage.main("p")
     (mended,) = runs(here)
-    assert (mended["id"], mended["status"], mended["epochs"]) == (failed["id"], "FINISHED", [0, 1, 2])
+    assert (mended["id"], mended["status"], mended["epochs"]) == (
+        failed["id"],
+        "FINISHED",
+        [0, 1, 2],
+    )
     assert "failure" not in mended["tags"]
     assert mended["tags"]["resumed_after"] == failed["tags"]["failure"]
     assert mended["tags"]["model_digest"] == record["digest"]
@@ -352,7 +433,9 @@ def test_a_failed_run_says_why_and_is_forgiven_when_it_goes_on(here, monkeypatch
 
 def test_a_training_that_diverges_is_refused_and_its_run_failed(here):
     configure(here, lr=1e30)
-    with pytest.raises(SystemExit, match=r"error: train@p: epoch 0: .*loss is not a number: train\.lr is too high"):
+    with pytest.raises(
+        SystemExit, match=r"error: train@p: epoch 0: .*loss is not a number: train\.lr is too high"
+    ):
         train_stage.main("p")
     (failed,) = runs(here)
     assert failed["status"] == "FAILED" and "train.lr is too high" in failed["tags"]["failure"]
@@ -377,8 +460,14 @@ def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeyp
     assert len(trained) == 5  # two folds, the failure, then the third fold and the final model
     assert trained[-1] == 0
     assert record["epochs_kept"] == {"fold-0": 0, "fold-1": 0, "fold-2": 0, "final": 0}
-    found = sorted(str(p.relative_to(here / "models" / "p")) for p in (here / "models" / "p").rglob("*.safetensors"))
-    assert found == [f"fold-{f}/model.safetensors" for f in range(3)] + ["model.safetensors", "novelty.safetensors"]
+    found = sorted(
+        str(p.relative_to(here / "models" / "p"))
+        for p in (here / "models" / "p").rglob("*.safetensors")
+    )
+    assert found == [f"fold-{f}/model.safetensors" for f in range(3)] + [
+        "model.safetensors",
+        "novelty.safetensors",
+    ]
     history = pd.read_csv(here / "reports" / "train" / "p" / "history.csv")
     assert history["round"].tolist() == ["fold-0", "fold-1", "fold-2", "final"]
 
@@ -394,7 +483,12 @@ def test_the_final_model_trains_for_as_long_as_its_folds_found_best(here, monkey
 
     monkeypatch.setattr(train_stage, "fit", fit_and_keep)
     record = train_stage.main("p")
-    assert record["epochs_kept"] == {"fold-0": 0, "fold-1": 3, "fold-2": 1, "final": 1}  # two epochs, the median
+    assert record["epochs_kept"] == {
+        "fold-0": 0,
+        "fold-1": 3,
+        "fold-2": 1,
+        "final": 1,
+    }  # two epochs, the median
     history = pd.read_csv(here / "reports" / "train" / "p" / "history.csv")
     assert history.query("round == 'final'")["epoch"].tolist() == [0, 1]
     assert record["precision"] == "32-true"
@@ -406,7 +500,9 @@ def test_beside_the_model_lies_what_its_training_data_look_like(here):
     facts = json.loads((here / "models" / "p" / "training_range.json").read_text())
     table = pd.read_parquet(here / "data" / "splits" / "splits.parquet")
     seen = sorted(set(table.loc[table["split"] != "test", "image_id"]))
-    assert facts["images"] == [f"digest of {name}" for name in seen]  # validation chose the epoch: it was seen too
+    assert facts["images"] == [
+        f"digest of {name}" for name in seen
+    ]  # validation chose the epoch: it was seen too
     assert (facts["low"], facts["high"]) == ([1000.0, 1000.0], [4000.0, 4000.0])
     assert facts["least_sharpness"] > 0
     bank = load_file(here / "models" / "p" / "novelty.safetensors")["bank"]
@@ -425,7 +521,9 @@ def test_the_head_alone_is_trained_in_every_fold_on_features_computed_once(here,
     assert (record["pooling"], record["params"]["layers"], len(calls)) == ("levels", "head", 1)
     history = pd.read_csv(here / "reports" / "train" / "p" / "history.csv")
     assert list(history["round"]) == ["fold-0", "fold-1", "fold-2", "final"]
-    weights = [load_file(here / "models" / "p" / place / "model.safetensors") for place in ("fold-0", ".")]
+    weights = [
+        load_file(here / "models" / "p" / place / "model.safetensors") for place in ("fold-0", ".")
+    ]
     assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
     body = next(name for name in weights[0] if name.startswith("body") and name.endswith("weight"))
     assert torch.equal(weights[0][body], weights[1][body])

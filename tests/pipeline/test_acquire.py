@@ -15,9 +15,10 @@ import pytest
 import tifffile
 import yaml
 
-from src.common import digests, params, paths, sources
-from src.common.sources import SourceError
-from src.common.sources.intake import COLUMNS, pixel_digest
+from src.common.acquire import digests, sources
+from src.common.acquire.intake import COLUMNS, pixel_digest
+from src.common.acquire.sources import SourceError
+from src.common.workspace import params, paths
 from src.stages import acquire
 from tests.conftest import default_params
 
@@ -49,7 +50,9 @@ class Plant:
         monkeypatch.setattr(paths, "REPO", root)
         monkeypatch.setattr(digests, "WORKSPACE", root)
         monkeypatch.setattr(sources, "WORKSPACE", root)
-        monkeypatch.setattr(acquire, "load", lambda *names: tuple(self.parsed()[name] for name in names))
+        monkeypatch.setattr(
+            acquire, "load", lambda *names: tuple(self.parsed()[name] for name in names)
+        )
 
     def set(self, section: str, **values) -> None:
         self.sections[section] |= values
@@ -61,14 +64,20 @@ class Plant:
     def dataset(self):
         return self.parsed()["dataset"]
 
-    def add(self, image_id: str, brightfield=None, pi=None, partition: str = "arm", **values) -> None:
-        """One row of the manifest with its files; a channel is an array, None for noise, or '' for no file."""
+    def add(
+        self, image_id: str, brightfield=None, pi=None, partition: str = "arm", **values
+    ) -> None:
+        """One row of the manifest with its files; a channel is an array, None for noise, or '' for
+        no file.
+        """
         row = {"image_id": image_id, "partition": partition, **values}
         for role, pixels, seed in (("brightfield", brightfield, 2), ("pi", pi, 3)):
             row[role] = "" if isinstance(pixels, str) else f"{role}_{len(self.rows)}.tif"
             if row[role]:
                 noise = image(10 * len(self.rows) + seed)
-                tifffile.imwrite(self.images / row[role], noise if pixels is None else pixels, metadata=None)
+                tifffile.imwrite(
+                    self.images / row[role], noise if pixels is None else pixels, metadata=None
+                )
         self.rows.append(row)
         pd.DataFrame(self.rows).to_csv(self.images / "images.csv", index=False)
 
@@ -78,7 +87,9 @@ class Plant:
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         read = {"dtype": str, "keep_default_na": False}
-        return pd.read_csv(self.raw / "images.csv", **read), pd.read_csv(self.raw / "rejected.csv", **read)
+        return pd.read_csv(self.raw / "images.csv", **read), pd.read_csv(
+            self.raw / "rejected.csv", **read
+        )
 
 
 @pytest.fixture
@@ -88,12 +99,22 @@ def plant(tmp_path, monkeypatch) -> Plant:
 
 def tree(folder: Path) -> dict[str, str]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def test_images_are_written_as_16_bit_pages_and_described(plant):
     eight, pi = image(1, "uint8"), image(2) * 200
-    known = {"well": "A1", "position": "2", "time": 1, "day": 3, "compound": "dox", "concentration": 0.5}
+    known = {
+        "well": "A1",
+        "position": "2",
+        "time": 1,
+        "day": 3,
+        "compound": "dox",
+        "concentration": 0.5,
+    }
     plant.add("f1", eight, pi, experiment="e", pixel_size_um=0.3225, **known)
     plant.add("f2", partition="elsewhere")
     images, rejected = plant.run()
@@ -136,7 +157,9 @@ def test_images_are_written_as_16_bit_pages_and_described(plant):
 def test_the_written_file_states_its_pixel_size(plant):
     plant.add("f", pixel_size_um=0.25)
     plant.run()
-    assert sources.planes.read_plane(sources.planes.Plane(plant.raw / "pi/f.tif", "f.tif"))[1] == 0.25
+    assert (
+        sources.planes.read_plane(sources.planes.Plane(plant.raw / "pi/f.tif", "f.tif"))[1] == 0.25
+    )
 
 
 def test_every_kind_of_fault_is_refused_with_its_reason_and_the_rest_goes_on(plant, capsys):
@@ -153,9 +176,15 @@ def test_every_kind_of_fault_is_refused_with_its_reason_and_the_rest_goes_on(pla
     damaged.write_bytes(damaged.read_bytes()[:3000])
     plant.add("stack", np.stack([image(n) for n in range(5)]))
     plant.add("good")
-    plant.rows.append({"image_id": "gone", "partition": "arm", "brightfield": "gone.tif", "pi": "gone.tif"})
-    plant.rows.append({"image_id": "nikon", "partition": "arm", "brightfield": "x.nd2", "pi": "x.nd2"})
-    plant.rows.append({"image_id": "bad:id", "partition": "arm", "brightfield": "x.tif", "pi": "y.tif"})
+    plant.rows.append(
+        {"image_id": "gone", "partition": "arm", "brightfield": "gone.tif", "pi": "gone.tif"}
+    )
+    plant.rows.append(
+        {"image_id": "nikon", "partition": "arm", "brightfield": "x.nd2", "pi": "x.nd2"}
+    )
+    plant.rows.append(
+        {"image_id": "bad:id", "partition": "arm", "brightfield": "x.tif", "pi": "y.tif"}
+    )
     pd.DataFrame(plant.rows).to_csv(plant.images / "images.csv", index=False)
     images, rejected = plant.run()
     assert list(images["image_id"]) == ["good"]
@@ -187,14 +216,19 @@ def test_same_pixels_under_two_ids(plant, role):
     images, rejected = plant.run()
     assert list(images["image_id"]) == ["first", "other"]
     assert rejected[["image_id", "duplicate_of"]].values.tolist() == [["again", "first"]]
-    assert rejected["reason"][0].startswith("same pixels: its ") and not (plant.raw / "pi/again.tif").exists()
+    assert (
+        rejected["reason"][0].startswith("same pixels: its ")
+        and not (plant.raw / "pi/again.tif").exists()
+    )
 
 
 def test_same_pixels_in_another_format_are_the_same(plant):
     plant.add("tiff", image(1, "uint8"), image(2, "uint8"))
     cv2.imwrite(str(plant.images / "a.png"), image(1).astype(np.uint16))
     cv2.imwrite(str(plant.images / "b.png"), image(7).astype(np.uint8))
-    plant.rows.append({"image_id": "png", "partition": "arm", "brightfield": "a.png", "pi": "b.png"})
+    plant.rows.append(
+        {"image_id": "png", "partition": "arm", "brightfield": "a.png", "pi": "b.png"}
+    )
     pd.DataFrame(plant.rows).to_csv(plant.images / "images.csv", index=False)
     assert list(plant.run()[1]["duplicate_of"]) == ["tiff"]
 
@@ -204,7 +238,8 @@ def test_too_many_refused_fields_stop_with_a_summary(plant, capsys):
     for number in range(4):
         plant.add(f"f{number}", None, "" if number % 2 else None)
     with pytest.raises(
-        SystemExit, match=r"error: 2 of 4 fields were refused, more than acquire\.max_rejected_fraction 0\.3"
+        SystemExit,
+        match=r"error: 2 of 4 fields were refused, more than acquire\.max_rejected_fraction 0\.3",
     ):
         plant.run()
     assert "2 x missing partner: no PI image (brightfield_1.tif)" in capsys.readouterr().out
@@ -226,7 +261,9 @@ def test_partitions_that_the_source_lacks_stop_and_others_are_named(plant, capsy
     plant.run()
     assert "ignoring partition leg, not in dataset.partitions" in capsys.readouterr().out
     plant.set("dataset", partitions=["arm", "head"])
-    with pytest.raises(SystemExit, match="error: the source has no partition head; it has arm, leg"):
+    with pytest.raises(
+        SystemExit, match="error: the source has no partition head; it has arm, leg"
+    ):
         plant.run()
 
 
@@ -234,7 +271,9 @@ def test_partitions_that_the_source_lacks_stop_and_others_are_named(plant, capsy
 def test_source_folders_that_cannot_be(plant, path):
     plant.set("dataset", path=path)
     plant.add("a")
-    with pytest.raises(SystemExit, match=r"error: .*(dataset.path is empty|does not exist|overlaps with data/raw)"):
+    with pytest.raises(
+        SystemExit, match=r"error: .*(dataset.path is empty|does not exist|overlaps with data/raw)"
+    ):
         plant.run()
 
 
@@ -251,7 +290,12 @@ def test_stale_outputs_of_an_earlier_run_are_removed(plant):
 def varied(plant) -> Plant:
     for number in range(6):
         shape = (40 + number, 70)
-        plant.add(f"f{number}", image(20 + number, shape=shape), image(40 + number, shape=shape), day=number or None)
+        plant.add(
+            f"f{number}",
+            image(20 + number, shape=shape),
+            image(40 + number, shape=shape),
+            day=number or None,
+        )
     plant.add("twin", image(20, shape=(40, 70)), image(90, shape=(40, 70)))
     plant.add("alone", None, "")
     movie = np.random.default_rng(1).integers(1, 999, (3, 2, 50, 60), dtype=np.uint16)
@@ -271,11 +315,9 @@ def test_workers_and_repetition_change_no_byte_and_sources_stay_as_they_are(vari
         results.append(tree(varied.raw))
     assert results[0] == results[1] == results[2] and tree(varied.images) == before
     assert list(images["image_id"]) == [*(f"f{n}" for n in range(6)), "m_t000", "m_t001", "m_t002"]
-    assert list(images["day"]) == ["", "1", "2", "3", "4", "5", "", "", ""] and list(images["time"][-3:]) == [
-        "0",
-        "1",
-        "2",
-    ]
+    assert list(images["day"]) == ["", "1", "2", "3", "4", "5", "", "", ""] and list(
+        images["time"][-3:]
+    ) == ["0", "1", "2"]
     assert list(rejected["image_id"]) == ["twin", "alone"]
 
 
@@ -283,7 +325,10 @@ def test_digest_list(plant, capsys):
     plant.add("a")
     plant.add("b")
     plant.run()
-    assert "sources/folder.csv lists no files, so `dvc repro` will not notice" in capsys.readouterr().out
+    assert (
+        "sources/folder.csv lists no files, so `dvc repro` will not notice"
+        in capsys.readouterr().out
+    )
     written = digests.refresh(plant.dataset)
     assert written == plant.root / "sources/folder.csv"
     assert list(pd.read_csv(written)["file"]) == [
@@ -331,7 +376,9 @@ def test_refresh_refuses_a_folder_without_images_and_keeps_the_list(plant, tmp_p
     assert tree(plant.root / "sources") == before
 
 
-@pytest.mark.parametrize(("column", "expected"), [("partition", ["a", "b"]), ("experiment", ["My_plate_1"])])
+@pytest.mark.parametrize(
+    ("column", "expected"), [("partition", ["a", "b"]), ("experiment", ["My_plate_1"])]
+)
 def test_partitions_of_a_manifest(tmp_path, column, expected):
     folder = tmp_path / "My plate 1"
     folder.mkdir()
@@ -342,37 +389,48 @@ def test_partitions_of_a_manifest(tmp_path, column, expected):
 def test_refresh_leaves_the_lists_of_other_sources(plant):
     plant.set("dataset", source="synthetic")
     before = tree(plant.root / "sources")
-    assert digests.refresh(plant.dataset).name == "synthetic.csv" and tree(plant.root / "sources") == before
+    assert (
+        digests.refresh(plant.dataset).name == "synthetic.csv"
+        and tree(plant.root / "sources") == before
+    )
 
 
 def test_the_simulated_plate_says_so_and_keeps_its_truth_apart(plant):
-    plant.set("dataset", source="synthetic", path="", partitions=["no_treatment", "doxo_paclitaxel"])
+    plant.set(
+        "dataset", source="synthetic", path="", partitions=["no_treatment", "doxo_paclitaxel"]
+    )
     images, rejected = plant.run()
     assert list(images["partition"]) == ["no_treatment", "doxo_paclitaxel"] and rejected.empty
     assert json.loads((plant.raw / "source.json").read_text())["synthetic"] is True
     cells = pd.read_parquet(plant.raw / "truth/cells.parquet")
     windows = pd.read_parquet(plant.raw / "truth/windows.parquet")
-    assert list(cells.columns) == ["image_id", "y", "x", "radius", "state"] and set(cells["image_id"]) <= set(
-        images["image_id"]
-    )
+    assert list(cells.columns) == ["image_id", "y", "x", "radius", "state"] and set(
+        cells["image_id"]
+    ) <= set(images["image_id"])
     assert list(windows.columns) == ["image_id", "y", "x", "size", "verdict"] and len(windows) == 2
 
 
 def test_unknown_simulated_partitions_stop(plant):
     plant.set("dataset", source="synthetic", partitions=["placebo"])
-    with pytest.raises(SystemExit, match=r"error: the simulator knows the partitions .* not \['placebo'\]"):
+    with pytest.raises(
+        SystemExit, match=r"error: the simulator knows the partitions .* not \['placebo'\]"
+    ):
         plant.run()
 
 
 def test_a_relative_path_means_the_repository_in_a_temporary_copy_too(varied, tmp_path_factory):
-    """DVC runs experiments in a copy of the tree that holds no images, and names the repository in DVC_ROOT."""
+    """DVC runs experiments in a copy of the tree that holds no images, and names the repository in
+    DVC_ROOT.
+    """
     copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(varied.root / "sources", copy / "sources")
     (copy / "params.yaml").write_text(yaml.safe_dump(varied.sections))
     command = [sys.executable, "-m", "src.stages.acquire"]
     environment = os.environ | {"DVC_ROOT": str(varied.root)}
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     varied.run()
     assert tree(copy / "data/raw") == tree(varied.raw)
@@ -380,7 +438,8 @@ def test_a_relative_path_means_the_repository_in_a_temporary_copy_too(varied, tm
 
 @pytest.mark.real
 @pytest.mark.skipif(
-    "UNSTAINED_MCF7" not in os.environ, reason="UNSTAINED_MCF7 names no folder with the real MCF-7 fields"
+    "UNSTAINED_MCF7" not in os.environ,
+    reason="UNSTAINED_MCF7 names no folder with the real MCF-7 fields",
 )
 def test_the_real_fields_are_all_accepted(plant):
     folder = Path(os.environ["UNSTAINED_MCF7"])
@@ -392,8 +451,12 @@ def test_the_real_fields_are_all_accepted(plant):
     for column in ("image_id", "experiment", "height", "width"):
         assert list(images[column]) == list(manifest[column])
     assert set(images["pixel_size_um"]) == {"0.3112"} and set(images["bits"]) == {"16"}
-    listed = pd.read_csv(ROOT / "sources/mcf7.csv").set_index("image_id").loc[list(images["image_id"])]
+    listed = (
+        pd.read_csv(ROOT / "sources/mcf7.csv").set_index("image_id").loc[list(images["image_id"])]
+    )
     for column in ("brightfield_sha256", "pi_sha256"):
-        assert list(images[column]) == list(listed[column]), "the list of the mcf7 source names the same pixels"
+        assert list(images[column]) == list(listed[column]), (
+            "the list of the mcf7 source names the same pixels"
+        )
     copied = tifffile.imread(plant.raw / images["pi"][5])
     assert np.array_equal(copied, tifffile.imread(folder / manifest["pi"][5]))

@@ -1,4 +1,6 @@
-"""`unstained annotate` in a real browser: keys, file, undo, reload, a second tab, and windows answered only if seen."""
+"""`unstained annotate` in a real browser: keys, file, undo, reload, a second tab, and windows
+answered only if seen.
+"""
 
 import json
 import os
@@ -20,9 +22,8 @@ import yaml
 from safetensors.torch import save_file
 
 from src.common.scoring.backbones import build, library_model
-
-from ..conftest import ARCH, REPO, default_params
-from .test_data_stages import plate
+from tests.conftest import ARCH, REPO, default_params
+from tests.pipeline.test_data_stages import plate
 
 HEADER = "image_id,y,x,size,verdict,annotator,date"
 KEEP = "# looked at on the big screen"
@@ -50,7 +51,9 @@ def browser() -> Iterator:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[tuple[str, Path, pd.DataFrame]]:
-    """(address, annotation file, table with the true kind of every window) of a small synthetic plate."""
+    """(address, annotation file, table with the true kind of every window) of a small synthetic
+    plate.
+    """
     root = tmp_path_factory.mktemp("annotate")
     shutil.copytree(REPO / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     patches = plate(root / "data" / "patches")
@@ -64,14 +67,29 @@ def served(tmp_path_factory) -> Iterator[tuple[str, Path, pd.DataFrame]]:
         filter={"arch": ARCH, "annotations": "notes.csv"},
     )
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    rows = patches[patches["border"] == 0].groupby("kind").head(24)[["image_id", "y", "x", "size", "kind"]]
+    rows = (
+        patches[patches["border"] == 0]
+        .groupby("kind")
+        .head(24)[["image_id", "y", "x", "size", "kind"]]
+    )
     lines = [",".join(map(str, row)) + ",before,2026-01-02" for row in rows.itertuples(index=False)]
     (root / "notes.csv").write_text("\n".join([KEEP, HEADER, *lines]) + "\n")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "src.cli", "annotate", "--annotator", "tester", "--port", str(port)]
-    env = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}  # NiceGUI would take itself for tested
+    command = [
+        sys.executable,
+        "-m",
+        "src.cli",
+        "annotate",
+        "--annotator",
+        "tester",
+        "--port",
+        str(port),
+    ]
+    env = {
+        k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"
+    }  # NiceGUI would take itself for tested
     log = (root / "log.txt").open("w")
     server = subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -127,7 +145,9 @@ def test_a_sitting(browser, served):
     places, seconds = zip(*(press(page, key) for key in "ceuC"))
     rows = added(file, start)
     assert file.read_text().startswith(before)  # the comment and the rows of others, byte for byte
-    assert [row[4] for row in rows] == ["cells", "empty", "unusable", "cells"] and len(set(places)) == 4
+    assert [row[4] for row in rows] == ["cells", "empty", "unusable", "cells"] and len(
+        set(places)
+    ) == 4
     assert {row[5] for row in rows} == {"tester"} and len({tuple(row[:4]) for row in rows}) == 4
     assert statistics.median(seconds) < 1.5  # 0.1 s on an idle machine
 

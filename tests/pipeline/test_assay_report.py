@@ -13,7 +13,9 @@ from tests import plates
 
 @pytest.fixture(scope="module")
 def plate(tmp_path_factory):
-    """A 96-well plate with controls, a dose response, one flagged and three refused images; its report."""
+    """A 96-well plate with controls, a dose response, one flagged and three refused images; its
+    report.
+    """
     table = plates.images(plates.layout_96())
     table.loc[5, ["status", "reason"]] = ["flagged", "unlike the training data: 80% of 66 patches"]
     table.loc[9:11, ["status", "reason"]] = ["refused", "pixel size: 0.65 um per pixel"]
@@ -35,8 +37,15 @@ def test_the_known_answers_of_a_plate_are_found(plate):
 
 def test_flagged_and_refused_images_are_counted_with_their_reasons_and_left_out(plate):
     out, record = plate
-    assert (record["totals"]["scored"], record["totals"]["flagged"], record["totals"]["refused"]) == (194, 1, 3)
-    assert [(row["status"], row["count"]) for row in record["left_out"]] == [("flagged", 1), ("refused", 3)]
+    assert (
+        record["totals"]["scored"],
+        record["totals"]["flagged"],
+        record["totals"]["refused"],
+    ) == (194, 1, 3)
+    assert [(row["status"], row["count"]) for row in record["left_out"]] == [
+        ("flagged", 1),
+        ("refused", 3),
+    ]
     wells = pd.read_parquet(out / "wells.parquet").set_index("well")
     assert wells.loc["A12", ["fields", "left_out"]].tolist() == [2, 1]
     assert wells.loc["B12", ["fields", "left_out"]].tolist() == [0, 3]
@@ -69,12 +78,18 @@ def test_the_page_stands_alone_and_says_what_matters(plate):
         "live-patch fraction",
     ):
         assert text in html
-    assert "viability" in html and len(re.findall("viability", html)) == 1  # only to say that it is not
-    assert {"plate.png", "dose-doxorubicin.png", "dose-vehicle-like.png"} <= {path.name for path in out.iterdir()}
+    assert (
+        "viability" in html and len(re.findall("viability", html)) == 1
+    )  # only to say that it is not
+    assert {"plate.png", "dose-doxorubicin.png", "dose-vehicle-like.png"} <= {
+        path.name for path in out.iterdir()
+    }
 
 
 def test_a_model_of_real_images_is_not_called_synthetic(tmp_path):
-    out = plates.write(tmp_path / "out", plates.images(plates.layout_96()[:6]), synthetic=False, novelty=False)
+    out = plates.write(
+        tmp_path / "out", plates.images(plates.layout_96()[:6]), synthetic=False, novelty=False
+    )
     report(out)
     html = (out / "summary.html").read_text()
     assert "SYNTHETIC" not in html and "unlike the training data are not flagged" in html
@@ -83,10 +98,17 @@ def test_a_model_of_real_images_is_not_called_synthetic(tmp_path):
 def test_a_384_well_plate_over_time_stays_below_10_mb(tmp_path):
     wells = [{"well": f"{row}{col}", "truth": 0.7} for row in plates.ROWS for col in range(1, 25)]
     tables = [plates.images(wells, 2, seed, time=24.0 * seed) for seed in (1, 2)]
-    table = pd.concat([t.assign(image_id=t["image_id"] + f"_t{i}") for i, t in enumerate(tables)], ignore_index=True)
+    table = pd.concat(
+        [t.assign(image_id=t["image_id"] + f"_t{i}") for i, t in enumerate(tables)],
+        ignore_index=True,
+    )
     out = plates.write(tmp_path / "out", table, overlays=20)
     record = report(out)
-    assert len(record["plates"]) == 2 and record["plates"][0]["format"] == 384 and record["time_column"] == "time"
+    assert (
+        len(record["plates"]) == 2
+        and record["plates"][0]["format"] == 384
+        and record["time_column"] == "time"
+    )
     assert (out / "summary.html").stat().st_size < 10e6
     assert [path.name for path in out.glob("time-*.png")] == ["time-wells.png"]
 
@@ -110,7 +132,11 @@ def test_every_image_refused_still_gives_a_page(tmp_path):
 
 
 def test_names_from_a_manifest_cannot_break_page_or_files(tmp_path):
-    wells = [w | {"compound": "a/b <script>"} for w in plates.layout_96() if w["compound"] == "doxorubicin"]
+    wells = [
+        w | {"compound": "a/b <script>"}
+        for w in plates.layout_96()
+        if w["compound"] == "doxorubicin"
+    ]
     out = plates.write(tmp_path / "out", plates.images([w | {"truth": 0.5} for w in wells]))
     report(out)
     assert "<script>" not in (out / "summary.html").read_text()
@@ -136,7 +162,9 @@ def test_what_was_not_called_stands_on_the_page(tmp_path):
     out = plates.write(tmp_path / "out", table)
     totals = report(out)["totals"]
     abstained, cells = 17 + 20 + 5 * (len(table) - 2), 20 * len(table)
-    assert totals["uncalled"] == 1 and totals["abstained"] == pytest.approx(abstained / cells, abs=1e-5)
+    assert totals["uncalled"] == 1 and totals["abstained"] == pytest.approx(
+        abstained / cells, abs=1e-5
+    )
     html = (out / "summary.html").read_text()
     found = (re.findall(r"<td[^>]*>([^<]*)</td>", line) for line in html.splitlines())
     rows = {row[0]: row[1:] for row in found if row}

@@ -1,4 +1,6 @@
-"""`unstained score` with a small real package: refusals, flags, counts that add up, resume, what the user is told."""
+"""`unstained score` with a small real package: refusals, flags, counts that add up, resume, what
+the user is told.
+"""
 
 import json
 import sys
@@ -15,12 +17,12 @@ from safetensors.torch import save_file
 from src.assay import output, overlay, score
 from src.assay.model import Model, ModelError, load
 from src.assay.report import TRAINED_ON
-from src.common import packaging
+from src.common.acquire.intake import pixel_digest
+from src.common.images.folder import Layout
+from src.common.register import packaging
 from src.common.scoring.backbones import build, facts, library_model
 from src.common.scoring.emptiness import EmptyFilter
 from src.common.scoring.novelty import Novelty
-from src.common.sources.folder import Layout
-from src.common.sources.intake import pixel_digest
 from tests.conftest import ARCH
 
 CONTRACT = {
@@ -30,11 +32,17 @@ CONTRACT = {
     "intensity": {"low": [900.0, 1100.0], "high": [3800.0, 4100.0], "tolerance": 0.5}, "novelty": {"neighbour": 1},
     "operating": {"temperature": 0.05, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.49}, "digest": "d" * 64,
 }  # fmt: skip
-RULES = {"method": "rules", "arch": ARCH, "limits": {"detail": 12.0, "sharpness": 0.01, "border": 0.01}}
+RULES = {
+    "method": "rules",
+    "arch": ARCH,
+    "limits": {"detail": 12.0, "sharpness": 0.01, "border": 0.01},
+}
 
 
 def save_model(folder: Path, digest: str, limit: float = 2.0, **changes) -> str:
-    """A package as `register` makes it, with random weights, as a folder MLflow loads; `limit` of its novelty."""
+    """A package as `register` makes it, with random weights, as a folder MLflow loads; `limit` of
+    its novelty.
+    """
     scorer = folder / "files" / "scorer"
     for name in ("net", "filter"):
         (scorer / name).mkdir(parents=True)
@@ -74,7 +82,9 @@ def frame(seed: int, low: int = 1000, high: int = 4000) -> np.ndarray:
 
 
 def write_plate(root: Path) -> Path:
-    """Four good images in two wells, and one each that is dark, 8-bit, of another pixel size, a copy, or missing."""
+    """Four good images in two wells, and one each that is dark, 8-bit, of another pixel size, a
+    copy, or missing.
+    """
     root.mkdir()
     pixels = {f"good{n}": frame(n) for n in range(4)}
     pixels |= {"dark": frame(5, 100, 400), "wide": frame(6), "copy": pixels["good0"]}
@@ -101,16 +111,26 @@ def run(inputs: Path, model: str, out: Path, **options) -> pd.DataFrame:
 
 def contents(out: Path) -> dict[str, bytes]:
     """Every file that a user reads, but for the time of the run."""
-    names = [p for p in out.rglob("*") if p.is_file() and p.name not in ("model.json", "plate.json", "summary.html")]
+    names = [
+        p
+        for p in out.rglob("*")
+        if p.is_file() and p.name not in ("model.json", "plate.json", "summary.html")
+    ]
     return {str(path.relative_to(out)): path.read_bytes() for path in names}
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory, model) -> dict:
-    """One plate scored without interruption: its folder, what came out, and the table of images by id."""
+    """One plate scored without interruption: its folder, what came out, and the table of images by
+    id.
+    """
     root = tmp_path_factory.mktemp("scored")
     folder = write_plate(root / "plate")
-    return {"folder": folder, "out": root / "out", "table": run(folder, model, root / "out").set_index("image_id")}
+    return {
+        "folder": folder,
+        "out": root / "out",
+        "table": run(folder, model, root / "out").set_index("image_id"),
+    }
 
 
 def test_every_image_is_a_row_with_its_status_and_reason(scored):
@@ -145,13 +165,18 @@ def test_counts_add_up_and_agree_with_the_patches(scored):
     live = patches.groupby("image_id")["call"].agg(lambda call: (call == "live").sum())
     assert live.to_dict() == table["live"].to_dict()
     fraction = table["live"] / (table["live"] + table["dead"])
-    np.testing.assert_allclose(table["live_patch_fraction"].astype(float), fraction.astype(float), atol=1e-6)
+    np.testing.assert_allclose(
+        table["live_patch_fraction"].astype(float), fraction.astype(float), atol=1e-6
+    )
 
 
 def test_tables_are_written_twice_and_flagged_images_stay_out_of_the_wells(scored):
     out = scored["out"]
     for name in ("patches", "images", "wells"):
-        as_csv, as_parquet = pd.read_csv(out / f"{name}.csv"), pd.read_parquet(out / f"{name}.parquet")
+        as_csv, as_parquet = (
+            pd.read_csv(out / f"{name}.csv"),
+            pd.read_parquet(out / f"{name}.parquet"),
+        )
         assert list(as_csv) == list(as_parquet) and len(as_csv) == len(as_parquet)
     assert pd.read_parquet(out / "wells.parquet")["fields"].sum() == 4
     assert (out / "summary.html").stat().st_size > 1000
@@ -211,12 +236,17 @@ def test_images_unlike_the_training_data_are_flagged(plate, tmp_path):
     table = run(plate, strict, tmp_path / "out", overlays=False).set_index("image_id")
     good = table.loc["good0"]
     assert (good["status"], good["unlike"]) == ("flagged", good["cells"])
-    assert good["reason"] == f"unlike the training data: {good['cells']} of {good['cells']} windows with cells"
+    assert (
+        good["reason"]
+        == f"unlike the training data: {good['cells']} of {good['cells']} windows with cells"
+    )
 
 
 def test_training_images_are_scored_but_named(plate, tmp_path):
     images = [frame(0), (frame(7) // 16).astype(np.uint16)]
-    knowing = save_model(tmp_path, "d" * 64, training_images=[pixel_digest(image) for image in images])
+    knowing = save_model(
+        tmp_path, "d" * 64, training_images=[pixel_digest(image) for image in images]
+    )
     table = run(plate, knowing, tmp_path / "out", overlays=False).set_index("image_id")
     assert table.loc["good0", ["status", "reason"]].tolist() == ["scored", TRAINED_ON]
     assert TRAINED_ON in table.loc["eight", "reason"] and table.loc["good1", "reason"] == ""
@@ -224,8 +254,12 @@ def test_training_images_are_scored_but_named(plate, tmp_path):
 
 
 def test_a_package_without_novelty_says_so_and_scores(plate, tmp_path, capsys):
-    older = {name: None for name in ("novelty", "intensity", "unlike_share", "least_sharpness", "bits")}
-    table = run(plate, save_model(tmp_path, "f" * 64, limit=0, **older), tmp_path / "out").set_index("image_id")
+    older = {
+        name: None for name in ("novelty", "intensity", "unlike_share", "least_sharpness", "bits")
+    }
+    table = run(
+        plate, save_model(tmp_path, "f" * 64, limit=0, **older), tmp_path / "out"
+    ).set_index("image_id")
     assert "NOT flagged" in capsys.readouterr().out
     assert table.loc["dark", "status"] == "scored"
     assert table["unlike"].isna().all()
@@ -233,11 +267,19 @@ def test_a_package_without_novelty_says_so_and_scores(plate, tmp_path, capsys):
 
 def test_if_every_image_is_refused_that_is_an_error_with_the_reasons(plate, model, tmp_path):
     with pytest.raises(score.ScoreError, match="every image is refused") as error:
-        score.score([plate / "good0.tif", plate / "gone.tif"][:1], model, tmp_path / "out", score.Options(Layout(())))
+        score.score(
+            [plate / "good0.tif", plate / "gone.tif"][:1],
+            model,
+            tmp_path / "out",
+            score.Options(Layout(())),
+        )
     assert "1 x contract: pixel_size_um is not given" in str(error.value)
     assert pd.read_csv(tmp_path / "out" / "images.csv")["status"].tolist() == ["refused"]
     done = score.score(
-        [plate / "good0.tif"], model, tmp_path / "out", score.Options(Layout(()), pixel_size_um=0.5, overlays=False)
+        [plate / "good0.tif"],
+        model,
+        tmp_path / "out",
+        score.Options(Layout(()), pixel_size_um=0.5, overlays=False),
     )
     assert done["status"].tolist() == ["scored"]
 
@@ -257,7 +299,9 @@ def test_a_model_that_is_not_there_is_said_in_one_line(monkeypatch, tmp_path):
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     try:
-        with pytest.raises(ModelError, match=r"models:/unstained-x@champion cannot be loaded.*no registered model"):
+        with pytest.raises(
+            ModelError, match=r"models:/unstained-x@champion cannot be loaded.*no registered model"
+        ):
             load("models:/unstained-x@champion")
     finally:
         mlflow.set_tracking_uri(before)

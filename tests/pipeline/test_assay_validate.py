@@ -1,4 +1,6 @@
-"""`unstained validate` on stained fields whose truth is known, scored by a stand-in for a registered model."""
+"""`unstained validate` on stained fields whose truth is known, scored by a stand-in for a
+registered model.
+"""
 
 import json
 import re
@@ -13,9 +15,9 @@ import pytest
 import tifffile
 
 from src.assay import agreement, checks, model, output, own_test, stained, validate
-from src.common.mixture import MixtureError
-from src.common.sources.folder import Layout
-from src.common.sources.intake import pixel_digest
+from src.common.acquire.intake import pixel_digest
+from src.common.images.folder import Layout
+from src.common.label.mixture import MixtureError
 
 SIZE, SIDE = 64, 5  # px of a window, windows along a field's side
 RULE = {"intensity": "counts", "log": False, "live_below": 260.0, "dead_above": 400.0}
@@ -35,7 +37,9 @@ CONTRACT = {
 
 
 class Brightness:
-    """A stand-in model: brighter windows are likelier live; `truth` of 0.9 is a good one, 0.5 knows nothing."""
+    """A stand-in model: brighter windows are likelier live; `truth` of 0.9 is a good one, 0.5 knows
+    nothing.
+    """
 
     def predict(self, table: pd.DataFrame) -> pd.DataFrame:
         (row,) = table.to_dict("records")
@@ -50,9 +54,16 @@ class Brightness:
 
 
 def write_fields(
-    folder, fields: int = 14, signal: float = 8000, gain: float = 1.0, seed: int = 0, experiments: int = 2
+    folder,
+    fields: int = 14,
+    signal: float = 8000,
+    gain: float = 1.0,
+    seed: int = 0,
+    experiments: int = 2,
 ):
-    """Stained fields and their manifest: PI 220 counts where live, 560 where dead; bright-field follows by `signal`."""
+    """Stained fields and their manifest: PI 220 counts where live, 560 where dead; bright-field
+    follows by `signal`.
+    """
     rng, rows = np.random.default_rng(seed), []
     folder.mkdir(exist_ok=True)
     for number in range(fields):
@@ -60,7 +71,9 @@ def write_fields(
         level = 20000 + signal * (live - 0.5) + rng.normal(0, 4000, live.shape)
         stain = gain * (np.where(live, 220, 560) + rng.normal(0, 10, live.shape))
         for name, blocks in (("bf", level), ("pi", stain)):
-            image = np.kron(blocks, np.ones((SIZE, SIZE))) + rng.normal(0, 5, (SIDE * SIZE, SIDE * SIZE))
+            image = np.kron(blocks, np.ones((SIZE, SIZE))) + rng.normal(
+                0, 5, (SIDE * SIZE, SIDE * SIZE)
+            )
             tifffile.imwrite(folder / f"{name}{number}.tif", image.clip(1, 65535).astype(np.uint16))
         rows.append({"image_id": f"f{number}", "experiment": f"e{number % experiments}", "well": f"A{number // 2 + 1}",
                      "brightfield": f"bf{number}.tif", "pi": f"pi{number}.tif", "pixel_size_um": 0.5})  # fmt: skip
@@ -70,7 +83,9 @@ def write_fields(
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """validate() of a folder with the stand-in model; keywords change the contract. tested: its own test's patches."""
+    """validate() of a folder with the stand-in model; keywords change the contract. tested: its own
+    test's patches.
+    """
 
     def go(images, reference: float | None = 0.9, own: bool = False, tested=None, **contract):
         known = {name: value for name, value in (CONTRACT | contract).items() if value is not None}
@@ -79,7 +94,9 @@ def run(tmp_path, monkeypatch):
         stand_in = model.Model(Brightness(), known, facts)
         monkeypatch.setattr(validate, "load", lambda uri, allow_synthetic: stand_in)
         monkeypatch.setattr(own_test, "patches", lambda run_id: tested)
-        return validate.validate(images, URI["uri"], tmp_path / "out", stained.Options(Layout(["v"])), own)
+        return validate.validate(
+            images, URI["uri"], tmp_path / "out", stained.Options(Layout(["v"])), own
+        )
 
     return go
 
@@ -93,13 +110,21 @@ def test_a_model_that_sees_what_the_stain_sees_agrees(run, tmp_path):
     assert record["images"] == {"counted": 14, "without PI": 0, "in training": 0, "refused": 0}
     assert record["overall"]["auc"]["value"] > 0.98 and record["verdict"]["outcome"] == "agrees"
     assert record["labels"]["discarded"] == 0 and record["data"]["n_groups"] == 14
-    assert record["fractions"]["fields"]["units"] >= 10 and record["fractions"]["wells"]["units"] >= 10
+    assert (
+        record["fractions"]["fields"]["units"] >= 10 and record["fractions"]["wells"]["units"] >= 10
+    )
     low, high = record["fractions"]["fields"]["bias_interval"]
     assert low < 0 < high
     out = tmp_path / "out"
     html = (out / "validation.html").read_text()
-    assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]{0,20})', html))
-    assert "agrees with the stain" in html and "SYNTHETIC" not in html and "they say how it is on these plates" in html
+    assert all(
+        source.startswith("data:image/") for source in re.findall(r'src="([^"]{0,20})', html)
+    )
+    assert (
+        "agrees with the stain" in html
+        and "SYNTHETIC" not in html
+        and "they say how it is on these plates" in html
+    )
     assert set(outcomes(record).values()) == {"holds"} and record["data"]["resampled"] == "fields"
     assert record["verdict"]["settle"] == []
     patches = pd.read_parquet(out / "patches.parquet")
@@ -109,12 +134,17 @@ def test_a_model_that_sees_what_the_stain_sees_agrees(run, tmp_path):
 
 def test_a_model_that_sees_nothing_does_not_agree(run, tmp_path):
     record = run(write_fields(tmp_path / "in", signal=0), synthetic=True)
-    assert record["verdict"]["outcome"] == "disagrees" and abs(record["overall"]["auc"]["value"] - 0.5) < 0.12
+    assert (
+        record["verdict"]["outcome"] == "disagrees"
+        and abs(record["overall"]["auc"]["value"] - 0.5) < 0.12
+    )
     assert {outcomes(record)[key] for key in ("ranking", "sensitivity", "specificity")} == {"fails"}
     assert "SYNTHETIC" in (tmp_path / "out" / "validation.html").read_text()
 
 
-def test_a_model_that_ranks_well_but_calls_nearly_all_live_does_not_agree(run, tmp_path, monkeypatch):
+def test_a_model_that_ranks_well_but_calls_nearly_all_live_does_not_agree(
+    run, tmp_path, monkeypatch
+):
     """The stand-in calls live from 0.4 up: dead patches lie between 0.2 and 0.4 and just above."""
     predict = Brightness.predict
 
@@ -132,21 +162,33 @@ def test_a_model_that_ranks_well_but_calls_nearly_all_live_does_not_agree(run, t
 
 def test_few_fields_are_not_judged_and_a_ranking_without_reference_is_said(run, tmp_path):
     few = run(write_fields(tmp_path / "in", fields=6, signal=16000))
-    assert few["verdict"]["outcome"] == "not judged" and "6 fields are too few" in few["verdict"]["text"]
+    assert (
+        few["verdict"]["outcome"] == "not judged"
+        and "6 fields are too few" in few["verdict"]["text"]
+    )
     assert "column experiment" in few["verdict"]["settle"][0]
     many = run(write_fields(tmp_path / "more", signal=16000), reference=None)
-    assert outcomes(many)["ranking"] == "not judged" and "not in the MLflow store" in many["verdict"]["text"]
+    assert (
+        outcomes(many)["ranking"] == "not judged"
+        and "not in the MLflow store" in many["verdict"]["text"]
+    )
     assert many["verdict"]["outcome"] == "agrees"  # by all that can be judged, which is said
 
 
 def own_patches(experiments: int, spread: float, seed: int = 0) -> pd.DataFrame:
-    """An own test as own_test.patches gives it: each experiment ranks with its own strength about 2.5 sd."""
+    """An own test as own_test.patches gives it: each experiment ranks with its own strength about
+    2.5 sd.
+    """
     rng, tables = np.random.default_rng(seed), []
     for number in range(experiments):
         live = np.arange(60) % 2 == 0
         score = live * (2.5 + rng.normal(0, spread)) + rng.normal(0, 1, 60)
-        call = np.where(np.abs(score - 1.25) < 0.3, "abstain", np.where(score > 1.25, "live", "dead"))
-        tables.append(pd.DataFrame({"live": live, "score": score, "call": call, "experiment": f"o{number}"}))
+        call = np.where(
+            np.abs(score - 1.25) < 0.3, "abstain", np.where(score > 1.25, "live", "dead")
+        )
+        tables.append(
+            pd.DataFrame({"live": live, "score": score, "call": call, "experiment": f"o{number}"})
+        )
     table = pd.concat(tables, ignore_index=True)
     return table.assign(group=table["experiment"], field=table["experiment"])
 
@@ -167,12 +209,18 @@ def test_an_own_test_that_is_itself_uncertain_leaves_the_ranking_open(run, tmp_p
     record = run(folder, tested=own_patches(4, 3.0))
     assert outcomes(record)["ranking"] == "open"
     assert any("tested on more experiments" in wanted for wanted in record["verdict"]["settle"])
-    assert any("more fields of the same experiments would narrow" in wanted for wanted in record["verdict"]["settle"])
+    assert any(
+        "more fields of the same experiments would narrow" in wanted
+        for wanted in record["verdict"]["settle"]
+    )
 
 
 def test_few_experiments_are_not_helped_by_fields_of_the_same(run, tmp_path):
     record = run(write_fields(tmp_path / "in", signal=16000, experiments=4))
-    assert record["verdict"]["outcome"] == "not judged" and "4 experiments are too few" in record["verdict"]["text"]
+    assert (
+        record["verdict"]["outcome"] == "not judged"
+        and "4 experiments are too few" in record["verdict"]["text"]
+    )
     assert record["verdict"]["settle"][0].startswith("more experiments")
 
 
@@ -183,11 +231,17 @@ def test_a_batch_that_gives_the_class_away_does_not_help_within_experiments():
     for number in range(8):
         live = rng.random(80) < (0.9 if number % 2 else 0.1)
         score = 3.0 * (number % 2) + rng.normal(0, 1, 80)
-        parts.append(pd.DataFrame({"live": live, "score": score, "call": "live", "experiment": f"e{number}"}))
+        parts.append(
+            pd.DataFrame({"live": live, "score": score, "call": "live", "experiment": f"e{number}"})
+        )
     here = pd.concat(parts, ignore_index=True)
     here = here.assign(field=here["experiment"], group=here["experiment"])
     found = agreement.ranking(here, own_patches(10, 0.1), 0.96)
-    assert found["here"] == pytest.approx(0.5, abs=0.08) and found["own"] > 0.9 and found["interval"][1] < -0.2
+    assert (
+        found["here"] == pytest.approx(0.5, abs=0.08)
+        and found["own"] > 0.9
+        and found["interval"][1] < -0.2
+    )
     pooled = agreement.ranking(here, None, 0.9)
     assert pooled["what"] == "AUC" and pooled["here"] > 0.85 and pooled["own_interval"] is None
 
@@ -215,8 +269,12 @@ def test_a_refusal_says_how_many_images_were_left_out_as_training_images(run, tm
 def test_no_window_with_cells_asks_whether_the_channels_are_swapped(run, tmp_path, monkeypatch):
     predict = Brightness.predict
     empty = {"verdict": "empty", "live_probability": np.nan, "call": "none"}
-    monkeypatch.setattr(Brightness, "predict", lambda self, table: predict(self, table).assign(**empty))
-    with pytest.raises(stained.ValidationError, match=r"no window holds cells \(75 empty.*are the channels swapped"):
+    monkeypatch.setattr(
+        Brightness, "predict", lambda self, table: predict(self, table).assign(**empty)
+    )
+    with pytest.raises(
+        stained.ValidationError, match=r"no window holds cells \(75 empty.*are the channels swapped"
+    ):
         run(write_fields(tmp_path / "in", fields=3))
 
 
@@ -227,18 +285,27 @@ def test_a_package_that_does_not_name_its_training_images_is_not_judged(run, tmp
 
 
 def test_thresholds_that_do_not_fit_are_said_and_own_ones_help(run, tmp_path):
-    folder = write_fields(tmp_path / "in", signal=16000, gain=1.5)  # live at 330 counts: none below 260
+    folder = write_fields(
+        tmp_path / "in", signal=16000, gain=1.5
+    )  # live at 330 counts: none below 260
     with pytest.raises(stained.ValidationError, match=r"0 live .* --thresholds own"):
         run(folder)
     record = run(folder, own=True)
-    assert record["thresholds"]["of"] == "these images" and 330 < record["thresholds"]["live_below"] < 450
+    assert (
+        record["thresholds"]["of"] == "these images"
+        and 330 < record["thresholds"]["live_below"] < 450
+    )
     assert record["verdict"]["outcome"] == "agrees" and record["problem"] == ""
 
 
 def test_own_thresholds_need_two_classes(run, tmp_path):
     folder = write_fields(tmp_path / "in", fields=3)
     for number in range(3):
-        flat = np.random.default_rng(number).normal(300, 5, (SIDE * SIZE, SIDE * SIZE)).astype(np.uint16)
+        flat = (
+            np.random.default_rng(number)
+            .normal(300, 5, (SIDE * SIZE, SIDE * SIZE))
+            .astype(np.uint16)
+        )
         tifffile.imwrite(folder / f"pi{number}.tif", flat)
     with pytest.raises(MixtureError, match="does not give two classes"):
         run(folder, own=True)
@@ -257,7 +324,9 @@ def test_images_without_pi_or_unreadable_ones_are_counted_and_the_rest_goes_on(r
 
 def test_a_folder_without_manifest_is_refused_with_what_to_do(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(stained.ValidationError, match=r"images\.csv with columns .* --pattern: .* holds no files"):
+    with pytest.raises(
+        stained.ValidationError, match=r"images\.csv with columns .* --pattern: .* holds no files"
+    ):
         run(tmp_path / "empty")
     with pytest.raises(stained.ValidationError, match="there is no folder"):
         run(tmp_path / "nowhere")
@@ -267,25 +336,39 @@ def test_agreement_of_known_fractions():
     table = pd.DataFrame({"model": [0.1, 0.3, 0.5, 0.7, 0.9], "stain": [0.0, 0.2, 0.4, 0.6, 0.8]})
     found = agreement.bland_altman(table)
     assert found["bias"] == pytest.approx(0.1) and found["limits"] == pytest.approx([0.1, 0.1])
-    assert found["bias_interval"] == pytest.approx([0.1, 0.1]) and found["spread"] == pytest.approx(0.1)
+    assert found["bias_interval"] == pytest.approx([0.1, 0.1]) and found["spread"] == pytest.approx(
+        0.1
+    )
     assert agreement.bland_altman(table[:3])["bias"] is None
 
 
 def test_the_calls_leave_out_the_abstained():
     label = np.array(["live"] * 10 + ["dead"] * 10)
-    call = np.array(["live"] * 6 + ["dead"] * 2 + ["abstain"] * 2 + ["dead"] * 4 + ["live"] + ["abstain"] * 5)
+    call = np.array(
+        ["live"] * 6 + ["dead"] * 2 + ["abstain"] * 2 + ["dead"] * 4 + ["live"] + ["abstain"] * 5
+    )
     test = pd.DataFrame({"live": label == "live", "call": call, "group": np.arange(20) % 5})
     found = agreement.calls(test)
-    assert [found[key]["value"] for key in ("sensitivity", "specificity", "called")] == pytest.approx([0.75, 0.8, 0.65])
+    assert [
+        found[key]["value"] for key in ("sensitivity", "specificity", "called")
+    ] == pytest.approx([0.75, 0.8, 0.65])
     assert (found["sensitivity"]["n"], found["specificity"]["n"]) == (8, 5)
 
 
 def test_calls_without_an_error_keep_an_interval_below_one():
-    test = pd.DataFrame({"live": [True, False] * 50, "call": ["live", "dead"] * 50, "group": np.arange(100) // 10})
+    test = pd.DataFrame(
+        {"live": [True, False] * 50, "call": ["live", "dead"] * 50, "group": np.arange(100) // 10}
+    )
     found = agreement.calls(test)
-    one = agreement.calls(test.assign(call=test["call"].mask(test.index == 30, "dead")))  # one of 50 live ones wrong
+    one = agreement.calls(
+        test.assign(call=test["call"].mask(test.index == 30, "dead"))
+    )  # one of 50 live ones wrong
     assert found["sensitivity"]["interval"][1] == 1.0
-    assert 0.85 < found["sensitivity"]["interval"][0] == pytest.approx(one["sensitivity"]["interval"][0], abs=0.03)
+    assert (
+        0.85
+        < found["sensitivity"]["interval"][0]
+        == pytest.approx(one["sensitivity"]["interval"][0], abs=0.03)
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,28 +376,42 @@ def test_calls_without_an_error_keep_an_interval_below_one():
     [([0.82, 0.9], "holds"), ([0.7, 0.79], "fails"), ([0.7, 0.9], "open"), (None, "not judged")],
 )
 def test_a_check_follows_its_interval(interval, outcome):
-    found = checks.check("sensitivity", {"value": 0.8, "interval": interval}, (0.8, np.inf), "at least 0.80", "")
+    found = checks.check(
+        "sensitivity", {"value": 0.8, "interval": interval}, (0.8, np.inf), "at least 0.80", ""
+    )
     assert found["outcome"] == outcome
-    few = checks.check("sensitivity", {"value": 0.8, "interval": interval}, (0.8, np.inf), "", "4 fields are too few")
+    few = checks.check(
+        "sensitivity",
+        {"value": 0.8, "interval": interval},
+        (0.8, np.inf),
+        "",
+        "4 fields are too few",
+    )
     assert (few["outcome"], few["reason"]) == ("not judged", "4 fields are too few")
 
 
 def test_out_belongs_to_one_command_and_is_found_unusable_before_anything_is_loaded(run, tmp_path):
     folder = write_fields(tmp_path / "in", fields=2, signal=16000)
     output.claim(tmp_path / "out", {"digest": "0", "created": "then"}, "score")
-    with pytest.raises(output.OutputError, match=r"the output of `unstained score`: give `validate` another --out"):
+    with pytest.raises(
+        output.OutputError, match=r"the output of `unstained score`: give `validate` another --out"
+    ):
         run(folder)
     (tmp_path / "file").write_text("a file")
     for wrong in ("file", "file/below"):
         with pytest.raises(output.OutputError, match="is a file: name a folder"):
-            validate.validate(folder, "models:/none/1", tmp_path / wrong, stained.Options(Layout(["v"])))
+            validate.validate(
+                folder, "models:/none/1", tmp_path / wrong, stained.Options(Layout(["v"]))
+            )
 
 
 def test_a_folder_that_may_not_be_written_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(output.os, "access", lambda path, mode: False)
     with pytest.raises(output.OutputError, match=r"you may not write into .*: name a folder"):
         output.refuse([tmp_path / "in"], tmp_path / "out")
-    with pytest.raises(output.OutputError, match=r"cannot be written \(.*\): name a folder that you may write to"):
+    with pytest.raises(
+        output.OutputError, match=r"cannot be written \(.*\): name a folder that you may write to"
+    ):
         output.claim(Path("/proc/unstained"), {"digest": "0"}, "score")
 
 
@@ -340,7 +437,9 @@ def test_a_manifest_of_another_name_and_a_pixel_size_from_the_command(run, tmp_p
             return super().predict(frame, pixel_size_um)
 
     output.claim(tmp_path / "out", {"digest": "0"}, "validate")
-    found = stained.score(Noting(Brightness(), CONTRACT, {"digest": "0"}), entries, options, tmp_path / "out")
+    found = stained.score(
+        Noting(Brightness(), CONTRACT, {"digest": "0"}), entries, options, tmp_path / "out"
+    )
     assert found.counts["counted"] == 4 and sizes == [0.5] * 4
     with pytest.raises(stained.ValidationError, match="give --manifest or --pattern"):
         stained.find(folder, stained.Options(Layout(["v"])))
@@ -365,8 +464,14 @@ def test_the_own_test_is_read_from_the_run_that_trained_the_model(tmp_path):
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     try:
         place = mlflow.create_experiment("e", artifact_location=(tmp_path / "artifacts").as_uri())
-        rows = {"label": ["live", "dead", "live"], "probability": [0.9, 0.1, 0.5], "call": ["live", "dead", "abstain"]}
-        table = pd.DataFrame(rows).assign(experiment="e1", group="g", split=["test", "test", "valid"])
+        rows = {
+            "label": ["live", "dead", "live"],
+            "probability": [0.9, 0.1, 0.5],
+            "call": ["live", "dead", "abstain"],
+        }
+        table = pd.DataFrame(rows).assign(
+            experiment="e1", group="g", split=["test", "test", "valid"]
+        )
         table.to_parquet(tmp_path / "predictions.parquet")
         with mlflow.start_run(experiment_id=place) as active:
             mlflow.log_artifact(str(tmp_path / "predictions.parquet"), "evaluate")
@@ -385,7 +490,8 @@ def test_the_own_test_is_read_from_the_run_that_trained_the_model(tmp_path):
 
 def test_a_version_is_found_by_alias_or_number_and_other_uris_have_none():
     client = SimpleNamespace(
-        get_model_version_by_alias=lambda name, alias: (name, alias), get_model_version=lambda name, v: (name, v)
+        get_model_version_by_alias=lambda name, alias: (name, alias),
+        get_model_version=lambda name, v: (name, v),
     )
     assert model.registered(client, "models:/unstained-p@champion") == ("unstained-p", "champion")
     assert model.registered(client, "models:/unstained-p/3") == ("unstained-p", "3")

@@ -1,4 +1,6 @@
-"""The gates: clean folders pass, and each planted fault fails by its expectation's name, with the offending ids."""
+"""The gates: clean folders pass, and each planted fault fails by its expectation's name, with the
+offending ids.
+"""
 
 import json
 import subprocess
@@ -8,8 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from src.common.fingerprint import fingerprint
-from src.common.gates.suites import judge
+from src.common.check.suites import judge
+from src.common.tile.fingerprint import fingerprint
 from tests import gates
 from tests.conftest import default_params
 
@@ -78,12 +80,24 @@ def test_clean_data_pass(name, tmp_path):
 
 
 def refuse(table):
-    return pd.DataFrame([{"image_id": "copy", "file": "c.tif", "reason": "same pixels", "duplicate_of": "control_0"}])
+    return pd.DataFrame(
+        [
+            {
+                "image_id": "copy",
+                "file": "c.tif",
+                "reason": "same pixels",
+                "duplicate_of": "control_0",
+            }
+        ]
+    )
 
 
 RAW = {
     "no_field_under_two_ids": (edit("rejected.csv", refuse), {"copy", "control_0"}),
-    "pixels_unique": (edit("images.csv", lambda t: put("pi_sha256", t["pi_sha256"][1])(t)), {"control_0", "control_1"}),
+    "pixels_unique": (
+        edit("images.csv", lambda t: put("pi_sha256", t["pi_sha256"][1])(t)),
+        {"control_0", "control_1"},
+    ),
     "image_id_unique": (edit("images.csv", twice), {"control_0"}),
     "channels_paired": (lambda folder: (folder / "pi" / "control_2.tif").unlink(), {"control_2"}),
     "channels_registered": (edit("images.csv", put("height", 200)), {"control_0"}),
@@ -106,7 +120,10 @@ def test_raw_faults(expectation, tmp_path):
 def test_same_pixels_are_let_through_on_request(tmp_path):
     gates.write_raw(tmp_path / "raw")
     edit("rejected.csv", refuse)(tmp_path / "raw")
-    assert failing("raw", tmp_path / "raw", gates.CHECK.model_copy(update={"allow_duplicates": True})) == {}
+    assert (
+        failing("raw", tmp_path / "raw", gates.CHECK.model_copy(update={"allow_duplicates": True}))
+        == {}
+    )
 
 
 def test_fields_refused_for_other_reasons_pass(tmp_path):
@@ -145,13 +162,25 @@ LABELS = {
     "patch_labelled_once": (edit("labels.parquet", twice), {"control_0"}),
     "label_values": (edit("labels.parquet", put("label", "alive")), {"control_0"}),
     "labels_follow_thresholds": (edit("labels.parquet", put("label", "dead")), {"control_0"}),
-    "thresholds_in_mixture": (record("thresholds.json", lambda r: r.update(live_below=450.0)), set()),
+    "thresholds_in_mixture": (
+        record("thresholds.json", lambda r: r.update(live_below=450.0)),
+        set(),
+    ),
     "counts_agree": (edit("labels.parquet", lambda t: t.drop(5)), set()),
     "verdicts_agree": (edit("labels.parquet", lambda t: t.drop(5)), set()),
-    "class_count": (edit("labels.parquet", lambda t: t[(t["label"] != "live") | (t["partition"] == "control")]), set()),
+    "class_count": (
+        edit("labels.parquet", lambda t: t[(t["label"] != "live") | (t["partition"] == "control")]),
+        set(),
+    ),
     "class_proportion": (edit("labels.parquet", lambda t: t[t["label"] != "dead"]), set()),
-    "discarded_proportion": (edit("labels.parquet", put("label", "discarded", slice(0, 40))), set()),
-    "verdict_rate": (record("thresholds.json", lambda r: r["verdicts"]["control"].update(empty=10_000)), set()),
+    "discarded_proportion": (
+        edit("labels.parquet", put("label", "discarded", slice(0, 40))),
+        set(),
+    ),
+    "verdict_rate": (
+        record("thresholds.json", lambda r: r["verdicts"]["control"].update(empty=10_000)),
+        set(),
+    ),
 }
 
 
@@ -221,14 +250,19 @@ def test_a_fold_may_hold_one_class(tmp_path):
     def one_class(table):
         table.loc[(table["partition"] == "control") & (table["fold"] == 0), "label"] = "live"
 
-    assert planted("splits", tmp_path / "splits", edit("splits.parquet", one_class), scheme="kfold") == {}
+    assert (
+        planted("splits", tmp_path / "splits", edit("splits.parquet", one_class), scheme="kfold")
+        == {}
+    )
 
 
 def test_a_round_must_train_on_both_classes(tmp_path):
     def one_class(table):
         table.loc[(table["partition"] == "control") & (table["fold"] != 3), "label"] = "live"
 
-    found = planted("splits", tmp_path / "splits", edit("splits.parquet", one_class), scheme="kfold")
+    found = planted(
+        "splits", tmp_path / "splits", edit("splits.parquet", one_class), scheme="kfold"
+    )
     assert list(found) == ["round_trains_on_both"]
 
 
@@ -259,7 +293,9 @@ def test_a_field_seen_again_in_another_partition_is_no_leak_but_a_copy_is(tmp_pa
 
 
 def run(tree, name):
-    return subprocess.run([sys.executable, "-m", "src.stages.check", name], cwd=tree, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "src.stages.check", name], cwd=tree, capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -282,9 +318,18 @@ def test_the_stage_passes_with_a_verdict_that_is_the_same_again(tree):
     run(tree, "splits")
     assert {name: (folder / name).read_bytes() for name in first} == first
     verdict = json.loads(first["verdict.json"])
-    assert verdict["artifact"] == "splits" and verdict["success"] and all(e["success"] for e in verdict["expectations"])
+    assert (
+        verdict["artifact"] == "splits"
+        and verdict["success"]
+        and all(e["success"] for e in verdict["expectations"])
+    )
     page = (folder / "docs" / "index.html").read_text()
-    assert "synthetic data" in page and "http" not in page and "<link" not in page and "<script" not in page
+    assert (
+        "synthetic data" in page
+        and "http" not in page
+        and "<link" not in page
+        and "<script" not in page
+    )
 
 
 def test_a_leak_stops_the_stage_and_names_expectation_and_images_after_reporting(tree):
@@ -292,10 +337,17 @@ def test_a_leak_stops_the_stage_and_names_expectation_and_images_after_reporting
     outcome, folder = run(tree, "splits"), tree / "reports" / "checks" / "splits"
     assert outcome.returncode != 0
     said = outcome.stderr
-    for text in ("image_in_one_split", "expected: all patches of an image in one split", "control_0", "to do:"):
+    for text in (
+        "image_in_one_split",
+        "expected: all patches of an image in one split",
+        "control_0",
+        "to do:",
+    ):
         assert text in said
     assert "Traceback" not in said
-    report = {e["name"]: e for e in json.loads((folder / "report.json").read_text())["expectations"]}
+    report = {
+        e["name"]: e for e in json.loads((folder / "report.json").read_text())["expectations"]
+    }
     assert report["image_in_one_split"]["images"] == ["control_0"]
     assert not json.loads((folder / "verdict.json").read_text())["success"]
     assert "image_in_one_split" in (folder / "docs" / "index.html").read_text()
@@ -304,5 +356,9 @@ def test_a_leak_stops_the_stage_and_names_expectation_and_images_after_reporting
 def test_what_is_missing_is_named(tree):
     (tree / "data" / "splits" / "split.json").unlink()
     said = run(tree, "splits").stderr
-    assert said.startswith("error: check@splits:") and "split.json does not exist" in said and "Traceback" not in said
+    assert (
+        said.startswith("error: check@splits:")
+        and "split.json does not exist" in said
+        and "Traceback" not in said
+    )
     assert "no artifact 'split'" in run(tree, "split").stderr

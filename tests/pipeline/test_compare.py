@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from src.common import comparison, experiments
-from src.common.evaluation.plots import roc_together
-from src.common.params import Dataset
+from src.common.compare import experiments
+from src.common.compare import table as comparison
+from src.common.evaluate.figures import roc_together
+from src.common.workspace.params import Dataset
 from src.stages import compare
 
 matplotlib.use("Agg")
@@ -25,7 +26,9 @@ def metric(value: float) -> dict:
     }
 
 
-def record(partition: str, auc: float = 0.9, synthetic: bool = True, weights: str = "imagenet") -> dict:
+def record(
+    partition: str, auc: float = 0.9, synthetic: bool = True, weights: str = "imagenet"
+) -> dict:
     base = {"auc": metric(auc - 0.1), "balanced_accuracy": metric(0.7), "within_experiment": None}
     return {
         "partition": partition,
@@ -38,7 +41,11 @@ def record(partition: str, auc: float = 0.9, synthetic: bool = True, weights: st
         "calibration": {"ece": {"after": 0.031}, "brier": {"after": 0.12}},
         "conformal": {"abstention": 0.2, "error_among_called": 0.08, "coverage": 0.9},
         "within_experiment": {"pair_weighted": metric(0.8)},
-        "baselines": {"linear_probe": base, "texture_linear": copy.deepcopy(base), "experiment_only": None},
+        "baselines": {
+            "linear_probe": base,
+            "texture_linear": copy.deepcopy(base),
+            "experiment_only": None,
+        },
         "cross_partition": None,
         "notes": ["how it was done"],
     }
@@ -46,14 +53,18 @@ def record(partition: str, auc: float = 0.9, synthetic: bool = True, weights: st
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A function that writes evaluation records, runs compare for some partitions, returns (result, Markdown)."""
+    """A function that writes evaluation records, runs compare for some partitions, returns (result,
+    Markdown).
+    """
     monkeypatch.setattr(compare, "METRICS", tmp_path / "metrics")
     monkeypatch.setattr(compare, "REPORTS", tmp_path / "reports")
 
     def run(partitions: list[str], *records: dict) -> tuple[dict, str]:
         (tmp_path / "metrics" / "evaluate").mkdir(parents=True, exist_ok=True)
         for entry in records:
-            (tmp_path / "metrics" / "evaluate" / f"{entry['partition']}.json").write_text(json.dumps(entry))
+            (tmp_path / "metrics" / "evaluate" / f"{entry['partition']}.json").write_text(
+                json.dumps(entry)
+            )
         dataset = Dataset(source="synthetic", path="", partitions=partitions)
         monkeypatch.setattr(compare, "load", lambda name: dataset)
         compare.main()
@@ -71,11 +82,18 @@ def line(text: str, start: str) -> list[str]:
 
 def test_model_baselines_and_paper_stand_together(stage):
     found, text = stage(["no_treatment"], record("no_treatment"))
-    assert list(found["models"]["no_treatment"]) == ["model", "linear_probe", "texture_linear", "paper"]
+    assert list(found["models"]["no_treatment"]) == [
+        "model",
+        "linear_probe",
+        "texture_linear",
+        "paper",
+    ]
     assert found["models"]["no_treatment"]["model"]["auc"] == 0.9
     cells = dict(zip(comparison.COLUMNS, line(text, "no_treatment resnet18"), strict=True))
     assert cells["AUC"] == "0.900" and cells["AUC over groups"] == "0.800 to 1.000"
-    assert cells["95% over patches"] == "0.840 to 0.860" and cells["patches (groups)"] == "1,200 (4)"
+    assert (
+        cells["95% over patches"] == "0.840 to 0.860" and cells["patches (groups)"] == "1,200 (4)"
+    )
     paper = dict(zip(comparison.COLUMNS, line(text, "paper: Inception-v3"), strict=True))
     assert (paper["balanced accuracy"], paper["AUC"], paper["data"]) == ("0.866", "0.941", "real")
     assert paper["95% over groups"] == "-" and paper["Pearson r, mean PI"] == "-0.705"
@@ -84,13 +102,24 @@ def test_model_baselines_and_paper_stand_together(stage):
 def test_the_summary_for_dvc_holds_the_main_figures_alone(stage, tmp_path):
     stage(["p", "q"], record("p"), record("q", auc=0.8) | {"within_experiment": None})
     found = json.loads((tmp_path / "metrics" / "summary.json").read_text())
-    assert found["p"] == {"balanced_accuracy": 0.85, "auc": 0.9, "auc_within_experiments": 0.8, "brier": 0.12}
+    assert found["p"] == {
+        "balanced_accuracy": 0.85,
+        "auc": 0.9,
+        "auc_within_experiments": 0.8,
+        "brier": 0.12,
+    }
     assert found["q"]["auc"] == 0.8 and found["q"]["auc_within_experiments"] is None
 
 
 def test_synthetic_data_are_called_so_in_every_row_of_ours(stage):
-    _, text = stage(["no_treatment", "mcf7"], record("no_treatment"), record("mcf7", synthetic=False))
-    kinds = {row.split("|")[2].strip(): row.split("|")[4].strip() for row in text.splitlines() if row.startswith("| ")}
+    _, text = stage(
+        ["no_treatment", "mcf7"], record("no_treatment"), record("mcf7", synthetic=False)
+    )
+    kinds = {
+        row.split("|")[2].strip(): row.split("|")[4].strip()
+        for row in text.splitlines()
+        if row.startswith("| ")
+    }
     assert kinds["no_treatment resnet18"] == "synthetic" and kinds["mcf7 resnet18"] == "real"
     assert "of simulated images" in text
     assert "of simulated images" not in stage(["mcf7"], record("mcf7", synthetic=False))[1]
@@ -134,7 +163,9 @@ def test_what_pretraining_gains_is_a_row_with_paired_intervals():
     assert gains["auc"]["value"] == pytest.approx(auc) and auc > 0.1
     low, high = gains["auc"]["group_interval"]
     assert 0 < low < auc < high
-    assert experiments.pretraining(*sides[::-1])["auc"]["group_interval"] == pytest.approx([-high, -low])
+    assert experiments.pretraining(*sides[::-1])["auc"]["group_interval"] == pytest.approx(
+        [-high, -low]
+    )
     row = comparison.gain_row(record("p"), "tuned", "random", gains)
     text = line(comparison.markdown({"tuned": record("p")}, [row]), "difference")
     cells = dict(zip(comparison.COLUMNS, text, strict=True))
@@ -144,10 +175,26 @@ def test_what_pretraining_gains_is_a_row_with_paired_intervals():
 
 def test_calibration_and_abstentions_stand_in_a_second_table():
     text = comparison.markdown({"a": record("p")})
-    head, values = (row for row in text.splitlines() if row.startswith(("| model | average", "| a, synthetic | 0.5")))
-    cells = dict(zip(*([cell.strip() for cell in row.strip("|").split("|")] for row in (head, values)), strict=True))
-    assert cells["MCC"] == "0.500 (0.400 to 0.600)" and cells["Spearman r, mean PI"] == "0.400 (0.300 to 0.500)"
-    assert (cells["ECE"], cells["abstained"], cells["error among called"]) == ("0.031", "0.200", "0.080")
+    head, values = (
+        row
+        for row in text.splitlines()
+        if row.startswith(("| model | average", "| a, synthetic | 0.5"))
+    )
+    cells = dict(
+        zip(
+            *([cell.strip() for cell in row.strip("|").split("|")] for row in (head, values)),
+            strict=True,
+        )
+    )
+    assert (
+        cells["MCC"] == "0.500 (0.400 to 0.600)"
+        and cells["Spearman r, mean PI"] == "0.400 (0.300 to 0.500)"
+    )
+    assert (cells["ECE"], cells["abstained"], cells["error among called"]) == (
+        "0.031",
+        "0.200",
+        "0.080",
+    )
 
 
 def test_a_partition_all_seen_in_training_is_a_dash_in_the_matrix():
@@ -158,8 +205,12 @@ def test_a_partition_all_seen_in_training_is_a_dash_in_the_matrix():
 
 def test_cross_partition_matrix_has_its_own_test_split_on_the_diagonal():
     first, second = record("p", 0.9), record("q", 0.8)
-    first["cross_partition"] = {"q": {"overall": {"auc": metric(0.7), "balanced_accuracy": metric(0.6)}}}
-    second["cross_partition"] = {"p": {"overall": {"auc": metric(0.65), "balanced_accuracy": metric(0.55)}}}
+    first["cross_partition"] = {
+        "q": {"overall": {"auc": metric(0.7), "balanced_accuracy": metric(0.6)}}
+    }
+    second["cross_partition"] = {
+        "p": {"overall": {"auc": metric(0.65), "balanced_accuracy": metric(0.55)}}
+    }
     text = comparison.markdown({"a": first, "b": second})
     assert "| a, synthetic | 0.900 (0.850) | 0.700 (0.600) |" in text
     assert "| b, synthetic | 0.650 (0.550) | 0.800 (0.750) |" in text
@@ -167,10 +218,16 @@ def test_cross_partition_matrix_has_its_own_test_split_on_the_diagonal():
 
 def test_roc_curves_together_use_the_test_patches_alone():
     test = pd.DataFrame(
-        {"label": ["dead", "dead", "live", "live"], "probability": [0.1, 0.6, 0.4, 0.9], "split": "test"}
+        {
+            "label": ["dead", "dead", "live", "live"],
+            "probability": [0.1, 0.6, 0.4, 0.9],
+            "split": "test",
+        }
     )
     valid = test.assign(probability=1 - test["probability"], split="valid")
-    figure = roc_together({"one": pd.concat([test, valid]), "two": test.assign(probability=[0, 0, 1, 1])}, "p")
+    figure = roc_together(
+        {"one": pd.concat([test, valid]), "two": test.assign(probability=[0, 0, 1, 1])}, "p"
+    )
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["one, AUC 0.750 (n = 4)", "two, AUC 1.000 (n = 4)"]
     with pytest.raises(ValueError, match="bad: its test patches are all of one class"):

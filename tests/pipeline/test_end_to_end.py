@@ -1,4 +1,6 @@
-"""The whole road in a clone with a small simulated plate: `dvc repro`, round trip, leak, experiment, model."""
+"""The whole road in a clone with a small simulated plate: `dvc repro`, round trip, leak,
+experiment, model.
+"""
 
 import json
 import os
@@ -30,11 +32,16 @@ SMALL = {
 def run(tree: Path, *command: str, ok: bool = True, **environment: str) -> str:
     """Runs a command in a clone, with this interpreter first on the path; returns what it printed."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    env |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     env |= environment
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
     printed = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, f"{' '.join(command)} ended with {done.returncode}:\n{printed[-6000:]}"
+    assert (done.returncode == 0) == ok, (
+        f"{' '.join(command)} ended with {done.returncode}:\n{printed[-6000:]}"
+    )
     return printed
 
 
@@ -42,7 +49,11 @@ def clone(target: Path) -> Path:
     """The project as it stands, as a repository of its own with a small plate in params.yaml."""
     names = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").splitlines()
     for name in names:
-        if (ROOT / name).is_file() and name not in ("dvc.lock",) and not name.startswith("metrics/"):
+        if (
+            (ROOT / name).is_file()
+            and name not in ("dvc.lock",)
+            and not name.startswith("metrics/")
+        ):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
     (target / "params.yaml").write_text(yaml.safe_dump(default_params(**SMALL)))
@@ -138,22 +149,42 @@ except Exception as error:
     printed = run(tmp_path, sys.executable, "-c", code, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
     assert "REFUSED" in printed and "um per pixel" in printed
     table = pd.read_csv(tmp_path / "windows.csv", keep_default_na=False)
-    assert list(table) == ["image_id", "y", "x", "size", "verdict", "live_probability", "novelty", "call"]
+    assert list(table) == [
+        "image_id",
+        "y",
+        "x",
+        "size",
+        "verdict",
+        "live_probability",
+        "novelty",
+        "call",
+    ]
     assert table.groupby("image_id").size().to_dict() == {0: 4, 1: 9}
     assert set(table["verdict"]) <= {"cells", "empty", "unusable"}
     assert ((table["verdict"] == "cells") == (table["call"] != "none")).all()
 
 
 def test_every_user_may_read_a_registered_model(plate):
-    """Others than who registered it score with it; safetensors writes files that their owner alone may read."""
-    files = [path for path in (plate / "mlruns" / "artifacts" / "models").rglob("*") if path.is_file()]
+    """Others than who registered it score with it; safetensors writes files that their owner alone
+    may read.
+    """
+    files = [
+        path for path in (plate / "mlruns" / "artifacts" / "models").rglob("*") if path.is_file()
+    ]
     assert any(path.suffix == ".safetensors" for path in files)
     assert [path.name for path in files if not path.stat().st_mode & 0o044] == []
 
 
 def test_push_wipe_pull_restores_everything(plate):
     run(plate, "dvc", "push")
-    for name in ("data/raw", "data/patches", "data/filtered", "data/labels", "data/splits", ".dvc/cache"):
+    for name in (
+        "data/raw",
+        "data/patches",
+        "data/filtered",
+        "data/labels",
+        "data/splits",
+        ".dvc/cache",
+    ):
         shutil.rmtree(plate / name)
     for name in ("models", "reports"):
         for path in (plate / name).iterdir():
@@ -166,7 +197,11 @@ def test_push_wipe_pull_restores_everything(plate):
 def test_changed_model_reruns_no_data_stage_and_lands_in_the_store(plate):
     printed = run(plate, "dvc", "exp", "run", "--temp", "-n", "squeeze", "-S", "model.arch=squeezenet1_1",
                   "-S", "model.weights=random")  # fmt: skip
-    ran = {line.split("'")[1].split("@")[0] for line in printed.splitlines() if line.startswith("Running stage")}
+    ran = {
+        line.split("'")[1].split("@")[0]
+        for line in printed.splitlines()
+        if line.startswith("Running stage")
+    }
     assert ran == {"weights", "train", "evaluate", "explain", "compare", "register"}
     found = runs(plate)
     mine = found[(found["tags.stage"] == "train") & (found["tags.dvc_exp"] == "squeeze")]

@@ -1,4 +1,6 @@
-"""The evaluate stage on planted scores: numbers recomputed from what it saves, pooling, refusals, same bytes twice."""
+"""The evaluate stage on planted scores: numbers recomputed from what it saves, pooling, refusals,
+same bytes twice.
+"""
 
 import json
 import zlib
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from src.common.params import Dataset, Evaluate
+from src.common.workspace.params import Dataset, Evaluate
 from src.stages import evaluate
 from tests.conftest import write_store
 
@@ -19,11 +21,15 @@ FIGURES = {"roc", "precision_recall", "confusion", "reliability", "pi_vs_score",
 
 
 def grid(partition: str, images: int) -> pd.DataFrame:
-    """Nine windows of each image, alternately dead and live, PI on the right side of the thresholds 250 and 400."""
+    """Nine windows of each image, alternately dead and live, PI on the right side of the thresholds
+    250 and 400.
+    """
     names = np.repeat([f"{partition}{i}" for i in range(images)], 9)
     y, x = (np.tile(v.ravel() * WINDOW, images) for v in np.indices((3, 3)))
     live = np.arange(len(names)) % 2 == 1
-    table = pd.DataFrame({"image_id": names, "partition": partition, "y": y, "x": x, "size": WINDOW})
+    table = pd.DataFrame(
+        {"image_id": names, "partition": partition, "y": y, "x": x, "size": WINDOW}
+    )
     table["patch_id"] = [f"{i}:{a}:{b}:{WINDOW}" for i, a, b in zip(names, y, x, strict=True)]
     table["experiment"] = [f"e{int(name[1:]) // 2}" for name in names]
     pi = np.where(live, 200.0, 500.0) + np.arange(len(names)) % 40
@@ -62,7 +68,9 @@ class Planted:
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A function that lays out two partitions with planted models, runs the stage for p and returns its record."""
+    """A function that lays out two partitions with planted models, runs the stage for p and returns
+    its record.
+    """
     frames = np.random.default_rng(0).integers(0, 256, (2 * 12, SIDE, SIDE), np.uint8)
     names = [f"{partition}{i}" for partition in PARTITIONS for i in range(12)]
     columns = {"partition": np.repeat(PARTITIONS, 12), "day": np.tile([3.0, 4.0, np.nan], 8)}
@@ -80,11 +88,22 @@ def tree(tmp_path, monkeypatch):
 
     draw = evaluate.plots_evaluate.figures
 
-    def run(scheme: str = "holdout", change=lambda splits: splits, partition: str = "p", figures: bool = False) -> dict:
-        monkeypatch.setattr(evaluate.plots_evaluate, "figures", draw if figures else lambda *arguments: None)
+    def run(
+        scheme: str = "holdout",
+        change=lambda splits: splits,
+        partition: str = "p",
+        figures: bool = False,
+    ) -> dict:
+        monkeypatch.setattr(
+            evaluate.plots_evaluate, "figures", draw if figures else lambda *arguments: None
+        )
         splits = pd.concat([grid(name, 12) for name in PARTITIONS], ignore_index=True)
         image = splits["image_id"].str[1:].astype(int)
-        split = np.select([image < 4, image < 8], ["train", "valid"], "test") if scheme == "holdout" else ""
+        split = (
+            np.select([image < 4, image < 8], ["train", "valid"], "test")
+            if scheme == "holdout"
+            else ""
+        )
         splits = change(splits.assign(split=split, fold=image % 4 if scheme == "kfold" else -1))
         splits.to_parquet(tmp_path / "splits" / "splits.parquet")
         (tmp_path / "splits" / "split.json").write_text(json.dumps({"scheme": scheme, "folds": 4}))
@@ -126,8 +145,12 @@ def test_metrics_follow_from_the_saved_predictions(tree):
     live, called = test["label"] == "live", test["probability"] >= record["threshold"]["value"]
     found = {name: entry["value"] for name, entry in record["overall"].items()}
     assert found["auc"] == pytest.approx(sk.roc_auc_score(live, test["probability"]), abs=1e-6)
-    assert found["average_precision"] == pytest.approx(sk.average_precision_score(live, test["probability"]), abs=1e-6)
-    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(live, called), abs=1e-6)
+    assert found["average_precision"] == pytest.approx(
+        sk.average_precision_score(live, test["probability"]), abs=1e-6
+    )
+    assert found["balanced_accuracy"] == pytest.approx(
+        sk.balanced_accuracy_score(live, called), abs=1e-6
+    )
     assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(live, called), abs=1e-6)
     assert record["confusion"]["dead_as_live"] == int((~live & called).sum())
     accuracy = found["balanced_accuracy"]
@@ -135,7 +158,9 @@ def test_metrics_follow_from_the_saved_predictions(tree):
     assert record["overall"]["balanced_accuracy"]["patch_interval"] == pytest.approx(
         [accuracy - half, accuracy + half], abs=2e-6
     )
-    assert record["data"]["n_groups"] == 4 and any("4 groups are few" in note for note in record["notes"])
+    assert record["data"]["n_groups"] == 4 and any(
+        "4 groups are few" in note for note in record["notes"]
+    )
     at_half = sk.balanced_accuracy_score(live, test["probability"] >= 0.5)
     assert record["threshold"]["at_half"]["balanced_accuracy"] == pytest.approx(at_half, abs=1e-6)
 
@@ -144,12 +169,19 @@ def test_threshold_and_temperature_are_chosen_on_validation_alone(tree):
     first = tree()
     valid = saved(tree.root).query("split == 'valid'")
     live = valid["label"] == "live"
-    best = max(sk.balanced_accuracy_score(live, valid["probability"] >= cut) for cut in valid["probability"])
-    assert sk.balanced_accuracy_score(live, valid["probability"] >= first["threshold"]["value"]) == pytest.approx(best)
+    best = max(
+        sk.balanced_accuracy_score(live, valid["probability"] >= cut)
+        for cut in valid["probability"]
+    )
+    assert sk.balanced_accuracy_score(
+        live, valid["probability"] >= first["threshold"]["value"]
+    ) == pytest.approx(best)
 
     def other_test(splits: pd.DataFrame) -> pd.DataFrame:
         flip = (splits["split"] == "test") & (splits["x"] == 0)
-        return splits.assign(label=splits["label"].mask(flip, splits["label"].map({"live": "dead", "dead": "live"})))
+        return splits.assign(
+            label=splits["label"].mask(flip, splits["label"].map({"live": "dead", "dead": "live"}))
+        )
 
     second = tree(change=other_test)
     assert second["rounds"] == first["rounds"] and second["overall"] != first["overall"]
@@ -159,7 +191,9 @@ def test_predictions_are_as_promised_and_calls_follow_the_band(tree):
     record = tree()
     predictions = saved(tree.root)
     assert list(predictions.columns) == evaluate.PREDICTIONS
-    assert set(predictions["split"]) == {"valid", "test"} and set(predictions["round"]) == {"holdout"}
+    assert set(predictions["split"]) == {"valid", "test"} and set(predictions["round"]) == {
+        "holdout"
+    }
     shrunk = 1 / (1 + np.exp(-predictions["logit"] / record["calibration"]["temperature"]))
     assert np.allclose(predictions["probability"], shrunk, atol=1e-6)
     live = predictions["probability"] >= record["conformal"]["live_from"]
@@ -173,7 +207,9 @@ def test_predictions_are_as_promised_and_calls_follow_the_band(tree):
     assert record["conformal"]["error_among_called"] == pytest.approx(
         wrong.sum() / (test["call"] != "abstain").sum(), abs=1e-6
     )
-    assert record["conformal"]["abstention"] == pytest.approx((test["call"] == "abstain").mean(), abs=1e-6)
+    assert record["conformal"]["abstention"] == pytest.approx(
+        (test["call"] == "abstain").mean(), abs=1e-6
+    )
 
 
 def test_tables_for_dvc_plots_and_figures(tree, monkeypatch):
@@ -182,7 +218,9 @@ def test_tables_for_dvc_plots_and_figures(tree, monkeypatch):
     titles = []
     original = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (titles.append(self.axes[0].get_title()), original(self, *a, **k))
+        Figure,
+        "savefig",
+        lambda self, *a, **k: (titles.append(self.axes[0].get_title()), original(self, *a, **k)),
     )
     record = tree(figures=True)
     report = tree.root / "reports" / "evaluate" / "p"
@@ -192,9 +230,14 @@ def test_tables_for_dvc_plots_and_figures(tree, monkeypatch):
         record["overall"]["auc"]["value"], abs=1e-5
     )
     assert list(tables["pr"].columns) == ["recall", "precision", "threshold"]
-    assert list(tables["confusion"].columns) == ["actual", "predicted"] and len(tables["confusion"]) == 36
+    assert (
+        list(tables["confusion"].columns) == ["actual", "predicted"]
+        and len(tables["confusion"]) == 36
+    )
     assert set(tables["reliability"]["calibrated"]) == {"before", "after"}
-    assert {path.stem for path in (evaluate.REPORTS / "evaluate" / "p" / "figures").glob("*.png")} == FIGURES
+    assert {
+        path.stem for path in (evaluate.REPORTS / "evaluate" / "p" / "figures").glob("*.png")
+    } == FIGURES
     assert titles == ["p (synthetic data)"] * len(FIGURES)
 
 
@@ -208,7 +251,13 @@ def test_baselines_slices_and_other_partitions_stand_in_the_record(tree):
     assert 0.2 < record["baselines"]["texture_linear"]["auc"]["value"] < 0.8  # the pixels are noise
     crossed = record["cross_partition"]["q"]
     assert crossed["n_patches"] == 36 and 0.6 < crossed["overall"]["auc"]["value"] < 1
-    for name in ("partition", "experiment", "day", "position in the frame", "distance of PI from threshold"):
+    for name in (
+        "partition",
+        "experiment",
+        "day",
+        "position in the frame",
+        "distance of PI from threshold",
+    ):
         rows = [row for row in record["slices"] if row["slice"] == name]
         assert rows and (name == "day" or sum(row["n"] for row in rows) == 36), name
     assert [row["value"] for row in record["slices"] if row["slice"] == "day"] == ["3", "4"]
@@ -224,21 +273,33 @@ def test_folds_are_pooled_out_of_fold(tree):
     for row in test.itertuples():  # each fold's own model scored it
         assert int(row.image_id[1:]) % 4 == int(row.round[-1])
         assert row.logit == pytest.approx(
-            float(np.diff(planted(pd.DataFrame([row._asdict()]), int(row.round[-1]) / 2))[0, 0]), abs=1e-5
+            float(np.diff(planted(pd.DataFrame([row._asdict()]), int(row.round[-1]) / 2))[0, 0]),
+            abs=1e-5,
         )
     assert record["overall"]["auc"]["value"] == pytest.approx(
         sk.roc_auc_score(test["label"] == "live", test["probability"]), abs=1e-6
     )
-    assert [point["round"] for point in record["rounds"]] == ["fold-0", "fold-1", "fold-2", "fold-3"]
+    assert [point["round"] for point in record["rounds"]] == [
+        "fold-0",
+        "fold-1",
+        "fold-2",
+        "fold-3",
+    ]
     assert record["data"]["n_groups"] == 12
-    assert record["cross_partition"]["q"]["n_patches"] == 12 * 9  # by the final model, none of whose patches they are
+    assert (
+        record["cross_partition"]["q"]["n_patches"] == 12 * 9
+    )  # by the final model, none of whose patches they are
 
 
 def test_groups_of_training_are_left_out_of_other_partitions(tree):
-    """As happens with split.group_by [experiment] where an experiment holds images of both partitions."""
+    """As happens with split.group_by [experiment] where an experiment holds images of both
+    partitions.
+    """
 
     def share(splits: pd.DataFrame) -> pd.DataFrame:
-        seen = splits["image_id"].isin(["p1", "q9", "q10"])  # p1 trains p's model; the others are test images of q
+        seen = splits["image_id"].isin(
+            ["p1", "q9", "q10"]
+        )  # p1 trains p's model; the others are test images of q
         return splits.assign(group=splits["group"].where(~seen, "shared"))
 
     crossed = tree(change=share)["cross_partition"]["q"]
@@ -260,14 +321,21 @@ def test_a_fold_of_one_class_is_pooled_never_averaged(tree):
     )
     points = {point["round"]: point for point in record["rounds"]}
     assert points["fold-1"]["validation"] == "pooled" and points["fold-0"]["validation"] == "own"
-    # fold-1 validates on fold 2, which has no live patches: the others' validation parts, but fold 1 itself, serve
-    assert points["fold-1"]["n_validation"] == int(test["round"].isin(["fold-0", "fold-2", "fold-3"]).sum())
+    # fold-1 validates on fold 2, which has no live patches: the others' validation parts, but fold
+    # 1 itself, serve
+    assert points["fold-1"]["n_validation"] == int(
+        test["round"].isin(["fold-0", "fold-2", "fold-3"]).sum()
+    )
 
 
 def test_a_test_split_of_one_class_has_no_auc_and_says_so(tree):
     tree(change=lambda splits: splits[(splits["split"] != "test") | (splits["label"] == "dead")])
     record = strict(tree.root / "metrics" / "evaluate" / "p.json")
-    assert record["overall"]["auc"] == {"value": None, "patch_interval": None, "group_interval": None}
+    assert record["overall"]["auc"] == {
+        "value": None,
+        "patch_interval": None,
+        "group_interval": None,
+    }
     assert record["overall"]["specificity"]["value"] is not None
     assert record["within_experiment"]["pair_weighted"]["value"] is None
 
@@ -281,13 +349,20 @@ def test_unknown_experiments_have_no_score_within_them(tree):
 def test_two_runs_write_the_same_bytes(tree):
     def run() -> dict[str, bytes]:
         tree(figures=True)
-        files = [p for part in ("metrics", "reports") for p in (tree.root / part).rglob("*") if p.is_file()]
+        files = [
+            p
+            for part in ("metrics", "reports")
+            for p in (tree.root / part).rglob("*")
+            if p.is_file()
+        ]
         return {str(path): path.read_bytes() for path in files}
 
     assert run() == run()
 
 
-@pytest.mark.parametrize(("partition", "message"), [("r", "no partition 'r'"), ("q", "model.json does not exist")])
+@pytest.mark.parametrize(
+    ("partition", "message"), [("r", "no partition 'r'"), ("q", "model.json does not exist")]
+)
 def test_refusals_say_what_is_wrong(tree, partition, message):
     with pytest.raises(SystemExit, match=message):
         tree(partition=partition)
@@ -295,4 +370,6 @@ def test_refusals_say_what_is_wrong(tree, partition, message):
 
 def test_validation_of_one_class_is_refused(tree):
     with pytest.raises(SystemExit, match="no validation patches of both classes"):
-        tree(change=lambda splits: splits[(splits["split"] != "valid") | (splits["label"] == "dead")])
+        tree(
+            change=lambda splits: splits[(splits["split"] != "valid") | (splits["label"] == "dead")]
+        )

@@ -1,4 +1,6 @@
-"""The explain stage on a small made-up partition: files, numbers, refusals, and the same result twice."""
+"""The explain stage on a small made-up partition: files, numbers, refusals, and the same result
+twice.
+"""
 
 import json
 from pathlib import Path
@@ -9,18 +11,26 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.common.params import Explain
-from src.common.samples import draw
+from src.common.patches.sampling import draw
 from src.common.scoring.backbones import build
+from src.common.workspace.params import Explain
 from src.stages import explain
 
 SIDE, WINDOW, STRIDE = 448, 224, 112
 ARCH = "squeezenet1_1"
-FIGURES = {"embedding_truth.png", "embedding_call.png", "embedding_thumbnails.png", "gradcam.png", "errors.png"}
+FIGURES = {
+    "embedding_truth.png",
+    "embedding_call.png",
+    "embedding_thumbnails.png",
+    "gradcam.png",
+    "errors.png",
+}
 
 
 def write_store(directory: Path, images: list[str]) -> pd.DataFrame:
-    """Noise in bright-field; PI of 100 counts with a bright square in each image. Returns the table of windows."""
+    """Noise in bright-field; PI of 100 counts with a bright square in each image. Returns the table
+    of windows.
+    """
     directory.mkdir(parents=True)
     random = np.random.default_rng(0)
     grey = random.integers(0, 256, (len(images), SIDE, SIDE), np.uint8)
@@ -30,12 +40,26 @@ def write_store(directory: Path, images: list[str]) -> pd.DataFrame:
     np.save(directory / "pi-000.npy", pi.ravel())
     number = np.arange(len(images))
     frames = pd.DataFrame(
-        {"image_id": images, "shard": 0, "offset": number * SIDE**2, "pi_offset": number * SIDE**2 // 16}
+        {
+            "image_id": images,
+            "shard": 0,
+            "offset": number * SIDE**2,
+            "pi_offset": number * SIDE**2 // 16,
+        }
     )
-    frames = frames.assign(height=SIDE, width=SIDE, pi_background=100.0, pi_low=100.0, pi_high=610.0, partition="p")
+    frames = frames.assign(
+        height=SIDE, width=SIDE, pi_background=100.0, pi_low=100.0, pi_high=610.0, partition="p"
+    )
     frames.to_parquet(directory / "frames.parquet")
     rows = [
-        {"patch_id": f"{i}:{y}:{x}:{WINDOW}", "image_id": i, "partition": "p", "y": y, "x": x, "size": WINDOW}
+        {
+            "patch_id": f"{i}:{y}:{x}:{WINDOW}",
+            "image_id": i,
+            "partition": "p",
+            "y": y,
+            "x": x,
+            "size": WINDOW,
+        }
         for i in images
         for y in range(0, SIDE - WINDOW + 1, STRIDE)
         for x in range(0, SIDE - WINDOW + 1, STRIDE)
@@ -43,13 +67,17 @@ def write_store(directory: Path, images: list[str]) -> pd.DataFrame:
     table = pd.DataFrame(rows).assign(contrast=random.random(len(rows)), border=0.0, mean_pi=200.0)
     table.to_parquet(directory / "patches.parquet")
     (directory.parent / "filtered").mkdir()
-    verdicts = table[["patch_id", "partition"]].assign(verdict=np.where(table["contrast"] < 0.2, "empty", "cells"))
+    verdicts = table[["patch_id", "partition"]].assign(
+        verdict=np.where(table["contrast"] < 0.2, "empty", "cells")
+    )
     verdicts.to_parquet(directory.parent / "filtered" / "verdicts.parquet")
     return table
 
 
 def predictions_of(table: pd.DataFrame, rounds: dict[str, str]) -> pd.DataFrame:
-    """Made-up predictions: windows dead and live in turn, every fifth one wrong, every seventh abstained on."""
+    """Made-up predictions: windows dead and live in turn, every fifth one wrong, every seventh
+    abstained on.
+    """
     number = np.arange(len(table))
     live = number % 2 == 1
     said = live ^ (number % 5 == 0)
@@ -60,7 +88,9 @@ def predictions_of(table: pd.DataFrame, rounds: dict[str, str]) -> pd.DataFrame:
         "probability": np.where(said, 0.9, 0.2) - number / 1e3,
     }
     images = table["image_id"]
-    return table.assign(experiment="e", group=images, round=images.map(rounds), split="test", **names)
+    return table.assign(
+        experiment="e", group=images, round=images.map(rounds), split="test", **names
+    )
 
 
 @pytest.fixture
@@ -74,7 +104,9 @@ def tree(tmp_path, monkeypatch):
         limits = {"temperature": 2.0, "threshold": 0.5, "live_from": 0.6, "dead_to": 0.4}
         points = [{"round": name} | limits for name in sorted(set(rounds.values()))]
         (tmp_path / "metrics" / "evaluate" / "p.json").write_text(json.dumps({"rounds": points}))
-        predictions_of(table, rounds).to_parquet(tmp_path / "reports" / "evaluate" / "p" / "predictions.parquet")
+        predictions_of(table, rounds).to_parquet(
+            tmp_path / "reports" / "evaluate" / "p" / "predictions.parquet"
+        )
         for i, name in enumerate(sorted(set(rounds.values()))):
             place = tmp_path / "models" / "p" / ("" if name == "holdout" else name)
             place.mkdir(parents=True, exist_ok=True)
@@ -101,7 +133,11 @@ def test_holdout(tree):
     assert {path.name for path in report.iterdir()} == FIGURES | {"explain.json"}
     assert json.loads((report / "explain.json").read_text()) == record
     assert tree.logged == [("p", record, report)]
-    assert record["windows"]["test"] == 27 and record["embedding"]["windows"] == 27 and record["synthetic"]
+    assert (
+        record["windows"]["test"] == 27
+        and record["embedding"]["windows"] == 27
+        and record["synthetic"]
+    )
     assert sum(record["windows"][name] for name in ("right", "wrong", "abstained")) == 27
     shown = pd.DataFrame(record["gradcam"]["raw_maximum"])
     empty = shown["outcome"] == "least contrast"
@@ -109,8 +145,14 @@ def test_holdout(tree):
     assert record["gradcam"]["scale"] == shown.loc[~empty, ["dead", "live"]].max(axis=None) > 0
     dead = record["agreement"]["dead_map"]
     assert record["agreement"]["drawn"] == 6 and dead["windows"] <= 6 and 0 < dead["area_share"] < 1
-    assert record["agreement"]["dead_windows"] == 14 and "a sample of 6 of 14" in record["notes"]["agreement_windows"]
-    assert record["sanity"]["head"]["pairs"] + record["sanity"]["head"]["undefined"] == 5 * record["sanity"]["windows"]
+    assert (
+        record["agreement"]["dead_windows"] == 14
+        and "a sample of 6 of 14" in record["notes"]["agreement_windows"]
+    )
+    assert (
+        record["sanity"]["head"]["pairs"] + record["sanity"]["head"]["undefined"]
+        == 5 * record["sanity"]["windows"]
+    )
 
 
 def test_all_dead_windows_are_used_unless_there_are_more_than_stated(tree, monkeypatch):
@@ -118,7 +160,10 @@ def test_all_dead_windows_are_used_unless_there_are_more_than_stated(tree, monke
     settings = explain.load("explain").model_copy(update={"overlap": 400})
     monkeypatch.setattr(explain, "load", lambda name: settings)
     found = explain.run("p")
-    used, left = found["agreement"]["dead_map"]["windows"], found["agreement"]["bright_nowhere_or_everywhere"]
+    used, left = (
+        found["agreement"]["dead_map"]["windows"],
+        found["agreement"]["bright_nowhere_or_everywhere"],
+    )
     assert used + left == found["agreement"]["dead_windows"] == found["agreement"]["drawn"] > 6
     assert "all 9 truly dead" in found["notes"]["agreement_windows"]
 
@@ -128,17 +173,32 @@ def test_key_numbers_are_a_metric(tree):
     record = explain.run("p")
     found = json.loads((root / "metrics" / "explain" / "p.json").read_text())
     pointing, dead = found["dead_map"]["pointing"], record["agreement"]["dead_map"]
-    assert pointing["gain"] == dead["pointing"]["gain"] and found["dead_map"]["groups"] == dead["groups"] == 3
-    assert [pointing["gain_low"], pointing["gain_high"]] == (dead["pointing"]["gain_interval"] or [None, None])
-    assert found["purity"]["value"] == record["embedding"]["purity"]["features"]["other_groups"]["purity"]
+    assert (
+        pointing["gain"] == dead["pointing"]["gain"]
+        and found["dead_map"]["groups"] == dead["groups"] == 3
+    )
+    assert [pointing["gain_low"], pointing["gain_high"]] == (
+        dead["pointing"]["gain_interval"] or [None, None]
+    )
+    assert (
+        found["purity"]["value"]
+        == record["embedding"]["purity"]["features"]["other_groups"]["purity"]
+    )
     assert found["rank_correlation"]["random_head"] == record["sanity"]["head"]["mean_absolute"]
 
 
 def test_empty_windows_are_scored(tree):
     tree({"a": "fold-0", "b": "fold-0", "c": "fold-1"})
-    models, store, points = explain.Models("p"), explain.PatchStore(explain.PATCHES), explain.operating_points("p")
+    models, store, points = (
+        explain.Models("p"),
+        explain.PatchStore(explain.PATCHES),
+        explain.operating_points("p"),
+    )
     windows = explain.filtered_windows(store, explain.test_rows("p", points), "p")
-    assert windows["contrast"].is_monotonic_increasing and set(windows["round"]) == {"fold-0", "fold-1"}
+    assert windows["contrast"].is_monotonic_increasing and set(windows["round"]) == {
+        "fold-0",
+        "fold-1",
+    }
     scored = models.score(store, windows.head(7), points)
     assert scored["patch_id"].tolist() == windows["patch_id"].head(7).tolist()
     for row in scored.to_dict("records"):
@@ -160,7 +220,12 @@ def test_both_kinds_of_wrong_calls_are_counted(tree):
     rows = explain.test_rows("p", explain.operating_points("p"))
     live = rows["probability"] >= 0.5
     found = explain.run("p")["windows"]
-    assert found["wrong_at_threshold"] == (live != (rows["label"] == "live")).sum() > found["wrong"] > 0
+    assert (
+        found["wrong_at_threshold"]
+        == (live != (rows["label"] == "live")).sum()
+        > found["wrong"]
+        > 0
+    )
 
 
 def test_twice_the_same(tree):
@@ -240,7 +305,9 @@ def test_metrics_of_another_evaluation_are_refused(tree):
     root = tree(dict.fromkeys(("a", "b"), "holdout"))
     path = root / "metrics" / "evaluate" / "p.json"
     path.write_text(path.read_text().replace("holdout", "fold-0"))
-    with pytest.raises(SystemExit, match="predictions and metrics of p differ in holdout: repeat evaluate"):
+    with pytest.raises(
+        SystemExit, match="predictions and metrics of p differ in holdout: repeat evaluate"
+    ):
         explain.main("p")
 
 

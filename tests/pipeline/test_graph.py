@@ -1,4 +1,6 @@
-"""What dvc.yaml says of a stage agrees with what its code imports, and data never depends on models."""
+"""What dvc.yaml says of a stage agrees with what its code imports, and data never depends on
+models.
+"""
 
 import ast
 from pathlib import Path
@@ -6,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.common.params import SECTIONS
+from src.common.workspace.params import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -21,9 +23,23 @@ DATA_STAGES = {
     "check@labels",
     "check@splits",
 }
-# A change here is a change of how stages are run, not of what they make: parameters are tracked as parameters, paths
-# and readers of tables are the same for all, and tracking and reading MLflow leaves no trace in an output.
-EVERYWHERE = {"params", "paths", "tables", "tracking", "__init__"}
+# A change here is a change of how stages are run, not of what they make: parameters are tracked as
+# parameters, paths and readers of tables are the same for all, and tracking and reading MLflow
+# leaves no trace in an output.
+EVERYWHERE = {"workspace", "tracking"}
+SHARED = {"workspace", "scoring", "images", "figures", "metrics", "patches", "tracking"}
+# What a room may import besides itself: shared rooms, and rooms upstream of it
+ROOMS = {
+    "workspace": set(), "scoring": set(), "images": {"workspace", "scoring"}, "figures": {"workspace", "scoring"},
+    "metrics": {"workspace", "scoring"}, "patches": {"workspace"}, "tracking": {"workspace"},
+    "acquire": {"images", "scoring"}, "tile": {"patches", "scoring"}, "weights": {"scoring"},
+    "filter": {"figures", "patches", "scoring"}, "label": {"figures", "patches"}, "split": {"patches"},
+    "describe": {"figures", "metrics", "patches"}, "check": {"split", "tile"},
+    "train": {"patches", "scoring", "split", "tracking"},
+    "evaluate": {"patches", "scoring", "split", "metrics", "figures"},
+    "explain": {"figures", "patches", "scoring", "metrics"},
+    "compare": {"evaluate", "metrics", "figures", "tracking"}, "register": {"patches", "scoring", "metrics", "tracking"},
+}  # fmt: skip
 
 
 def imported(path: Path) -> set[Path]:
@@ -39,11 +55,13 @@ def imported(path: Path) -> set[Path]:
 
 
 def reachable(path: Path) -> set[Path]:
-    """All files of this project that a file imports, directly or not; those used everywhere are not followed."""
+    """All files of this project that a file imports, directly or not; those used everywhere are not
+    followed.
+    """
     seen, todo = set(), [path]
     while todo:
         for found in imported(todo.pop()) - seen:
-            if found.stem not in EVERYWHERE or found.parent.name == "sources":
+            if found.parent.name not in EVERYWHERE and found.stem != "__init__":
                 seen.add(found)
                 todo.append(found)
     return seen
@@ -62,9 +80,15 @@ def test_code_is_among_the_dependencies(stage):
 
 @pytest.mark.parametrize("stage", GRAPH)
 def test_code_dependencies_are_used(stage):
-    used = reachable(ROOT / "src" / "stages" / f"{stage}.py") | {ROOT / "src" / "stages" / f"{stage}.py"}
+    used = reachable(ROOT / "src" / "stages" / f"{stage}.py") | {
+        ROOT / "src" / "stages" / f"{stage}.py"
+    }
     named = [ROOT / dep for dep in GRAPH[stage]["deps"] if dep.startswith("src/")]
-    idle = [str(dep.relative_to(ROOT)) for dep in named if not any(dep == u or dep in u.parents for u in used)]
+    idle = [
+        str(dep.relative_to(ROOT))
+        for dep in named
+        if not any(dep == u or dep in u.parents for u in used)
+    ]
     assert not idle, f"dvc.yaml: {stage} does not import {idle}"
 
 
@@ -75,10 +99,34 @@ def test_what_ships_in_the_model_is_a_dependency_of_register_and_imports_nothing
         assert {found.parent for found in imported(path)} <= {folder}, path
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_data_flows_one_way(room):
+    common = ROOT / "src" / "common"
+    used = {
+        found.parent.name for path in (common / room).glob("*.py") for found in imported(path)
+    } - {"common"}
+    assert used <= ROOMS[room] | {room, "workspace"}, (
+        f"{room} imports {used - ROOMS[room] - {room, 'workspace'}}"
+    )
+
+
+def test_every_room_is_known_and_the_top_stands_above_the_stages():
+    assert {
+        path.name for path in (ROOT / "src" / "common").iterdir() if (path / "__init__.py").exists()
+    } == set(ROOMS)
+    for path in [
+        *(ROOT / "src" / "assay").glob("*.py"),
+        *(ROOT / "src" / "annotation").glob("*.py"),
+    ]:
+        assert "stages" not in {found.parent.name for found in imported(path)}, path
+
+
 def loaded_sections(stage: str) -> set[str]:
     """Sections of params.yaml that a stage's code asks for by `load("...")`."""
     calls = [
-        n for n in ast.walk(ast.parse((ROOT / "src" / "stages" / f"{stage}.py").read_text())) if isinstance(n, ast.Call)
+        n
+        for n in ast.walk(ast.parse((ROOT / "src" / "stages" / f"{stage}.py").read_text()))
+        if isinstance(n, ast.Call)
     ]
     names = [n for n in calls if getattr(n.func, "id", "") == "load"]
     return {a.value for n in names for a in n.args if isinstance(a, ast.Constant)}
@@ -92,7 +140,9 @@ def test_parameters_read_are_declared(stage):
 
 
 def test_every_parameter_belongs_to_some_stage():
-    declared = {str(name).split(".")[0] for stage in GRAPH.values() for name in stage.get("params", [])}
+    declared = {
+        str(name).split(".")[0] for stage in GRAPH.values() for name in stage.get("params", [])
+    }
     assert set(SECTIONS) - declared - {"filter", "model"} == set()
 
 

@@ -1,4 +1,6 @@
-"""Registering model after model in a real MLflow store: pairs, scoring anew, refusals, restored outputs, lost store."""
+"""Registering model after model in a real MLflow store: pairs, scoring anew, refusals, restored
+outputs, lost store.
+"""
 
 import json
 import os
@@ -15,7 +17,8 @@ from tests.conftest import ARCH, REPO, default_params, write_live_dead
 
 FRAMES = 32
 
-# Runs in the tree, with the tree's own code. `present` lays a model's outputs down, as train and evaluate leave them.
+# Runs in the tree, with the tree's own code. `present` lays a model's outputs down, as train and
+# evaluate leave them.
 DRIVER = """
 import hashlib, json, sys
 import mlflow, numpy as np, pandas as pd, torch
@@ -147,7 +150,9 @@ def road(tmp_path_factory) -> dict:
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     windows = write_live_dead(root / "data" / "patches", FRAMES)
     frames = pd.read_parquet(root / "data" / "patches" / "frames.parquet")
-    frames = frames.assign(pixel_size_um=0.5, bits=16, brightfield_sha256=[f"sha-{i}" for i in frames["image_id"]])
+    frames = frames.assign(
+        pixel_size_um=0.5, bits=16, brightfield_sha256=[f"sha-{i}" for i in frames["image_id"]]
+    )
     frames.to_parquet(root / "data" / "patches" / "frames.parquet")
     windows.to_parquet(root / "windows.parquet")
     (root / "reports" / "checks" / "raw").mkdir(parents=True)
@@ -155,13 +160,20 @@ def road(tmp_path_factory) -> dict:
     (root / "data" / "splits").mkdir()
     windows.to_parquet(root / "data" / "splits" / "splits.parquet")
     (root / "reports" / "train" / "p").mkdir(parents=True)
-    history = pd.DataFrame({"round": ["holdout"], "epoch": [0], "train_loss": [1.0], "valid_auc": [0.5], "lr": [0.1]})
+    history = pd.DataFrame(
+        {"round": ["holdout"], "epoch": [0], "train_loss": [1.0], "valid_auc": [0.5], "lr": [0.1]}
+    )
     history.to_csv(root / "reports" / "train" / "p" / "history.csv", index=False)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))} | {
         "MLFLOW_DISABLE_TELEMETRY": "true"
     }
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, ARCH], cwd=root, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", DRIVER, ARCH],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((Path(root) / "found.json").read_text())
@@ -185,7 +197,9 @@ def test_the_first_model_is_champion_and_a_better_one_replaces_it(road):
 def test_registering_again_changes_and_counts_nothing(road):
     first, again = road["better"], road["again"]
     assert again["record"]["reason"] == "is the champion"
-    assert {k: v for k, v in first.items() if k != "record"} == {k: v for k, v in again.items() if k != "record"}
+    assert {k: v for k, v in first.items() if k != "record"} == {
+        k: v for k, v in again.items() if k != "record"
+    }
 
 
 def test_restored_outputs_of_the_former_champion_do_not_win_it_back(road):
@@ -206,7 +220,10 @@ def test_a_champion_tested_elsewhere_is_scored_anew_if_it_never_saw_the_images(r
 def test_a_champion_that_trained_on_the_test_images_is_not_compared(road):
     found = road["leaky"]
     assert "trained on 8 of the 8 images" in found["record"]["reason"]
-    assert found["aliases"] == {"champion": "3", "challenger": "4"} and found["record"]["comparison"] is None
+    assert (
+        found["aliases"] == {"champion": "3", "challenger": "4"}
+        and found["record"]["comparison"] is None
+    )
     assert found["used"] == road["elsewhere"]["used"]
 
 
@@ -226,9 +243,14 @@ def test_the_outcome_is_on_the_version_and_fits_mlflow(road):
 
 def test_the_model_is_described_and_the_replaced_champion_says_by_which(road):
     assert "models:/unstained-p@champion" in road["first"]["about"]
-    assert road["better"]["decisions"][0].startswith("replaced by version 2: better by more than the paired error")
+    assert road["better"]["decisions"][0].startswith(
+        "replaced by version 2: better by more than the paired error"
+    )
     left = road["restored"]["decisions"][0]
-    assert left.startswith("challenger: only `unstained promote` brings it back") and "replaced by version 2" in left
+    assert (
+        left.startswith("challenger: only `unstained promote` brings it back")
+        and "replaced by version 2" in left
+    )
 
 
 def test_a_lost_store_is_rebuilt_once(road):

@@ -1,11 +1,13 @@
-"""An experiment goes to another clone, and out of the working tree, by the very lines of docs/experiments.md."""
+"""An experiment goes to another clone, and out of the working tree, by the very lines of
+docs/experiments.md.
+"""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from .test_end_to_end import ROOT, run
+from tests.pipeline.test_end_to_end import ROOT, run
 
 GRAPH = """
 stages:
@@ -25,7 +27,9 @@ PAGE = ROOT / "docs" / "experiments.md"
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory) -> Path:
-    """A folder with a bare repository `origin`, and a clone `one` that pushed its experiment `wider` as documented."""
+    """A folder with a bare repository `origin`, and a clone `one` that pushed its experiment
+    `wider` as documented.
+    """
     folder = tmp_path_factory.mktemp("share")
     run(folder, "git", "init", "-q", "--bare", "-b", "main", "origin")
     one = connected(folder, "one")
@@ -45,7 +49,9 @@ def pushed(tmp_path_factory) -> Path:
 
 
 def connected(folder: Path, name: str) -> Path:
-    """A clone of `origin` with this project's DVC settings and the documented remote, in a folder both can reach."""
+    """A clone of `origin` with this project's DVC settings and the documented remote, in a folder
+    both can reach.
+    """
     run(folder, "git", "clone", "-q", "origin", name)
     clone = folder / name
     run(clone, "git", "config", "user.name", "test")
@@ -78,13 +84,17 @@ def test_another_clone_pulls_the_experiment_with_its_files(pushed):
     two = connected(pushed, "two")
     for command in ("dvc exp pull", "dvc exp apply"):
         run(two, "sh", "-ec", documented(command))
-    assert (two / "params.yaml").read_text() == (two / "models" / "model.txt").read_text() == "lr: 2\n"
+    assert (
+        (two / "params.yaml").read_text() == (two / "models" / "model.txt").read_text() == "lr: 2\n"
+    )
 
 
 def test_going_back_undoes_an_experiment_that_brought_another_partition(pushed):
     row = next(line for line in PAGE.read_text().splitlines() if line.startswith("| go back"))
     one = pushed / "one"
-    (one / "models" / "other.txt").write_text("the model of a partition that only the experiment has")
+    (one / "models" / "other.txt").write_text(
+        "the model of a partition that only the experiment has"
+    )
     (one / "metrics" / "other.json").write_text("{}")
     (one / "sources" / "folder.csv").write_text("digest of another plate\n")
     assert "changed" in run(one, "dvc", "status")

@@ -1,4 +1,6 @@
-"""The shared set-up from nothing: log-in, artifacts on S3, data from another clone; afterwards nothing runs on."""
+"""The shared set-up from nothing: log-in, artifacts on S3, data from another clone; afterwards
+nothing runs on.
+"""
 
 import json
 import os
@@ -17,8 +19,7 @@ import pytest
 
 from team import postgres
 from team.settings import TeamError
-
-from .test_end_to_end import ROOT, clone, run
+from tests.pipeline.test_end_to_end import ROOT, clone, run
 
 SERVERS = ("postgres: checkpointer", "rclone serve s3", "uvicorn", "honcho")
 COUNT = """
@@ -54,10 +55,14 @@ def environment(directory: Path, ports: list[int]) -> dict[str, str]:
 
 
 def start(directory: Path, env: dict[str, str]) -> subprocess.Popen:
-    """Starts the set-up, what it prints going to team.log beside its folder; returns when it says that it is ready."""
+    """Starts the set-up, what it prints going to team.log beside its folder; returns when it says
+    that it is ready.
+    """
     log = directory.parent / "team.log"
     with open(log, "wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "team.start"], cwd=ROOT, env=env, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "team.start"], cwd=ROOT, env=env, stdout=out, stderr=out
+        )
     while "to connect" not in log.read_text():
         assert process.poll() is None, log.read_text()
         time.sleep(0.2)
@@ -71,7 +76,9 @@ def client(directory: Path, name: str = "team") -> dict[str, str]:
 
 
 def stop(process: subprocess.Popen, number: int = signal.SIGINT) -> list[psutil.Process]:
-    """Ends the set-up as Ctrl-C does; returns those of its processes that still run, after ending them too."""
+    """Ends the set-up as Ctrl-C does; returns those of its processes that still run, after ending
+    them too.
+    """
     family = psutil.Process(process.pid).children(recursive=True)
     running = " ".join(word for member in family for word in member.cmdline())
     assert [name for name in SERVERS if name not in running] == []
@@ -90,8 +97,12 @@ def team() -> Iterator[tuple[Path, dict[str, str]]]:
         postgres.binaries()
     except TeamError as error:
         pytest.skip(str(error))
-    pytest.importorskip("boto3", reason="MLflow's server needs boto3 for S3: install requirements.txt")
-    folder = Path(tempfile.mkdtemp(prefix="unstained-team-"))  # pytest's own folders shut out PostgreSQL's user
+    pytest.importorskip(
+        "boto3", reason="MLflow's server needs boto3 for S3: install requirements.txt"
+    )
+    folder = Path(
+        tempfile.mkdtemp(prefix="unstained-team-")
+    )  # pytest's own folders shut out PostgreSQL's user
     folder.chmod(0o711)
     process = None
     try:
@@ -105,10 +116,14 @@ def team() -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def use_remote(tree: Path, variables: dict[str, str], credentials: str | Path = "") -> None:
-    """Points a repository's DVC at the shared remote, as `dvc remote modify --local` does (the slow test calls it)."""
+    """Points a repository's DVC at the shared remote, as `dvc remote modify --local` does (the slow
+    test calls it).
+    """
     path = credentials or variables["TEAM_S3_CREDENTIALS"]
     remote = f"url = s3://dvc/unstained\nendpointurl = {variables['TEAM_S3_URL']}\ncredentialpath = {path}\n"
-    (tree / ".dvc" / "config.local").write_text(f"[core]\nremote = team\n['remote \"team\"']\n{remote}")
+    (tree / ".dvc" / "config.local").write_text(
+        f"[core]\nremote = team\n['remote \"team\"']\n{remote}"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +268,14 @@ def test_the_documented_lines_take_the_graph_to_the_server_and_back(team, tmp_pa
     assert not (second / "mlruns" / "mlflow.db").exists()
 
     elsewhere.mkdir()
-    printed = run(elsewhere, sys.executable, "-c", SCORE, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false", **variables)
+    printed = run(
+        elsewhere,
+        sys.executable,
+        "-c",
+        SCORE,
+        MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+        **variables,
+    )
     assert "WINDOWS 4 []" in printed
 
 

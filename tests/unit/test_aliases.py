@@ -7,8 +7,18 @@ import pytest
 from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
-from src.common import aliases
-from src.common.aliases import CHALLENGER, CHAMPION, RegistryError, by_alias, history, move, moves, promote, rollback
+from src.common.register import aliases
+from src.common.register.aliases import (
+    CHALLENGER,
+    CHAMPION,
+    RegistryError,
+    by_alias,
+    history,
+    move,
+    moves,
+    promote,
+    rollback,
+)
 
 NAME = "unstained-p"
 
@@ -32,7 +42,12 @@ def client(store, monkeypatch):
     client = MlflowClient()
     client.create_registered_model(NAME)
     for number in (1, 2, 3):
-        tags = {"arch": "resnet18", "balanced_accuracy": f"0.8{number}", "weights": "imagenet", "gates": "passed"}
+        tags = {
+            "arch": "resnet18",
+            "balanced_accuracy": f"0.8{number}",
+            "weights": "imagenet",
+            "gates": "passed",
+        }
         client.create_model_version(NAME, f"file:///models/{number}", tags=tags, description="card")
     move(version(client, 1), CHAMPION, "first version", "rule")
     yield client
@@ -52,7 +67,10 @@ def test_rollback_walks_back_through_the_champions(client):
     promote(NAME, 3, "better still")
     assert "is now version 2, was 3" in rollback(NAME, "3 fails on plate 7")
     assert "is now version 1, was 2" in rollback(NAME, "2 too")
-    with pytest.raises(RegistryError, match=r"version 1, replaced no other; there are: 1 .resnet18.*unstained promote"):
+    with pytest.raises(
+        RegistryError,
+        match=r"version 1, replaced no other; there are: 1 .resnet18.*unstained promote",
+    ):
         rollback(NAME, "and 1")
     assert champion(client) == "1"
 
@@ -121,11 +139,19 @@ def test_promotion_says_what_it_overrides_and_writes_it_on_the_card(client):
                        "decision": "challenger: not better"}.items():  # fmt: skip
         client.set_model_version_tag(NAME, "2", key, value)
     said = promote(NAME, 2, "for a demonstration")
-    for part in ("gate on its data: failed: splits", "random first weights over pretrained", "SYNTHETIC", "not better"):
+    for part in (
+        "gate on its data: failed: splits",
+        "random first weights over pretrained",
+        "SYNTHETIC",
+        "not better",
+    ):
         assert part in said
     assert said.count("WARNING, this overrides") == 4
     assert version(client, 2).tags["decision"] == "champion: by hand: for a demonstration"
-    assert version(client, 2).description == "card\n\n### Decision\nchampion: by hand: for a demonstration\n"
+    assert (
+        version(client, 2).description
+        == "card\n\n### Decision\nchampion: by hand: for a demonstration\n"
+    )
 
 
 def test_a_synthetic_model_over_one_of_real_images_is_called_that(client):
@@ -152,26 +178,36 @@ def test_both_cards_say_what_a_rollback_did(client):
 def test_the_rule_tells_the_champion_it_replaces_and_a_rollback_clears_it(client):
     move(version(client, 2), CHAMPION, "better by more than the paired error", "rule")
     replaced = "replaced by version 2: better by more than the paired error"
-    assert version(client, 1).tags["decision"] == version(client, 1).tags[aliases.REPLACED] == replaced
+    assert (
+        version(client, 1).tags["decision"] == version(client, 1).tags[aliases.REPLACED] == replaced
+    )
     move(version(client, 3), CHALLENGER, "not better", "rule")
     assert aliases.REPLACED not in version(client, 2).tags  # of challengers nothing is said
     rollback(NAME, "fails")
-    assert aliases.REPLACED not in version(client, 1).tags and aliases.REPLACED in version(client, 2).tags
+    assert (
+        aliases.REPLACED not in version(client, 1).tags
+        and aliases.REPLACED in version(client, 2).tags
+    )
 
 
 def test_an_empty_store_advises_what_brings_models_back():
-    empty = SimpleNamespace(search_model_versions=lambda condition: [], search_registered_models=lambda: [])
+    empty = SimpleNamespace(
+        search_model_versions=lambda condition: [], search_registered_models=lambda: []
+    )
     with pytest.raises(RegistryError, match=r"none in this store: `unstained sync`.*`make repro`"):
         aliases.versions_of(empty, NAME)
 
 
 def test_messages_list_what_exists(client):
-    with pytest.raises(RegistryError, match="no registered model unstained-q; there are: unstained-p"):
+    with pytest.raises(
+        RegistryError, match="no registered model unstained-q; there are: unstained-p"
+    ):
         promote("unstained-q", 1, "x")
     with pytest.raises(RegistryError, match="no registered model unstained-q"):
         history("unstained-q")
     with pytest.raises(
-        RegistryError, match=r"no version 9 of unstained-p; there are: 1 .resnet18, balanced accuracy 0.810"
+        RegistryError,
+        match=r"no version 9 of unstained-p; there are: 1 .resnet18, balanced accuracy 0.810",
     ):
         promote(NAME, 9, "x")
     with pytest.raises(RegistryError, match="a reason is needed"):
@@ -191,6 +227,9 @@ def test_a_store_that_fails_does_not_read_as_no_champion(client):
         def get_model_version_by_alias(self, name, alias):
             raise MlflowException("503 Service Unavailable", TEMPORARILY_UNAVAILABLE)
 
-    assert by_alias(client, "no-such-model", CHAMPION) is None and by_alias(client, NAME, CHALLENGER) is None
+    assert (
+        by_alias(client, "no-such-model", CHAMPION) is None
+        and by_alias(client, NAME, CHALLENGER) is None
+    )
     with pytest.raises(MlflowException, match="503"):
         by_alias(Failing(), NAME, CHAMPION)

@@ -9,10 +9,9 @@ from src.annotation.sampling import candidates, choose, diverse_order, known
 from src.annotation.session import Session
 from src.annotation.store import AnnotationFile, Refused
 from src.annotation.study import Standing
-from src.common import emptiness_fit as fitting
-from src.common.emptiness_fit import KEY
-
-from ..conftest import ARCH
+from src.common.filter import fit as fitting
+from src.common.filter.fit import KEY
+from tests.conftest import ARCH
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
 
@@ -35,7 +34,9 @@ def notes(tmp_path):
 
 def test_overlapping_windows_are_known_as_such():
     windows = grid("ab", side=3)
-    same, overlapping = known(windows, pd.DataFrame([("a", 0, 0, 64), ("b", 64, 64, 10)], columns=KEY))
+    same, overlapping = known(
+        windows, pd.DataFrame([("a", 0, 0, 64), ("b", 64, 64, 10)], columns=KEY)
+    )
     assert windows[same][KEY].values.tolist() == [["a", 0, 0, 64]]
     corners = {"a": (0, 32), "b": (32, 64)}
     expected = [[image, y, x, 64] for image, ends in corners.items() for y in ends for x in ends]
@@ -67,7 +68,9 @@ def test_every_window_is_asked_once_overlapping_ones_last_and_then_none():
     while (place := choose(windows, windows.iloc[asked], order, None, set())) is not None:
         asked.append(place)
     assert sorted(asked) == list(range(9))
-    first = asked[: next(i for i in range(1, 9) if known(windows, windows.iloc[asked[:i]])[1].all())]
+    first = asked[
+        : next(i for i in range(1, 9) if known(windows, windows.iloc[asked[:i]])[1].all())
+    ]
     assert not any(known(windows, windows.iloc[first[:i]])[1][p] for i, p in enumerate(first))
 
 
@@ -84,15 +87,23 @@ def test_candidates_leave_out_borders_and_take_all_images_alike():
     patches = grid("abc").assign(border=0.0)
     patches.loc[patches["image_id"] == "b", "border"] = np.where(np.arange(16) < 8, 0.5, 0.0)
     drawn = candidates(patches, 0.01, 15, seed=1)
-    assert drawn["image_id"].value_counts().to_dict() == {"a": 5, "b": 5, "c": 5} and (drawn["border"] == 0).all()
-    assert drawn.equals(candidates(patches, 0.01, 15, seed=1)) and len(candidates(patches, 0.01, 999, seed=1)) == 40
+    assert (
+        drawn["image_id"].value_counts().to_dict() == {"a": 5, "b": 5, "c": 5}
+        and (drawn["border"] == 0).all()
+    )
+    assert (
+        drawn.equals(candidates(patches, 0.01, 15, seed=1))
+        and len(candidates(patches, 0.01, 999, seed=1)) == 40
+    )
 
 
 # the sitting
 
 
 class FakeStudy:
-    """Scores that put the last window nearest to the boundary, and an F1 that tells the number of rows."""
+    """Scores that put the last window nearest to the boundary, and an F1 that tells the number of
+    rows.
+    """
 
     def __init__(self, pool: pd.DataFrame):
         self.pool = pool
@@ -102,7 +113,9 @@ class FakeStudy:
 
     def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
         scores = np.arange(len(self.pool), 0, -1.0) if score else None
-        return Standing(len(rows), "svm", {"f1_cells": len(rows) / 100, "f1_not_cells": 0.5}, scores)
+        return Standing(
+            len(rows), "svm", {"f1_cells": len(rows) / 100, "f1_not_cells": 0.5}, scores
+        )
 
 
 @pytest.fixture
@@ -160,7 +173,9 @@ def test_features_are_kept_and_told_apart_by_frames_and_network(live_dead, tmp_p
     weights.write_bytes(b"one")
     cache = FeatureCache(store, ARCH, weights, tmp_path / "kept")
     cache._net = "no network"
-    cache._known = {row: np.float32([row[1], row[2]]) for row in table[KEY].itertuples(index=False, name=None)}
+    cache._known = {
+        row: np.float32([row[1], row[2]]) for row in table[KEY].itertuples(index=False, name=None)
+    }
     cache._write()
     again = FeatureCache(store, ARCH, weights, tmp_path / "kept").of(table.iloc[[5, 0, 5]])
     assert np.array_equal(again, table.iloc[[5, 0, 5]][["y", "x"]]) and again.dtype == np.float32

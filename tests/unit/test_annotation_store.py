@@ -1,4 +1,6 @@
-"""The annotation file loses nothing, whoever else writes in it and whatever stops the program in the middle."""
+"""The annotation file loses nothing, whoever else writes in it and whatever stops the program in
+the middle.
+"""
 
 import os
 import subprocess
@@ -9,9 +11,8 @@ import pytest
 
 from src.annotation import store as storing
 from src.annotation.store import AnnotationFile, Refused
-from src.common.emptiness_fit import KEY, AnnotationError
-
-from ..conftest import REPO
+from src.common.filter.fit import KEY, AnnotationError
+from tests.conftest import REPO
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
 A, B = ("a", 0, 0, 64), ("b", 64, 0, 64)
@@ -44,9 +45,18 @@ def test_other_columns_line_ends_and_marks_are_kept(tmp_path):
     file = AnnotationFile(path, 'Ana "#1"')
     file.append(A, "cells")
     written = path.read_bytes()
-    assert written.startswith(before + b"\r\n") and written.endswith(b"\r\n") and written.count(b"\n") == 4
+    assert (
+        written.startswith(before + b"\r\n")
+        and written.endswith(b"\r\n")
+        and written.count(b"\n") == 4
+    )
     row = file.rows().iloc[-1]
-    assert (row["verdict"], row["image_id"], row["note"], row["annotator"]) == ("cells", "a", "", 'Ana "#1"')
+    assert (row["verdict"], row["image_id"], row["note"], row["annotator"]) == (
+        "cells",
+        "a",
+        "",
+        'Ana "#1"',
+    )
 
 
 def test_what_others_wrote_meanwhile_stays(notes):
@@ -124,7 +134,9 @@ def test_many_writers_at_once_lose_nothing(notes):
     threads = [threading.Thread(target=write, args=(who,)) for who in "xyz"]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert sorted(notes.rows()["image_id"]) == sorted(["c", *(f"{who}{n}" for who in "xyz" for n in range(10))])
+    assert sorted(notes.rows()["image_id"]) == sorted(
+        ["c", *(f"{who}{n}" for who in "xyz" for n in range(10))]
+    )
 
 
 def test_unusable_files_are_refused_with_what_is_wrong(tmp_path):

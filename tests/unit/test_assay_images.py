@@ -1,4 +1,6 @@
-"""What `unstained score` takes as images: folders, manifests, patterns, files; and what it says of those it cannot."""
+"""What `unstained score` takes as images: folders, manifests, patterns, files; and what it says of
+those it cannot.
+"""
 
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import pytest
 import tifffile
 
 from src.assay.images import Image, find
-from src.common.sources.field import Refused, SourceError
-from src.common.sources.folder import Layout
+from src.common.images.field import Refused, SourceError
+from src.common.images.folder import Layout
 
 PIXELS = np.random.default_rng(0).integers(500, 4000, (70, 80)).astype(np.uint16)
 
@@ -65,7 +67,13 @@ def test_a_manifest_says_what_is_known(folder):
     )
     for inputs, given in (([folder], path), ([path], None)):
         one, two = find(inputs, layout(), given)[0]
-        assert (one.well, one.experiment, one.time, one.compound, one.concentration) == ("B2", "e", 24.0, "drug", 0.5)
+        assert (one.well, one.experiment, one.time, one.compound, one.concentration) == (
+            "B2",
+            "e",
+            24.0,
+            "drug",
+            0.5,
+        )
         assert (two.well, two.control, one.control) == ("C7", "negative", "")
         assert (one.pixels()[1], two.pixels()[1]) == (0.3, None)
 
@@ -101,7 +109,10 @@ def test_a_time_stack_is_one_image_for_each_time(tmp_path):
         (["brightfield,well", "B02_p1.tif,Z99"], "line 2: 'Z99' is no well"),
         (["brightfield,well", "B02_p1.tif,A0"], "line 2: 'A0' is no well"),
         (["brightfield,control", "B02_p1.tif,dmso"], "line 2: control is 'dmso'; it is negative"),
-        (["brightfield,concentration", "B02_p1.tif,1 uM"], "line 2: concentration must be a number"),
+        (
+            ["brightfield,concentration", "B02_p1.tif,1 uM"],
+            "line 2: concentration must be a number",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_manifest_is_said_before_anything_is_scored(folder, lines, message):
@@ -152,7 +163,9 @@ def test_the_same_id_twice_is_refused_once(folder):
 
 
 def test_several_channels_are_refused_with_the_options_of_this_command(tmp_path):
-    tifffile.imwrite(tmp_path / "two.tif", np.stack([PIXELS, PIXELS]), imagej=True, metadata={"axes": "CYX"})
+    tifffile.imwrite(
+        tmp_path / "two.tif", np.stack([PIXELS, PIXELS]), imagej=True, metadata={"axes": "CYX"}
+    )
     (image,) = find([tmp_path / "two.tif"], layout())[0]
     with pytest.raises(Refused, match="2 channels"):
         image.pixels()
@@ -165,5 +178,9 @@ def test_files_that_are_not_read_are_said(folder):
         (folder / name).write_bytes(b"")
     (folder / "images.csv").unlink(missing_ok=True)
     _, notes = find([folder], Layout(()))
-    assert notes[0].startswith("3 files are not read: 2 .jpg, 1 .xlsx (images are read from TIFF, OME-TIFF and PNG")
-    assert notes[1].startswith("images.xlsx is not used: the manifest is images.csv, or what --manifest names")
+    assert notes[0].startswith(
+        "3 files are not read: 2 .jpg, 1 .xlsx (images are read from TIFF, OME-TIFF and PNG"
+    )
+    assert notes[1].startswith(
+        "images.xlsx is not used: the manifest is images.csv, or what --manifest names"
+    )

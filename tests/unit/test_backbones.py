@@ -8,7 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from src.common.scoring.backbones import REGISTRY, UnknownBackbone, build, facts, library_model, prepare
+from src.common.scoring.backbones import (
+    REGISTRY,
+    UnknownBackbone,
+    build,
+    facts,
+    library_model,
+    prepare,
+)
 from src.common.scoring.inference import load_model
 
 ALL = {
@@ -50,7 +57,9 @@ def test_backbone(arch, tmp_path):
     assert seen["map"].ndim == 4
     assert seen["map"].shape[:2] == (2, width)
     assert min(seen["map"].shape[2:]) > 1  # a map, not a point
-    assert torch.equal(features, seen["head"])  # dropout sleeps in evaluation: pooled features are the head's input
+    assert torch.equal(
+        features, seen["head"]
+    )  # dropout sleeps in evaluation: pooled features are the head's input
     for hook in hooks:
         hook.remove()
     save_file(net.state_dict(), tmp_path / "model.safetensors")
@@ -83,12 +92,17 @@ def test_levels_are_pooled_fine_to_coarse(arch, tmp_path):
     torch.manual_seed(0)
     net = build(arch, pooling="levels").eval()
     images, sizes = _images(arch), []
-    hooks = [layer.register_forward_hook(lambda m, i, out: sizes.append(out.shape)) for layer in net.cam_layers]
+    hooks = [
+        layer.register_forward_hook(lambda m, i, out: sizes.append(out.shape))
+        for layer in net.cam_layers
+    ]
     with torch.no_grad():
         features = net.features(images)
     for hook in hooks:
         hook.remove()
-    assert [s[-1] for s in sizes] == sorted((s[-1] for s in sizes), reverse=True) and len(sizes) == 4
+    assert [s[-1] for s in sizes] == sorted((s[-1] for s in sizes), reverse=True) and len(
+        sizes
+    ) == 4
     assert features.shape == (2, 2 * sum(s[1] for s in sizes)) == (2, net.feature_dim)
     assert not any(layer._forward_hooks for layer in net.cam_layers)
     save_file(net.state_dict(), tmp_path / "model.safetensors")
@@ -107,12 +121,16 @@ def test_a_level_gives_mean_and_deviation_of_its_channels():
     [maps] = seen
     width = maps.shape[1]
     torch.testing.assert_close(features[:, :width], maps.mean((2, 3)))
-    torch.testing.assert_close(features[:, width : 2 * width], maps.std((2, 3), correction=0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        features[:, width : 2 * width], maps.std((2, 3), correction=0), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path):
     save_file(library_model(facts("squeezenet1_1")).state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors does not fit the backbone: .* tensors lack"):
+    with pytest.raises(
+        ValueError, match=r"other\.safetensors does not fit the backbone: .* tensors lack"
+    ):
         build("resnet18", tmp_path / "other.safetensors")
 
 

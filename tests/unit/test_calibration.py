@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score
 
-from src.common.evaluation import calibration
+from src.common.evaluate import calibration
 from src.common.scoring.operating import Operating, calibrate, called_live, conformal_call
 
 WHOLE = (0.0, 1.0)  # an abstain band that leaves the threshold free
@@ -20,7 +20,9 @@ def planted(n: int, temperature: float, seed: int = 0):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_a_planted_temperature_is_recovered(temperature):
-    assert calibration.fit_temperature(*planted(20000, temperature)) == pytest.approx(temperature, rel=0.05)
+    assert calibration.fit_temperature(*planted(20000, temperature)) == pytest.approx(
+        temperature, rel=0.05
+    )
 
 
 def test_temperature_mends_calibration_and_keeps_the_ranking():
@@ -28,7 +30,12 @@ def test_temperature_mends_calibration_and_keeps_the_ranking():
     test_logit, test_live = planted(20000, 4.0, seed=1)
     before = calibrate(test_logit, 1.0)
     after = calibrate(test_logit, calibration.fit_temperature(logit, live))
-    assert calibration.expected_error(after, test_live) < 0.02 < 0.1 < calibration.expected_error(before, test_live)
+    assert (
+        calibration.expected_error(after, test_live)
+        < 0.02
+        < 0.1
+        < calibration.expected_error(before, test_live)
+    )
     assert calibration.brier(after, test_live) < calibration.brier(before, test_live)
     order = np.argsort(test_logit)
     assert (np.diff(after[order]) >= 0).all()
@@ -47,7 +54,10 @@ def test_expected_error_and_brier_by_hand():
     assert calibration.expected_error(probability, live) == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
     assert calibration.brier(probability, live) == pytest.approx((0.05**2 * 3 + 0.95**2) / 4)
     rows = calibration.reliability(probability, live)
-    assert [(r["lower"], r["n"], r["live_fraction"]) for r in rows] == [(0.0, 2, 0.5), (0.9, 2, 1.0)]
+    assert [(r["lower"], r["n"], r["live_fraction"]) for r in rows] == [
+        (0.0, 2, 0.5),
+        (0.9, 2, 1.0),
+    ]
 
 
 def test_probability_one_belongs_to_the_last_bin():
@@ -60,13 +70,17 @@ def test_threshold_has_the_best_balanced_accuracy_of_all():
     probability = np.round(expit(random.normal(size=200) + 1.5 * live), 2)
     threshold = calibration.fit_threshold(probability, live, *WHOLE)
     best = balanced_accuracy_score(live, called_live(probability, threshold))
-    assert best == max(balanced_accuracy_score(live, probability >= cut) for cut in np.unique(probability))
+    assert best == max(
+        balanced_accuracy_score(live, probability >= cut) for cut in np.unique(probability)
+    )
 
 
 def test_threshold_nearest_to_one_half_among_equals():
     live = np.array([False, False, True, True])
     assert calibration.fit_threshold(np.array([0.1, 0.2, 0.9, 0.95]), live, *WHOLE) == 0.5
-    assert calibration.fit_threshold(np.array([0.1, 0.2, 0.3, 0.95]), live, *WHOLE) == pytest.approx(0.25)
+    assert calibration.fit_threshold(
+        np.array([0.1, 0.2, 0.3, 0.95]), live, *WHOLE
+    ) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("error", [0.05, 0.1, 0.2])
@@ -111,7 +125,11 @@ def test_summary_by_hand():
     call = np.array(["live", "live", "abstain", "dead"])
     live, covered = np.array([True, False, True, False]), np.array([True, False, True, True])
     found = calibration.conformal_summary(call, live, covered)
-    assert found["coverage"] == 0.75 and found["coverage_live"] == 1.0 and found["coverage_dead"] == 0.5
+    assert (
+        found["coverage"] == 0.75
+        and found["coverage_live"] == 1.0
+        and found["coverage_dead"] == 0.5
+    )
     assert found["abstention"] == 0.25 and found["n_called"] == 3
     assert found["error_among_called"] == pytest.approx(1 / 3)
 
@@ -130,13 +148,17 @@ def test_operating_point_is_the_parts_together():
     assert found == Operating(calibration.fit_temperature(logit, live), threshold, *band)
 
 
-@pytest.mark.parametrize("scale", [0.3, 3.0], ids=["uncertain: abstains on both", "certain: abstains on none"])
+@pytest.mark.parametrize(
+    "scale", [0.3, 3.0], ids=["uncertain: abstains on both", "certain: abstains on none"]
+)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_forced_call_never_contradicts_the_one_that_may_abstain(scale, seed):
     random = np.random.default_rng(seed)
     live = random.random(60) < 0.3
     at = calibration.fit_operating(random.normal(size=60) + scale * (live - 0.5), live, 0.1)
-    probability = np.round(np.r_[np.linspace(0, 1, 2001), at.live_from, at.dead_to, at.threshold], 6)
+    probability = np.round(
+        np.r_[np.linspace(0, 1, 2001), at.live_from, at.dead_to, at.threshold], 6
+    )
     call = conformal_call(probability, at.live_from, at.dead_to)
     forced = np.where(called_live(probability, at.threshold), "live", "dead")
     assert ((call == forced) | (call == "abstain")).all() and (call != "abstain").any()

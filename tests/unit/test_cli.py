@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from src import cli
-from src.common import params, paths
+from src.common.workspace import params, paths
 
 
 def said(monkeypatch, *arguments: str) -> str:
@@ -33,7 +33,11 @@ def test_a_store_that_cannot_be_used_is_named_with_what_to_do(monkeypatch, tmp_p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("TMP", str(tmp_path)))
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
     ended = said(monkeypatch, "history", "unstained-p")
-    assert ended.startswith("error: MLFLOW_TRACKING_URI=") and "cannot be used: " in ended and why in ended
+    assert (
+        ended.startswith("error: MLFLOW_TRACKING_URI=")
+        and "cannot be used: " in ended
+        and why in ended
+    )
     assert "or unset MLFLOW_TRACKING_URI" in ended and "\n" not in ended and "secret" not in ended
     assert [path.name for path in tmp_path.iterdir()] == ["text.db"]
 
@@ -42,15 +46,17 @@ def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):
     def full():
         raise OSError(28, "No space left on device", "mlruns/mlflow.db")
 
-    monkeypatch.setattr("src.common.sync.sync_all", full)
-    assert said(monkeypatch, "sync") == "error: [Errno 28] No space left on device: 'mlruns/mlflow.db'"
+    monkeypatch.setattr("src.common.register.sync.sync_all", full)
+    assert (
+        said(monkeypatch, "sync") == "error: [Errno 28] No space left on device: 'mlruns/mlflow.db'"
+    )
 
 
 def test_an_unexpected_crash_keeps_a_plain_traceback(monkeypatch):
     def crash():
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("src.common.sync.sync_all", crash)
+    monkeypatch.setattr("src.common.register.sync.sync_all", crash)
     monkeypatch.setattr(sys, "argv", ["unstained", "sync"])
     with pytest.raises(RuntimeError, match="a fault of ours"):
         cli.main()
@@ -60,7 +66,10 @@ def test_an_unexpected_crash_keeps_a_plain_traceback(monkeypatch):
 def test_the_summary_says_where_an_interval_lacks(monkeypatch, tmp_path, capsys):
     figure = {"value": 0.5, "group_interval": None}
     record = {"synthetic": True, "model": {"arch": "resnet18"}}
-    record["overall"] = {"auc": figure, "balanced_accuracy": {"value": 0.75, "group_interval": [0.7, 0.8]}}
+    record["overall"] = {
+        "auc": figure,
+        "balanced_accuracy": {"value": 0.75, "group_interval": [0.7, 0.8]},
+    }
     (tmp_path / "evaluate").mkdir()
     (tmp_path / "evaluate" / "p.json").write_text(json.dumps(record))
     monkeypatch.setattr(paths, "METRICS", tmp_path)

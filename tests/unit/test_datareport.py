@@ -1,4 +1,6 @@
-"""reports/data/data.md: counts beside the paper's, and the PI-positive area of treated and control fields."""
+"""reports/data/data.md: counts beside the paper's, and the PI-positive area of treated and control
+fields.
+"""
 
 import json
 
@@ -7,8 +9,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from src.common.datareport import write_data_report
-from src.common.pi_area import compare_areas, control, pi_areas
+from src.common.describe.pi_area import compare_areas, control, pi_areas
+from src.common.describe.report import write_data_report
 from tests import gates
 
 
@@ -19,7 +21,9 @@ def areas(shares: dict[str, list[float]], per_group: int = 1) -> pd.DataFrame:
 
 
 def test_area_shares_and_their_difference():
-    found = compare_areas(areas({"control": [0.1, 0.2, 0.3, 0.2], "treated": [0.6, 0.7, 0.8, 0.7]}), "control", 1)
+    found = compare_areas(
+        areas({"control": [0.1, 0.2, 0.3, 0.2], "treated": [0.6, 0.7, 0.8, 0.7]}), "control", 1
+    )
     treated = found["partitions"]["treated"]
     assert found["partitions"]["control"]["share"] == pytest.approx(0.2)
     assert treated["difference"] == pytest.approx(0.5)
@@ -30,7 +34,9 @@ def test_area_shares_and_their_difference():
 
 def test_intervals_are_over_groups():
     shares = {"control": [0.1, 0.1, 0.5, 0.5] * 3, "treated": [0.6] * 12}
-    alone, grouped = (compare_areas(areas(shares, n), "control", 1)["partitions"]["control"] for n in (1, 6))
+    alone, grouped = (
+        compare_areas(areas(shares, n), "control", 1)["partitions"]["control"] for n in (1, 6)
+    )
     assert alone["groups"] == 12 and grouped["groups"] == 2
     one = compare_areas(areas({"control": [0.1]}), "control", 1)["partitions"]["control"]
     assert one["interval_95"] is None
@@ -49,7 +55,9 @@ def test_positive_pixels_by_counts_or_by_the_fields_background(tmp_path):
 
 def test_the_control_is_what_set_the_thresholds():
     assert control(["a", "b"], {"fit_on": ["b"]}) == "b"
-    assert control(["a", "b"], {"fit_on": "all"}) == control(["a", "b"], {"fit_on": ["a", "b"]}) == "a"
+    assert (
+        control(["a", "b"], {"fit_on": "all"}) == control(["a", "b"], {"fit_on": ["a", "b"]}) == "a"
+    )
 
 
 @pytest.fixture
@@ -61,7 +69,9 @@ def workspace(tmp_path):
     more = {"intensity": "counts", "unit": "16-bit counts", "fit_on": ["control"]}
     more["interval_95"] = {"live_below": [250.0, 270.0], "dead_above": [380.0, 420.0]}
     record.write_text(json.dumps(json.loads(record.read_text()) | more))
-    (tmp_path / "data" / "raw" / "source.json").write_text('{"source": "synthetic", "synthetic": true}')
+    (tmp_path / "data" / "raw" / "source.json").write_text(
+        '{"source": "synthetic", "synthetic": true}'
+    )
     (tmp_path / "data" / "filtered").mkdir()
     verdicts = gates.windows().assign(verdict="cells", score=1.0)
     verdicts.to_parquet(tmp_path / "data" / "filtered" / "verdicts.parquet")
@@ -89,7 +99,9 @@ def test_the_papers_partitions_stand_beside_its_numbers(workspace):
         table["partition"] = table["partition"].replace("control", "no_treatment")
         table.to_parquet(path)
     images = pd.read_csv(workspace / "data" / "raw" / "images.csv")
-    images.replace({"partition": {"control": "no_treatment"}}).to_csv(workspace / "data" / "raw" / "images.csv")
+    images.replace({"partition": {"control": "no_treatment"}}).to_csv(
+        workspace / "data" / "raw" / "images.csv"
+    )
     text = write_data_report(workspace, ["no_treatment", "treated"], 1).read_text()
     assert "| | no_treatment | paper | treated |" in text
     assert "| fields | 6 | 339 | 6 |" in text and "8,680 / 9,480" in text and "0.479" in text

@@ -9,14 +9,27 @@ from src.assay import dose
 SERIES = 10.0 ** np.linspace(-1.5, 1.5, 8)
 
 
-def simulated(seed: int, levels=SERIES, wells: int = 3, ic50=1.0, hill=1.2, top=0.9, bottom=0.1, sd=0.05, zero=4):
+def simulated(
+    seed: int,
+    levels=SERIES,
+    wells: int = 3,
+    ic50=1.0,
+    hill=1.2,
+    top=0.9,
+    bottom=0.1,
+    sd=0.05,
+    zero=4,
+):
     """Tables of dosed wells and of wells without compound, with normal noise between wells."""
     rng = np.random.default_rng(seed)
     x = np.repeat(levels, wells)
     y = dose.curve(x, top, bottom, np.log10(ic50), hill) + rng.normal(0, sd, len(x))
     none = top + rng.normal(0, sd, zero)
     tables = ((x, y), (np.zeros(zero), none))
-    return [pd.DataFrame({"concentration": c, "live_patch_fraction": np.clip(v, 0, 1), "fields": 3}) for c, v in tables]
+    return [
+        pd.DataFrame({"concentration": c, "live_patch_fraction": np.clip(v, 0, 1), "fields": 3})
+        for c, v in tables
+    ]
 
 
 def test_the_curve_is_half_way_at_the_ic50_and_at_the_top_without_compound():
@@ -44,11 +57,18 @@ def test_coverage_over_many_seeds(levels, wells):
 
 
 def test_an_ic50_above_the_tested_range_is_a_bound_not_a_number():
-    fits = [dose.fit(*simulated(seed, ic50=80.0, bottom=0.02, hill=2.0, sd=0.01)) for seed in range(6)]
+    fits = [
+        dose.fit(*simulated(seed, ic50=80.0, bottom=0.02, hill=2.0, sd=0.01)) for seed in range(6)
+    ]
     above = [fit for fit in fits if fit["outcome"] == "above"]
     assert above and all(fit["ic50"] is None and fit["text"].startswith("> 31.6") for fit in above)
-    # Where the lower plateau is not seen, a curve that ends within the range may fit as well: then it is said.
-    assert all("may lie above the tested range" in fit["text"] for fit in fits if fit["outcome"] == "fitted")
+    # Where the lower plateau is not seen, a curve that ends within the range may fit as well: then
+    # it is said.
+    assert all(
+        "may lie above the tested range" in fit["text"]
+        for fit in fits
+        if fit["outcome"] == "fitted"
+    )
 
 
 def test_an_ic50_below_the_tested_range_is_a_bound_not_a_number():
@@ -88,7 +108,9 @@ def test_wells_with_more_fields_weigh_more():
     dosed, zero = simulated(2)
     outlier = dosed.index[dosed["concentration"] == SERIES[4]][0]
     dosed.loc[outlier, "live_patch_fraction"] = 0.95
-    light, heavy = (dose.fit(dosed.assign(fields=np.where(dosed.index == outlier, n, 3)), zero) for n in (1, 60))
+    light, heavy = (
+        dose.fit(dosed.assign(fields=np.where(dosed.index == outlier, n, 3)), zero) for n in (1, 60)
+    )
     assert heavy["ic50"] > 1.2 * light["ic50"]
 
 
@@ -100,7 +122,11 @@ def test_controls_stand_for_no_compound_and_stay_off_the_axis():
         zero.assign(compound="", control="positive", live_patch_fraction=0.0),
     ]).assign(experiment="", time=np.nan)  # fmt: skip
     (found,) = dose.responses(wells)
-    assert found["zero_wells"] == 4 and found["lowest"] == pytest.approx(SERIES[0]) and found["outcome"] == "fitted"
+    assert (
+        found["zero_wells"] == 4
+        and found["lowest"] == pytest.approx(SERIES[0])
+        and found["outcome"] == "fitted"
+    )
     stated = wells[wells["control"] == ""]
     stated = pd.concat([stated, zero.assign(compound="x", control="", experiment="", time=np.nan)])
     (again,) = dose.responses(stated)

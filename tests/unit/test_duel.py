@@ -1,4 +1,6 @@
-"""Two models on the same patches: known answers, symmetry, and how often equal models are told apart."""
+"""Two models on the same patches: known answers, symmetry, and how often equal models are told
+apart.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,15 +8,23 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss
 
-from src.common.duel import Incomparable, compare, expanded, judge, pair, side
-from src.common.params import Register
+from src.common.metrics.paired import Incomparable, compare, expanded, judge, pair, side
+from src.common.workspace.params import Register
 
 RULE = Register(
-    min_balanced_accuracy=0.6, margin=0.0, confidence=0.95, bootstrap=1000, min_groups=6, warn_after=5, seed=1
+    min_balanced_accuracy=0.6,
+    margin=0.0,
+    confidence=0.95,
+    bootstrap=1000,
+    min_groups=6,
+    warn_after=5,
+    seed=1,
 )
 
 
-def predictions(live: np.ndarray, probability: np.ndarray, groups: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
+def predictions(
+    live: np.ndarray, probability: np.ndarray, groups: np.ndarray, threshold: float = 0.5
+) -> pd.DataFrame:
     """A model's rows of duel.SIDE."""
     names = [f"f{i}:0:0:64" for i in range(len(live))]
     columns = {"patch_id": names, "group": groups, "live": live, "probability": probability}
@@ -23,7 +33,9 @@ def predictions(live: np.ndarray, probability: np.ndarray, groups: np.ndarray, t
 
 def plate(n_groups: int = 10, each: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Truth and group of the patches of a plate, both classes in every group."""
-    return np.tile([True, False], n_groups * each // 2), np.repeat([f"g{i}" for i in range(n_groups)], each)
+    return np.tile([True, False], n_groups * each // 2), np.repeat(
+        [f"g{i}" for i in range(n_groups)], each
+    )
 
 
 def noisy(
@@ -67,11 +79,15 @@ def test_changing_sides_turns_the_numbers_round(both):
     one, other = compare(both, RULE), compare(turned, RULE)
     for name in ("balanced_accuracy", "brier"):
         assert one[name]["difference"] == pytest.approx(-other[name]["difference"], abs=2e-6)
-        assert one[name]["interval"] == pytest.approx([-x for x in other[name]["interval"][::-1]], abs=2e-6)
+        assert one[name]["interval"] == pytest.approx(
+            [-x for x in other[name]["interval"][::-1]], abs=2e-6
+        )
 
 
 def test_pairing_takes_out_what_both_find_hard():
-    """One group that both fail on widens each model's own interval, but not that of their difference."""
+    """One group that both fail on widens each model's own interval, but not that of their
+    difference.
+    """
     live, groups = plate()
     hard = groups == "g0"
     ours = np.where(hard, 0.5 - 0.4 * np.where(live, 1, -1), 0.5 + 0.4 * np.where(live, 1, -1))
@@ -97,7 +113,9 @@ def test_every_fold_has_its_own_threshold():
         "patch_id": ["a", "b", "c"], "group": "g", "label": ["live", "dead", "live"],
         "split": ["test", "test", "valid"], "round": ["fold-0", "fold-1", "fold-0"], "probability": [0.4, 0.4, 0.4],
     })  # fmt: skip
-    record = {"rounds": [{"round": "fold-0", "threshold": 0.3}, {"round": "fold-1", "threshold": 0.5}]}
+    record = {
+        "rounds": [{"round": "fold-0", "threshold": 0.3}, {"round": "fold-1", "threshold": 0.5}]
+    }
     found = side(table, record)
     assert found["called"].tolist() == [True, False]
     assert found["live"].tolist() == [True, False]
@@ -131,12 +149,16 @@ def test_the_rule(found, margin, better, why):
 
 
 def test_equal_models_are_seldom_told_apart_and_a_better_one_is():
-    """The interval promises 2.5% wins of equal models; 600 of such plates gave 2.3%, the plain percentiles 6%."""
+    """The interval promises 2.5% wins of equal models; 600 of such plates gave 2.3%, the plain
+    percentiles 6%.
+    """
     rng, wins, turns = np.random.default_rng(1), {0.0: 0, 1.5: 0}, 120
     for gain in wins:
         for _ in range(turns):
             live, groups = plate(8)
-            sides = [predictions(live, noisy(rng, live, groups, 0.8 + g, 0.5), groups) for g in (gain, 0)]
+            sides = [
+                predictions(live, noisy(rng, live, groups, 0.8 + g, 0.5), groups) for g in (gain, 0)
+            ]
             wins[gain] += judge(compare(pair(*sides), RULE), RULE)[0] is True
     assert wins[0.0] / turns <= 0.05
     assert wins[1.5] / turns >= 0.9

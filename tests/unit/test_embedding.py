@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from src.common.embedding import TooFewWindows, purity, tsne
-from src.common.plots_explain import thumbnail_canvas
+from src.common.explain.figures import thumbnail_canvas
+from src.common.figures.embedding import TooFewWindows, purity, tsne
 
 
 def blobs(count: int, distance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +42,9 @@ def test_known_neighbours():
 
 
 def test_copies_within_a_group_do_not_count():
-    centres = np.random.default_rng(2).normal(size=(40, 4))  # each group: 10 near-copies, labels at random
+    centres = np.random.default_rng(2).normal(
+        size=(40, 4)
+    )  # each group: 10 near-copies, labels at random
     points = np.repeat(centres, 10, axis=0) + np.random.default_rng(3).normal(0, 1e-3, (400, 4))
     groups = np.repeat(np.arange(40), 10)
     labels = np.random.default_rng(4).permutation(np.repeat(["dead", "live"], 20))[groups]
@@ -80,4 +82,8 @@ def test_thumbnails_stand_at_their_places():
     canvas = thumbnail_canvas(places, windows, np.array(["dead", "live"]), side=300)
     height, width = canvas.shape[:2]
     assert width == 300 and height == 90 + 105  # thumbnails of 90 px; the map's aspect is kept
-    assert (canvas[-45, 45] == 40).all() and (canvas[45, -45] == 200).all() and (canvas[0, 0] == 255).all()
+    assert (
+        (canvas[-45, 45] == 40).all()
+        and (canvas[45, -45] == 200).all()
+        and (canvas[0, 0] == 255).all()
+    )

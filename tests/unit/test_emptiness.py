@@ -1,4 +1,6 @@
-"""The empty-patch filter: numbers decide as scikit-learn does, rules in their order, annotations by window, image."""
+"""The empty-patch filter: numbers decide as scikit-learn does, rules in their order, annotations by
+window, image.
+"""
 
 import ast
 from pathlib import Path
@@ -10,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from src.common import emptiness_fit as fitting
+from src.common.filter import fit as fitting
 from src.common.scoring import emptiness
 from src.common.scoring.emptiness import EmptyFilter, decide, load_filter
 
@@ -21,11 +23,15 @@ HEADER = "image_id,y,x,size,verdict,annotator,date\n"
 def clouds(count: int = 120, width: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     positive = random.random(count) < 0.6
-    return (random.normal(size=(count, width)) * 3 + 50 + positive[:, None] * 1.5).astype(np.float32), positive
+    return (random.normal(size=(count, width)) * 3 + 50 + positive[:, None] * 1.5).astype(
+        np.float32
+    ), positive
 
 
 def windows(**columns) -> pd.DataFrame:
-    return pd.DataFrame({"focus": 100.0, "texture": 20.0, "contrast": 40.0, "border": 0.0} | columns)
+    return pd.DataFrame(
+        {"focus": 100.0, "texture": 20.0, "contrast": 40.0, "border": 0.0} | columns
+    )
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
@@ -34,7 +40,9 @@ def test_decision_is_scikit_learns(kernel):
     unseen = clouds(seed=1)[0]
     ours = fitting.fit_svm(features, positive, kernel, C=1.0).decision(unseen)
     pipeline = make_pipeline(StandardScaler(), SVC(kernel=kernel, C=1.0, class_weight="balanced"))
-    theirs = pipeline.fit(features.astype(np.float64), positive).decision_function(unseen.astype(np.float64))
+    theirs = pipeline.fit(features.astype(np.float64), positive).decision_function(
+        unseen.astype(np.float64)
+    )
     assert np.abs(theirs).max() > 0.5 and np.allclose(ours, theirs, rtol=0, atol=1e-9)
 
 
@@ -42,7 +50,9 @@ def test_one_class_decision_is_scikit_learns_on_the_positive_rows():
     features, positive = clouds()
     ours = fitting.fit_svm(features, positive, "rbf", C=1.0, one_class=True).decision(features)
     pipeline = make_pipeline(StandardScaler(), OneClassSVM(nu=fitting.ONE_CLASS_NU))
-    theirs = pipeline.fit(features[positive].astype(np.float64)).decision_function(features.astype(np.float64))
+    theirs = pipeline.fit(features[positive].astype(np.float64)).decision_function(
+        features.astype(np.float64)
+    )
     assert np.allclose(ours, theirs, rtol=0, atol=1e-9)
 
 
@@ -62,7 +72,9 @@ def test_saved_filter_decides_the_same(tmp_path):
 
 def test_rules_need_no_tensors(tmp_path):
     EmptyFilter({"method": "rules", "limits": LIMITS}).save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["filter.json"] and load_filter(tmp_path).cells is None
+    assert [path.name for path in tmp_path.iterdir()] == ["filter.json"] and load_filter(
+        tmp_path
+    ).cells is None
 
 
 def test_what_ships_in_a_model_imports_numpy_and_safetensors_only():
@@ -73,11 +85,20 @@ def test_what_ships_in_a_model_imports_numpy_and_safetensors_only():
         if isinstance(n, ast.Import | ast.ImportFrom)
         for a in n.names
     }
-    assert named <= {"json", "collections.abc", "dataclasses", "pathlib", "numpy", "safetensors.numpy"}
+    assert named <= {
+        "json",
+        "collections.abc",
+        "dataclasses",
+        "pathlib",
+        "numpy",
+        "safetensors.numpy",
+    }
 
 
 def test_rules_in_their_order():
-    table = windows(texture=[20.0, 5.0, 5.0, 20.0], contrast=[40.0, 15.0, 40.0, 40.0], border=[0.01, 0, 0, 0.02])
+    table = windows(
+        texture=[20.0, 5.0, 5.0, 20.0], contrast=[40.0, 15.0, 40.0, 40.0], border=[0.01, 0, 0, 0.02]
+    )
     verdicts, scores = decide(None, table, EmptyFilter({"method": "rules", "limits": LIMITS}))
     assert verdicts.tolist() == ["cells", "empty", "unusable", "unusable"]
     assert (scores > 0).tolist() == [True, False, False, True]
@@ -114,7 +135,10 @@ def test_annotations_are_matched_by_window_and_image(tmp_path):
     (tmp_path / "notes.csv").write_text(HEADER + "".join(f"{row},me,2026-01-02\n" for row in rows))
     frames = pd.DataFrame({"image_id": ["a", "b"], "height": 128, "width": 128})
     found = fitting.match(fitting.read_annotations(tmp_path / "notes.csv"), frames)
-    assert found.rows[["image_id", "y", "verdict"]].to_numpy().tolist() == [["a", 0, "cells"], ["a", 7, "empty"]]
+    assert found.rows[["image_id", "y", "verdict"]].to_numpy().tolist() == [
+        ["a", 0, "cells"],
+        ["a", 7, "empty"],
+    ]
     assert found.left_out == {"of_no_image": 1, "beyond_frame": 1, "disputed": 2}
 
 
@@ -140,24 +164,32 @@ def test_missing_annotation_file_is_refused_with_the_remedy(tmp_path):
 def test_cross_validation_keeps_an_image_in_one_fold():
     random = np.random.default_rng(0)
     images = np.repeat(np.arange(40), 5)
-    positive = np.repeat(random.random(40) < 0.5, 5)  # a verdict for each image, and features that only name the image
+    positive = np.repeat(
+        random.random(40) < 0.5, 5
+    )  # a verdict for each image, and features that only name the image
     features = random.normal(size=(40, 60))[images] + 0.01 * random.normal(size=(200, 60))
     scores = fitting.cross_validate(features, positive, images, 5, 1, kernel="rbf", C=10.0)
     assert ((scores > 0) == positive).mean() < 0.7  # chance, where folds by window would score 1.0
-    memorised = fitting.cross_validate(features, positive, np.arange(200), 5, 1, kernel="rbf", C=10.0)
+    memorised = fitting.cross_validate(
+        features, positive, np.arange(200), 5, 1, kernel="rbf", C=10.0
+    )
     assert ((memorised > 0) == positive).all()
 
 
 def test_cross_validation_of_one_image_with_a_class_says_nothing():
     features, positive = clouds(40)
     assert np.isnan(
-        fitting.cross_validate(features, positive, np.where(positive, "a", "b"), 5, 1, kernel="linear", C=1.0)
+        fitting.cross_validate(
+            features, positive, np.where(positive, "a", "b"), 5, 1, kernel="linear", C=1.0
+        )
     ).all()
 
 
 def test_f1_of_both_classes_with_intervals_over_images():
     truth = np.array([1, 1, 1, 0, 0, 0], bool)
-    found = fitting.f1_scores(truth, np.array([1, 1, 0, 1, 0, 0], bool), np.array(list("aabbcc")), seed=1)
+    found = fitting.f1_scores(
+        truth, np.array([1, 1, 0, 1, 0, 0], bool), np.array(list("aabbcc")), seed=1
+    )
     assert found["f1_cells"] == pytest.approx(2 / 3, abs=1e-6) == found["f1_not_cells"]
     low, high = found["f1_cells_interval_95"]
     assert 0 <= low < 2 / 3 < high <= 1

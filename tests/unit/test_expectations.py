@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import tifffile
 
-from src.common.fingerprint import chance, correlations, fingerprint, hamming
-from src.common.gates import leakage
-from src.common.gates.coverage import uncovered
-from src.common.gates.expectations import Gate, message, validate
-from src.common.gates.suites import ARTIFACTS, COLUMNS, SUITES, form
+from src.common.check import leakage
+from src.common.check.coverage import uncovered
+from src.common.check.expectations import Gate, message, validate
+from src.common.check.suites import ARTIFACTS, COLUMNS, SUITES, form
 from src.common.scoring.imaging import percentile_range, to_uint8
 from src.common.scoring.windows import windows
+from src.common.tile.fingerprint import chance, correlations, fingerprint, hamming
 from tests import gates
 
 
@@ -39,7 +39,9 @@ CHANGES = {
     "gamma": lambda f: (255 * (f / 255) ** 0.6).astype(np.uint8),
     "jpeg": lambda f: cv2.imdecode(cv2.imencode(".jpg", f, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 0),
     "half size": lambda f: cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
-    "noise": lambda f: np.clip(f + np.random.default_rng(0).normal(0, 15, f.shape), 0, 255).astype(np.uint8),
+    "noise": lambda f: np.clip(f + np.random.default_rng(0).normal(0, 15, f.shape), 0, 255).astype(
+        np.uint8
+    ),
     "uneven light": lambda f: (f * np.linspace(0.6, 1, f.shape[1])).astype(np.uint8),
     "shift": lambda f: f[4:, 3:].copy(),
 }
@@ -84,13 +86,21 @@ def test_fields_without_structure_resemble_nothing():
 def test_hashes_are_columns_of_fixed_form():
     prints = fingerprint(field(3))
     assert re.fullmatch("[0-9a-f]{16}", prints["phash"]) and len(prints["phash_fine"]) == 5120
-    for bad in (np.zeros((64, 64, 3), np.uint8), np.zeros((128, 128), np.uint16), np.zeros((63, 200), np.uint8)):
+    for bad in (
+        np.zeros((64, 64, 3), np.uint8),
+        np.zeros((128, 128), np.uint16),
+        np.zeros((63, 200), np.uint8),
+    ):
         with pytest.raises(ValueError, match="2-D uint8"):
             fingerprint(bad)
 
 
 def test_hamming_counts_bits():
-    assert hamming(["0" * 16, "f" * 16, "0" * 15 + "3"]).tolist() == [[0, 64, 2], [64, 0, 62], [2, 62, 0]]
+    assert hamming(["0" * 16, "f" * 16, "0" * 15 + "3"]).tolist() == [
+        [0, 64, 2],
+        [64, 0, 62],
+        [2, 62, 0],
+    ]
 
 
 def splits_of(fields: list[np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -101,7 +111,7 @@ def splits_of(fields: list[np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_simulated_fields_never_look_alike():
-    from src.common.sources.simulator import plan_plate, simulate_field
+    from src.common.acquire.simulator import plan_plate, simulate_field
 
     plans = plan_plate(["no_treatment"], 12, 512, 512, 3)
     frames = [simulate_field(plan).brightfield for plan in plans]
@@ -109,20 +119,26 @@ def test_simulated_fields_never_look_alike():
     copies, again = leakage.twins(*splits_of(eight))
     assert copies["bits"].min() > gates.CHECK.near_duplicate_bits
     assert again["sigmas"].max() < gates.CHECK.near_duplicate_sigmas
-    copies, again = leakage.twins(*splits_of([*eight, CHANGES["gamma"](eight[0]), CHANGES["shift"](eight[1])]))
+    copies, again = leakage.twins(
+        *splits_of([*eight, CHANGES["gamma"](eight[0]), CHANGES["shift"](eight[1])])
+    )
     assert set(again.loc[again["sigmas"] > gates.CHECK.near_duplicate_sigmas, "images"]) == {
         "f0, f12", "f12, f0", "f1, f13", "f13, f1",
     }  # fmt: skip
 
 
 @pytest.mark.real
-@pytest.mark.skipif("UNSTAINED_MCF7" not in os.environ, reason="UNSTAINED_MCF7 names no folder of real fields")
+@pytest.mark.skipif(
+    "UNSTAINED_MCF7" not in os.environ, reason="UNSTAINED_MCF7 names no folder of real fields"
+)
 def test_real_fields_at_another_time_are_found_and_no_others():
     folder = Path(os.environ["UNSTAINED_MCF7"])
     images = pd.read_csv(folder / "images.csv")
     frames = [tifffile.imread(folder / name) for name in images["brightfield"]]
     prints = [fingerprint(to_uint8(frame, *percentile_range(frame, 0.5, 99.5))) for frame in frames]
-    table = images[["image_id", "partition"]].assign(group=images["image_id"], part=images["image_id"])  # all apart
+    table = images[["image_id", "partition"]].assign(
+        group=images["image_id"], part=images["image_id"]
+    )  # all apart
     copies, again = leakage.twins(table, pd.DataFrame(prints).assign(image_id=images["image_id"]))
     assert copies["bits"].min() > gates.CHECK.near_duplicate_bits
     fired = again[again["sigmas"] > gates.CHECK.near_duplicate_sigmas]["images"].str.split(", ")
@@ -155,7 +171,9 @@ def test_overlaps_count_only_across_parts():
 
 
 AT_MOST_3 = {"column": "n", "max_value": 3}
-GATE = Gate("small", "things", "ExpectColumnValuesToBeBetween", AT_MOST_3, "n at most 3", "shrink it")
+GATE = Gate(
+    "small", "things", "ExpectColumnValuesToBeBetween", AT_MOST_3, "n at most 3", "shrink it"
+)
 
 
 def test_a_finding_names_every_offender():
@@ -166,13 +184,24 @@ def test_a_finding_names_every_offender():
     assert finding.images[:3] == ["i4", "j", "i5"] and len(finding.images) == 27
     assert finding.rows[0] == {"what": "thing 4", "images": "i4, j", "value": 4}
     text = message("raw", [finding], "report.json")
-    for part in ("check@raw: 1 of 1", "small", "n at most 3", "26 of 30: thing 4", "(27): i4, j", "and 7 more"):
+    for part in (
+        "check@raw: 1 of 1",
+        "small",
+        "n at most 3",
+        "26 of 30: thing 4",
+        "(27): i4, j",
+        "and 7 more",
+    ):
         assert part in text
 
 
 def test_what_cannot_be_judged_fails_with_the_reason():
     (finding,) = validate({"things": pd.DataFrame({"what": ["a"], "images": ["b"]})}, [GATE])
-    assert not finding.success and "could not be judged" in finding.observed and '"n"' in finding.observed
+    assert (
+        not finding.success
+        and "could not be judged" in finding.observed
+        and '"n"' in finding.observed
+    )
 
 
 @pytest.mark.parametrize("name", ARTIFACTS)

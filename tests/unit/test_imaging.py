@@ -9,12 +9,16 @@ from hypothesis.extra import numpy as hnp
 
 from src.common.scoring import imaging
 
-frames = hnp.arrays(np.uint16, st.tuples(st.integers(8, 24), st.integers(8, 24)), elements=st.integers(0, 65535))
+frames = hnp.arrays(
+    np.uint16, st.tuples(st.integers(8, 24), st.integers(8, 24)), elements=st.integers(0, 65535)
+)
 
 
 def _corners(shape: tuple[int, int], rng: np.random.Generator, count: int = 12) -> np.ndarray:
     size = rng.integers(1, min(shape) + 1, count)
-    return np.stack([rng.integers(0, shape[0] - size + 1), rng.integers(0, shape[1] - size + 1), size], axis=1)
+    return np.stack(
+        [rng.integers(0, shape[0] - size + 1), rng.integers(0, shape[1] - size + 1), size], axis=1
+    )
 
 
 @given(frames, st.integers(0, 2**32 - 1))
@@ -22,7 +26,9 @@ def test_window_sums_and_variances_are_those_of_numpy(frame, seed):
     corners = _corners(frame.shape, np.random.default_rng(seed))
     crops = [frame[y : y + s, x : x + s].astype(np.int64) for y, x, s in corners]
     assert imaging.window_sums(frame, corners).tolist() == [c.sum() for c in crops]
-    np.testing.assert_allclose(imaging.window_variances(frame, corners), [c.var() for c in crops], rtol=1e-9, atol=1e-3)
+    np.testing.assert_allclose(
+        imaging.window_variances(frame, corners), [c.var() for c in crops], rtol=1e-9, atol=1e-3
+    )
 
 
 def test_mean_pi_is_exact_and_from_16_bit_counts():
@@ -86,7 +92,9 @@ def test_8_and_16_bit_frames_of_one_content_are_scaled_alike(frame):
 def test_exposure_does_not_change_what_the_network_sees():
     rng = np.random.default_rng(1)
     frame = rng.integers(100, 1000, (64, 64)).astype(np.uint16)
-    one, other = (imaging.to_uint8(f, *imaging.percentile_range(f, 0.5, 99.5)) for f in (frame, frame * 40))
+    one, other = (
+        imaging.to_uint8(f, *imaging.percentile_range(f, 0.5, 99.5)) for f in (frame, frame * 40)
+    )
     assert np.abs(one.astype(int) - other).max() <= 1
 
 

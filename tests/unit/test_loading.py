@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.common.loading import EpochPlan, ResumableLoader, Windows, in_order, targets
 from src.common.scoring.backbones import facts, prepare
+from src.common.train.loading import EpochPlan, ResumableLoader, Windows, in_order, targets
 
 LABELS = np.array([0] * 900 + [1] * 100)
 
@@ -77,12 +77,21 @@ def test_ranks_share_the_plan_without_overlap(count, ranks):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_goes_on_at_the_very_next_batch(windows, workers):
     def loader():
-        return ResumableLoader(windows, EpochPlan(windows.targets, 22, 0.2, 5), batch_size=4, workers=workers)
+        return ResumableLoader(
+            windows, EpochPlan(windows.targets, 22, 0.2, 5), batch_size=4, workers=workers
+        )
 
     whole = loader()
     whole.sampler.set_epoch(3)
     expected = list(whole)
-    assert [len(labels) for _, labels in expected] == [4, 4, 4, 4, 4, 2]  # the last, partial batch is there
+    assert [len(labels) for _, labels in expected] == [
+        4,
+        4,
+        4,
+        4,
+        4,
+        2,
+    ]  # the last, partial batch is there
     interrupted = loader()
     interrupted.sampler.set_epoch(3)
     batches = iter(interrupted)
@@ -109,7 +118,9 @@ def test_a_window_is_turned_and_flipped_not_changed_otherwise(windows, live_dead
     turned = [windows[(0, k, 1.0, 0.0)][0] for k in range(8)]
     assert torch.equal(turned[0], plain)
     for k in range(4):
-        assert torch.equal(turned[k], prepare(windows.backbone, np.rot90(pixels, k)[None].copy())[0])
+        assert torch.equal(
+            turned[k], prepare(windows.backbone, np.rot90(pixels, k)[None].copy())[0]
+        )
         assert torch.allclose(turned[k + 4], turned[k].flip(2), atol=1e-5)
     assert torch.allclose(windows[(0, 0, 1.1, -0.1)][0], plain * 1.1 - 0.1)
 
@@ -119,8 +130,13 @@ def test_a_window_is_turned_and_flipped_not_changed_otherwise(windows, live_dead
 def test_validation_shows_every_window_once_in_equal_numbers_of_batches(count, batch_size, ranks):
     if count < ranks:
         return
-    shares = [list(in_order(range(count), batch_size, 0, rank, ranks).batch_sampler) for rank in range(ranks)]
+    shares = [
+        list(in_order(range(count), batch_size, 0, rank, ranks).batch_sampler)
+        for rank in range(ranks)
+    ]
     assert sorted(i for share in shares for batch in share for i in batch) == list(range(count))
     assert len({len(share) for share in shares}) == 1
-    room = max(batch_size, -(-count // (count // ranks * ranks)))  # few windows: fewer and larger batches
+    room = max(
+        batch_size, -(-count // (count // ranks * ranks))
+    )  # few windows: fewer and larger batches
     assert all(1 <= len(batch) <= room for share in shares for batch in share)

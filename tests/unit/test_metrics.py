@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from src.common.evaluation import metrics
+from src.common.metrics import point as metrics
 
 LIVE = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
 SCORE = np.array([0.9, 0.8, 0.7, 0.2, 0.8, 0.6, 0.3, 0.2, 0.1, 0.1])
@@ -22,7 +22,8 @@ def random_case(n: int = 60, resamples: int = 25, seed: int = 3):
 
 def test_point_metrics_by_hand():
     found = metrics.point_metrics(LIVE, SCORE, CALL)
-    # of 24 pairs, dead 0.8 beats 0.7 and 0.2 and ties 0.8; 0.6 and 0.3 beat 0.2, and dead 0.2 ties it
+    # of 24 pairs, dead 0.8 beats 0.7 and 0.2 and ties 0.8; 0.6 and 0.3 beat 0.2, and dead 0.2 ties
+    # it
     assert found["auc"] == pytest.approx((24 - 4 - 2 * 0.5) / 24)
     assert found["sensitivity"] == 3 / 4
     assert found["specificity"] == pytest.approx(5 / 6)
@@ -43,7 +44,8 @@ def test_one_class_leaves_only_its_recall_and_accuracy():
     found = metrics.point_metrics(LIVE[:4], SCORE[:4], CALL[:4])
     assert found["sensitivity"] == found["accuracy"] == 0.75
     assert all(
-        np.isnan(found[name]) for name in ("auc", "average_precision", "balanced_accuracy", "specificity", "mcc")
+        np.isnan(found[name])
+        for name in ("auc", "average_precision", "balanced_accuracy", "specificity", "mcc")
     )
 
 
@@ -61,19 +63,25 @@ def test_weighted_metrics_equal_scikit_learn_with_sample_weight():
             "sensitivity": sk.recall_score(live, call, sample_weight=w),
             "specificity": sk.recall_score(~live, ~call, sample_weight=w),
         }
-        assert {name: values[b] for name, values in found.items()} == pytest.approx(expected, abs=1e-12)
+        assert {name: values[b] for name, values in found.items()} == pytest.approx(
+            expected, abs=1e-12
+        )
 
 
 def test_weights_of_one_give_the_point_values():
     live, score, call, _ = random_case()
     found = metrics.weighted_metrics(live, score, call, np.ones((1, len(live))))
-    assert {k: v[0] for k, v in found.items()} == pytest.approx(metrics.point_metrics(live, score, call))
+    assert {k: v[0] for k, v in found.items()} == pytest.approx(
+        metrics.point_metrics(live, score, call)
+    )
 
 
 def test_a_resample_without_a_class_is_not_a_number():
     weights = np.array([LIVE.astype(float), (~LIVE).astype(float)])
     found = metrics.weighted_metrics(LIVE, SCORE, CALL, weights)
-    assert all(np.isnan(found[name]).all() for name in ("auc", "average_precision", "balanced_accuracy"))
+    assert all(
+        np.isnan(found[name]).all() for name in ("auc", "average_precision", "balanced_accuracy")
+    )
 
 
 def test_weighted_correlations_equal_scipy_on_repeated_patches():
@@ -88,4 +96,6 @@ def test_weighted_correlations_equal_scipy_on_repeated_patches():
 
 def test_correlation_of_a_constant_is_not_a_number():
     assert np.isnan(metrics.correlations(np.ones(5), np.arange(5))["pearson"])
-    assert metrics.correlations(np.arange(5), -np.arange(5)) == pytest.approx({"pearson": -1, "spearman": -1})
+    assert metrics.correlations(np.arange(5), -np.arange(5)) == pytest.approx(
+        {"pearson": -1, "spearman": -1}
+    )

@@ -10,14 +10,16 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from src.common import intervals
-from src.common.evaluation import assessment, confounding
-from src.common.evaluation.metrics import weighted_metrics
-from src.common.params import Evaluate
+from src.common.evaluate import record as assessment
+from src.common.metrics import confounding, intervals
+from src.common.metrics.point import weighted_metrics
+from src.common.workspace.params import Evaluate
 
 
 def clustered(groups: int = 20, size: int = 30, seed: int = 0, spread: float = 1.0):
-    """Scores whose groups share an offset: patches of one group are alike. Both classes in every group."""
+    """Scores whose groups share an offset: patches of one group are alike. Both classes in every
+    group.
+    """
     random = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups), size)
     live = random.random(len(group)) < 0.5
@@ -52,9 +54,19 @@ def test_wilsons_interval_has_a_width_where_nothing_is_wrong():
 
 def test_a_metric_on_which_all_resamples_agree_has_no_interval_over_groups():
     live = np.tile([True, False, False], 8)
-    score = np.where(live, 2.0, np.tile([-1.0, -1.0, 1.0], 8))  # no live patch is missed, half the dead are called live
-    columns = {"live": live, "score": score, "called": score > 0, "group": np.repeat(list("abcdefgh"), 3)}
-    test, settings = pd.DataFrame(columns), Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.1, seed=1)
+    score = np.where(
+        live, 2.0, np.tile([-1.0, -1.0, 1.0], 8)
+    )  # no live patch is missed, half the dead are called live
+    columns = {
+        "live": live,
+        "score": score,
+        "called": score > 0,
+        "group": np.repeat(list("abcdefgh"), 3),
+    }
+    test, settings = (
+        pd.DataFrame(columns),
+        Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.1, seed=1),
+    )
     found = assessment.overall(test, assessment.resamples(test, settings), settings)
     assert found["sensitivity"]["value"] == 1 and found["sensitivity"]["group_interval"] is None
     assert found["sensitivity"]["patch_interval"][0] < 0.7
@@ -65,7 +77,9 @@ def test_group_bootstrap_equals_a_plain_loop_over_resampled_groups():
     draws = intervals.draw(group, live, 50, seed=7)
     values = intervals.bootstrap(partial(weighted_metrics, live, score, score > 0.5), draws)["auc"]
     for weights, value in zip(draws.weights.astype(int), values, strict=True):
-        rows = np.concatenate([np.flatnonzero(group == g) for g, w in enumerate(weights) for _ in range(w)])
+        rows = np.concatenate(
+            [np.flatnonzero(group == g) for g, w in enumerate(weights) for _ in range(w)]
+        )
         assert value == pytest.approx(roc_auc_score(live[rows], score[rows]))
 
 
@@ -111,7 +125,9 @@ def test_resamples_without_a_class_are_redrawn_and_counted():
 )
 def test_nothing_to_resample_gives_no_interval(groups, live):
     draws = intervals.draw(np.array(groups), np.array(live), 100, seed=0)
-    values = intervals.bootstrap(partial(weighted_metrics, np.array(live), np.arange(4.0), np.array(live)), draws)
+    values = intervals.bootstrap(
+        partial(weighted_metrics, np.array(live), np.arange(4.0), np.array(live)), draws
+    )
     assert len(draws.weights) == 0 and intervals.percentile(values.get("auc"), 0.95) is None
 
 
@@ -132,7 +148,10 @@ def test_pieces_do_not_change_the_bootstrap(monkeypatch):
 def test_a_thousand_resamples_of_all_metrics_are_quick():
     live, score, group = clustered(groups=40, size=25)
     start = time.process_time()
-    intervals.bootstrap(partial(weighted_metrics, live, score, score > 0.5), intervals.draw(group, live, 1000, seed=0))
+    intervals.bootstrap(
+        partial(weighted_metrics, live, score, score > 0.5),
+        intervals.draw(group, live, 1000, seed=0),
+    )
     assert time.process_time() - start < 15
 
 
@@ -142,7 +161,9 @@ def brute_force_within(live, score, experiment):
     for name in np.unique(experiment):
         rows = np.flatnonzero(experiment == name)
         compared = [
-            (score[i] > score[j]) + (score[i] == score[j]) / 2 for i in rows[live[rows]] for j in rows[~live[rows]]
+            (score[i] > score[j]) + (score[i] == score[j]) / 2
+            for i in rows[live[rows]]
+            for j in rows[~live[rows]]
         ]
         concordant, pairs = concordant + sum(compared), pairs + len(compared)
         own += [np.mean(compared)] if compared else []
@@ -158,7 +179,9 @@ def test_auc_within_experiments_equals_brute_force():
 
 
 def test_no_experiment_with_both_classes():
-    found = confounding.within_experiments(np.array([True, False]), np.array([1.0, 0.0]), np.array(["a", "b"]))
+    found = confounding.within_experiments(
+        np.array([True, False]), np.array([1.0, 0.0]), np.array(["a", "b"])
+    )
     assert np.isnan(found["pair_weighted"]) and found["pairs"] == 0
 
 
@@ -199,4 +222,6 @@ def test_experiment_only_scores_know_the_batch_and_nothing_else():
     assert confounding.live_share(live, experiment) == pytest.approx([0.75] * 4 + [0] * 3 + [1])
     others = confounding.live_share_of_others(live, experiment)
     assert others == pytest.approx([2 / 3] * 3 + [1] + [0] * 3 + [0.5])
-    assert roc_auc_score(live, others) < roc_auc_score(live, confounding.live_share(live, experiment))
+    assert roc_auc_score(live, others) < roc_auc_score(
+        live, confounding.live_share(live, experiment)
+    )

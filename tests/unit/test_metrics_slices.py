@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from src.common.evaluation import baselines, slices
+from src.common.evaluate import baselines, slices
 
 
 class Windows:
@@ -21,21 +21,30 @@ class Windows:
         return self.windows[image_id, y : y + size, x : x + size]
 
     def table(self) -> pd.DataFrame:
-        return pd.DataFrame({"image_id": range(len(self.windows)), "y": 0, "x": 0, "size": self.windows.shape[1]})
+        return pd.DataFrame(
+            {"image_id": range(len(self.windows)), "y": 0, "x": 0, "size": self.windows.shape[1]}
+        )
 
 
 def grain(sd: float, count: int = 20, scale: int = 8, seed: int = 0) -> np.ndarray:
     """Windows of 64 px: blocks of `scale` px of random grey, and a little noise."""
     random = np.random.default_rng(seed)
-    blocks = random.normal(0, sd, (count, 64 // scale, 64 // scale)).repeat(scale, 1).repeat(scale, 2)
+    blocks = (
+        random.normal(0, sd, (count, 64 // scale, 64 // scale)).repeat(scale, 1).repeat(scale, 2)
+    )
     return np.clip(128 + blocks + random.normal(0, 2, blocks.shape), 0, 255).astype(np.uint8)
 
 
 def test_slices_count_every_patch_once_and_leave_out_the_nameless():
     live = np.array([True, False, True, False, True])
-    test = pd.DataFrame({"live": live, "score": [3.0, 1, 2, 0, 5], "called": [True, True, True, False, False]})
+    test = pd.DataFrame(
+        {"live": live, "score": [3.0, 1, 2, 0, 5], "called": [True, True, True, False, False]}
+    )
     rows = slices.slice_table(test, {"day": pd.Series(["3", "3", "4", None, "4"])})
-    assert [(r["value"], r["n"], r["n_live"], r["n_dead"]) for r in rows] == [("3", 2, 1, 1), ("4", 2, 2, 0)]
+    assert [(r["value"], r["n"], r["n_live"], r["n_dead"]) for r in rows] == [
+        ("3", 2, 1, 1),
+        ("4", 2, 2, 0),
+    ]
     assert rows[0]["auc"] == 1.0 and rows[0]["balanced_accuracy"] == 0.5
     assert np.isnan(rows[1]["auc"]) and rows[1]["sensitivity"] == 0.5
 
@@ -48,11 +57,21 @@ def test_distance_thirds_hold_both_classes_and_the_nearest_are_the_lower():
     for third, low, high in zip(slices.THIRDS, (0, 10, 20), (10, 20, 30), strict=True):
         rows = test[found == third]
         assert sorted(rows.loc[rows["live"], "intensity"]) == sorted(250 - np.arange(low, high))
-        assert sorted(rows.loc[~rows["live"], "intensity"]) == sorted(400.0 + np.arange(low, high) * 10)
+        assert sorted(rows.loc[~rows["live"], "intensity"]) == sorted(
+            400.0 + np.arange(low, high) * 10
+        )
 
 
 def test_a_window_half_a_window_from_the_border_is_in_the_centre():
-    test = pd.DataFrame({"y": [0, 112, 112, 111], "x": [112, 112, 289, 112], "size": 224, "height": 512, "width": 624})
+    test = pd.DataFrame(
+        {
+            "y": [0, 112, 112, 111],
+            "x": [112, 112, 289, 112],
+            "size": 224,
+            "height": 512,
+            "width": 624,
+        }
+    )
     assert slices.frame_position(test).tolist() == ["edge", "centre", "edge", "edge"]
     assert slices.frame_position(test.assign(width=625)).tolist()[2] == "centre"
 
@@ -75,7 +94,12 @@ def test_intensity_features_equal_numpy_and_scipy():
     from scipy import stats
 
     window = grain(30.0, count=1)[0]
-    expected = [window.mean(), window.std(), stats.skew(window.ravel()), stats.kurtosis(window.ravel(), fisher=False)]
+    expected = [
+        window.mean(),
+        window.std(),
+        stats.skew(window.ravel()),
+        stats.kurtosis(window.ravel(), fisher=False),
+    ]
     percentiles = np.percentile(window, baselines.PERCENTILES, method="inverted_cdf")
     assert baselines.texture_features(window)[:11] == pytest.approx([*expected, *percentiles])
 
@@ -85,7 +109,9 @@ def test_linear_model_on_texture_tells_fine_from_coarse_grain():
     live, features = np.repeat([True, False], 20), baselines.textures(windows, windows.table())
     train, rest = np.arange(40) % 2 == 0, np.arange(40) % 2 == 1
     valid = np.arange(20) % 2 == 0
-    logits = baselines.linear_logits(features[train], live[train], features[rest], valid, live[rest][valid])
+    logits = baselines.linear_logits(
+        features[train], live[train], features[rest], valid, live[rest][valid]
+    )
     assert roc_auc_score(live[rest][~valid], logits[~valid]) > 0.95
 
 
@@ -96,7 +122,9 @@ def test_the_regularisation_of_a_linear_model_is_chosen_by_validation():
     features[:, 0] += 2 * live
     valid, found = np.arange(80) < 40, []
     for c in baselines.STRENGTHS:
-        logistic = LogisticRegression(C=c, class_weight="balanced", tol=1e-9, max_iter=9999)  # another solver
+        logistic = LogisticRegression(
+            C=c, class_weight="balanced", tol=1e-9, max_iter=9999
+        )  # another solver
         model = make_pipeline(StandardScaler(), logistic)
         logits = model.fit(features[:40], live[:40]).decision_function(features[40:])
         found.append((roc_auc_score(live[40:80], logits[:40]), logits))

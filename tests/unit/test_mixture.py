@@ -1,4 +1,6 @@
-"""Thresholds from the stain: the paper's are found again, and what does not separate is not forced apart."""
+"""Thresholds from the stain: the paper's are found again, and what does not separate is not forced
+apart.
+"""
 
 import os
 
@@ -9,8 +11,8 @@ import tifffile
 from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 
-from src.common import mixture as mixtures
-from src.common.mixture import Mixture, MixtureError
+from src.common.label import mixture as mixtures
+from src.common.label.mixture import Mixture, MixtureError
 from src.common.scoring.imaging import pi_measures
 from src.common.scoring.windows import windows
 
@@ -30,13 +32,17 @@ def test_thresholds_of_the_paper():
 
 def test_components_are_found_again():
     found = mixtures.fit(paper_values(), log=False, seed=1)
-    assert found.live_below == pytest.approx(258.97, rel=0.01) and found.dead_above == pytest.approx(396.89, rel=0.02)
+    assert found.live_below == pytest.approx(
+        258.97, rel=0.01
+    ) and found.dead_above == pytest.approx(396.89, rel=0.02)
     assert found.weight[0] == pytest.approx(0.48, abs=0.02) and mixtures.problems(found) == []
 
 
 def test_logarithmic_fit_gives_thresholds_in_the_intensitys_own_unit():
     random = np.random.default_rng(3)
-    values = np.exp(np.concatenate([random.normal(0.01, 0.02, 3000), random.normal(0.47, 0.15, 3000)]))
+    values = np.exp(
+        np.concatenate([random.normal(0.01, 0.02, 3000), random.normal(0.47, 0.15, 3000)])
+    )
     found = mixtures.fit(values, log=True, seed=1)
     assert found.mean == pytest.approx((0.01, 0.47), abs=0.01)
     assert found.live_below == pytest.approx(np.exp(0.03), abs=0.005)
@@ -47,7 +53,9 @@ def test_result_depends_neither_on_order_nor_on_unit():
     values = paper_values(3000)
     found, turned = (mixtures.fit(v, log=False, seed=1) for v in (values, values[::-1]))
     assert turned.live_below == pytest.approx(found.live_below, abs=0.05)
-    assert mixtures.fit(values * 1e-4, log=False, seed=1).live_below == pytest.approx(found.live_below * 1e-4, rel=1e-3)
+    assert mixtures.fit(values * 1e-4, log=False, seed=1).live_below == pytest.approx(
+        found.live_below * 1e-4, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("apart", [1.0, 2.56, 5.0])
@@ -73,7 +81,12 @@ def test_zeros_are_refused_by_the_logarithm_alone(log, part):
 
 
 @pytest.mark.parametrize(
-    "values, said", [(np.full(50, 7.0), "no signal"), (np.ones(5), "at least 20"), (np.full(50, np.nan), "not finite")]
+    "values, said",
+    [
+        (np.full(50, 7.0), "no signal"),
+        (np.ones(5), "at least 20"),
+        (np.full(50, np.nan), "not finite"),
+    ],
 )
 def test_values_without_a_mixture_are_refused(values, said):
     with pytest.raises(MixtureError, match=said):
@@ -86,7 +99,9 @@ def test_a_bound_itself_is_discarded():
 
 
 def test_background_ratio_divides_by_the_field_and_refuses_a_dark_one():
-    patches = pd.DataFrame({"image_id": ["a", "b"], "mean_pi": [300.0, 50.0], "pi_background": [200.0, 50.0]})
+    patches = pd.DataFrame(
+        {"image_id": ["a", "b"], "mean_pi": [300.0, 50.0], "pi_background": [200.0, 50.0]}
+    )
     assert mixtures.intensities(patches, "background_ratio").tolist() == [1.5, 1.0]
     assert mixtures.intensities(patches, "counts").tolist() == [300.0, 50.0]
     with pytest.raises(MixtureError, match=r"1 images is zero \(b\)"):
@@ -99,7 +114,9 @@ def test_interval_covers_the_truth_and_widens_when_fields_differ():
     alike = mixtures.interval(values, fields, found, seed=1)
     assert alike["live_below"][0] < found.live_below < alike["live_below"][1]
     assert alike["dead_above"][0] < found.dead_above < alike["dead_above"][1]
-    sorted_fields = np.argsort(np.argsort(values)) // 60  # each field holds one narrow range of intensities
+    sorted_fields = (
+        np.argsort(np.argsort(values)) // 60
+    )  # each field holds one narrow range of intensities
     differing = mixtures.interval(values, sorted_fields, found, seed=1)
     assert np.ptp(differing["dead_above"]) > 3 * np.ptp(alike["dead_above"])
     assert mixtures.interval(values, fields, found, seed=1) == alike
@@ -110,7 +127,9 @@ def test_binned_refit_agrees_with_scikit_learn():
     found = mixtures.fit(values, log=False, seed=1)
     centres, counts = values.reshape(500, 8).mean(1), np.full((1, 500), 8.0)
     mean, sd = mixtures._refit(centres, counts, found)
-    exact = GaussianMixture(2, means_init=[[200.0], [500.0]], tol=1e-8, max_iter=2000).fit(values[:, None])
+    exact = GaussianMixture(2, means_init=[[200.0], [500.0]], tol=1e-8, max_iter=2000).fit(
+        values[:, None]
+    )
     order = np.argsort(exact.means_[:, 0])
     assert mean[:, 0] == pytest.approx(exact.means_[order, 0], rel=0.002)
     assert sd[:, 0] == pytest.approx(np.sqrt(exact.covariances_[order, 0, 0]), rel=0.01)
@@ -128,6 +147,9 @@ def test_real_fields_have_two_components_on_the_background_ratio():
         measured = pd.DataFrame(pi_measures(pi, corners, 65535)).assign(image_id=name)
         values.append(mixtures.intensities(measured, "background_ratio"))
     found = mixtures.fit(np.concatenate(values), log=True, seed=1)
-    assert np.exp(found.mean) == pytest.approx([1.01, 1.6], rel=0.03) and mixtures.problems(found) == []
+    assert (
+        np.exp(found.mean) == pytest.approx([1.01, 1.6], rel=0.03)
+        and mixtures.problems(found) == []
+    )
     assert 1.02 < found.live_below < 1.05 < 1.08 < found.dead_above < 1.2
     assert mixtures.problems(mixtures.fit(np.concatenate(values), log=False, seed=1)) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.common.params import SECTIONS, ParamsError, load, parse
+from src.common.workspace.params import SECTIONS, ParamsError, load, parse
 
 REPO = Path(__file__).resolve().parents[2]
 COMMITTED = (REPO / "params.yaml").read_text()
@@ -22,13 +22,18 @@ def test_the_committed_file_parses_and_names_every_section():
 
 
 def _after(*presets: str) -> dict:
-    """The parameters when presets are given one after another, as `dvc exp run -S` leaves them in params.yaml."""
+    """The parameters when presets are given one after another, as `dvc exp run -S` leaves them in
+    params.yaml.
+    """
     raw = yaml.safe_load(COMMITTED)
     for preset in presets:
         words = (REPO / "presets" / f"{preset}.txt").read_text().split()
         assert words and set(words[::2]) == {"-S"}, preset
         for assignment in words[1::2]:
-            (section, key), value = assignment.partition("=")[0].split("."), assignment.partition("=")[2]
+            (section, key), value = (
+                assignment.partition("=")[0].split("."),
+                assignment.partition("=")[2],
+            )
             assert key in raw[section]
             raw[section][key] = yaml.safe_load(value)
     return parse(yaml.safe_dump(raw))
@@ -49,15 +54,32 @@ def test_a_recipe_is_whole_whatever_ran_before_it(recipe, earlier):
 def test_the_head_recipe_states_what_it_reads(earlier):
     found, alone = _after(earlier, "head"), _after("head")
     assert found["model"] == alone["model"]
-    assert [(each["train"].layers, each["train"].C) for each in (found, alone)] == [("head", 1e-3)] * 2
+    assert [(each["train"].layers, each["train"].C) for each in (found, alone)] == [
+        ("head", 1e-3)
+    ] * 2
 
 
 def test_the_papers_recipe():
     found = _after("head", "paper")
     train, model = found["train"], found["model"]
-    assert (train.optimizer, train.betas, train.lr, train.weight_decay) == ("adam", [0.5, 0.999], 1e-5, 1e-5)
-    assert (train.batch_size, train.epochs, train.samples_per_epoch, train.schedule) == (4, 30, 0, "constant")
-    assert (train.intensity_augmentation, train.frozen_epochs, train.patience, train.precision) == (0, 0, 0, "32")
+    assert (train.optimizer, train.betas, train.lr, train.weight_decay) == (
+        "adam",
+        [0.5, 0.999],
+        1e-5,
+        1e-5,
+    )
+    assert (train.batch_size, train.epochs, train.samples_per_epoch, train.schedule) == (
+        4,
+        30,
+        0,
+        "constant",
+    )
+    assert (train.intensity_augmentation, train.frozen_epochs, train.patience, train.precision) == (
+        0,
+        0,
+        0,
+        "32",
+    )
     assert (train.layers, model.pooling) == ("all", "last")
 
 

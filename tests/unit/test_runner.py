@@ -1,4 +1,6 @@
-"""A stage that fails leaves one FAILED run with the reason, and prints and exits as alone; a good one leaves none."""
+"""A stage that fails leaves one FAILED run with the reason, and prints and exits as alone; a good
+one leaves none.
+"""
 
 import os
 import runpy
@@ -13,8 +15,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from src.common import runner, server, tracking
-from src.common.tables import MissingInput
+from src.common.tracking import runs as tracking
+from src.common.tracking import server
+from src.common.workspace.tables import MissingInput
+from src.stages import __main__ as runner
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -71,10 +75,17 @@ def test_a_users_mistake_is_printed_and_recorded(client, stage, capsys, monkeypa
     printed = capsys.readouterr().err
     assert printed.startswith(message) and "Traceback" not in printed
     (run,) = runs(client)
-    assert (run.info.status, run.info.run_name) == ("FAILED", "idea: evaluate no_treatment (failed)")
+    assert (run.info.status, run.info.run_name) == (
+        "FAILED",
+        "idea: evaluate no_treatment (failed)",
+    )
     assert run.info.run_id in printed and run.info.start_time <= run.info.end_time
     tags = run.data.tags
-    assert (tags["failure"], tags["stage"], tags["partition"]) == (message, "evaluate", "no_treatment")
+    assert (tags["failure"], tags["stage"], tags["partition"]) == (
+        message,
+        "evaluate",
+        "no_treatment",
+    )
     assert tags["dvc_exp"] == "idea" and "git_revision" in tags and message in tags[tracking.NOTE]
 
 
@@ -98,8 +109,13 @@ def test_a_stage_without_an_item_and_a_long_reason(client, stage):
 
 
 def test_a_missing_file_of_an_earlier_stage_is_no_crash(client, stage, capsys):
-    assert stage(raises(MissingInput("data/raw/images.csv does not exist: run `dvc repro`")), "tile") == 1
-    assert capsys.readouterr().err.startswith("error: tile: data/raw/images.csv does not exist: run `dvc repro`\n")
+    assert (
+        stage(raises(MissingInput("data/raw/images.csv does not exist: run `dvc repro`")), "tile")
+        == 1
+    )
+    assert capsys.readouterr().err.startswith(
+        "error: tile: data/raw/images.csv does not exist: run `dvc repro`\n"
+    )
     assert runs(client)[0].data.tags["failure"].startswith("error: tile: data/raw")
 
 
@@ -130,7 +146,9 @@ def test_training_that_left_its_run_gets_no_second_one(client, stage):
     assert (run.info.status, run.info.run_name) == ("FAILED", "p resnet18")
 
 
-def test_training_that_failed_before_its_run_gets_one_from_the_leader_alone(client, stage, monkeypatch):
+def test_training_that_failed_before_its_run_gets_one_from_the_leader_alone(
+    client, stage, monkeypatch
+):
     gate = SystemExit("error: the gate splits failed")
     with monkeypatch.context() as worker:
         worker.setattr(runner, "leads", lambda: False)
@@ -147,22 +165,30 @@ def test_tracking_that_fails_or_hangs_hides_nothing(client, stage, monkeypatch, 
 
     monkeypatch.setattr(tracking, "connect", refuse)
     assert stage(raises(SystemExit("error: mine")), "tile") == 1
-    assert capsys.readouterr().err == "error: mine\nnote: not recorded in MLflow: the disk is full\n"
+    assert (
+        capsys.readouterr().err == "error: mine\nnote: not recorded in MLflow: the disk is full\n"
+    )
     forever = threading.Event()
     monkeypatch.setattr(tracking, "connect", forever.wait)
     monkeypatch.setattr(runner, "PATIENCE", 0.1)
     assert stage(raises(SystemExit("error: mine")), "tile") == 1
     forever.set()
-    assert capsys.readouterr().err.startswith("error: mine\nnote: not recorded in MLflow: it did not answer")
+    assert capsys.readouterr().err.startswith(
+        "error: mine\nnote: not recorded in MLflow: it did not answer"
+    )
 
 
 def test_a_server_that_failed_the_stage_is_not_asked_again(client, stage, monkeypatch, capsys):
     monkeypatch.setattr(tracking, "connect", lambda: pytest.fail("asked again"))
-    assert stage(raises(server.ServerError("the MLflow server does not answer")), "evaluate", "p") == 1
+    assert (
+        stage(raises(server.ServerError("the MLflow server does not answer")), "evaluate", "p") == 1
+    )
     assert capsys.readouterr().err == "the MLflow server does not answer\n"
 
 
-def test_the_command_of_dvc_runs_a_stage_as_its_module_and_records_its_crash(client, store, tmp_path):
+def test_the_command_of_dvc_runs_a_stage_as_its_module_and_records_its_crash(
+    client, store, tmp_path
+):
     shutil.copytree(REPO / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "src" / "stages" / "act.py").write_text(
         "import sys, __main__\n"
@@ -174,7 +200,9 @@ def test_the_command_of_dvc_runs_a_stage_as_its_module_and_records_its_crash(cli
 
     def act(*arguments: str) -> subprocess.CompletedProcess:
         command = ["sh", "src/run", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
 
     good = act("act", "p", "q")
     assert (good.returncode, good.stdout) == (0, "['p', 'q'] src.stages.act\n") and not runs(client)

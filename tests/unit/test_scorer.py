@@ -25,7 +25,11 @@ CONTRACT = {
     "scaling": {"method": "percentile", "low": 0.5, "high": 99.5},
     "operating": {"temperature": 1.5, "threshold": 0.5, "live_from": 0.4, "dead_to": 0.6},
 }
-RULES = {"method": "rules", "arch": ARCH, "limits": {"detail": 12.0, "sharpness": 0.01, "border": 0.01}}
+RULES = {
+    "method": "rules",
+    "arch": ARCH,
+    "limits": {"detail": 12.0, "sharpness": 0.01, "border": 0.01},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +47,32 @@ def mixed(tmp_path_factory):
         tmp_path_factory.mktemp("mixed"),
         {name: rng.integers(0, 256, shape).astype(np.uint8) for name, shape in frames.items()},
     )
-    rows = [(name, y, x, size) for name in frames for y in (0, 20) for x in (0, 30, 70) for size in (64, 48)]
-    table = pd.DataFrame(rows, columns=["image_id", "y", "x", "size"]).sample(frac=1, random_state=1)
+    rows = [
+        (name, y, x, size)
+        for name in frames
+        for y in (0, 20)
+        for x in (0, 30, 70)
+        for size in (64, 48)
+    ]
+    table = pd.DataFrame(rows, columns=["image_id", "y", "x", "size"]).sample(
+        frac=1, random_state=1
+    )
     return store, table
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_the_batch_size_does_not_change_results_nor_their_order(net, mixed, batch_size):
     store, table = mixed
-    singly = np.concatenate([predict(net, store, table.iloc[[i]], 1, None) for i in range(len(table))])
+    singly = np.concatenate(
+        [predict(net, store, table.iloc[[i]], 1, None) for i in range(len(table))]
+    )
     found = predict(net, store, table, batch_size, None)
     assert found.shape == (len(table), 2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, singly, atol=2e-5)
-    assert np.ptp(singly[:, 0]) > 20 * np.abs(found - singly).max()  # windows differ, so an order lost would show
+    assert (
+        np.ptp(singly[:, 0]) > 20 * np.abs(found - singly).max()
+    )  # windows differ, so an order lost would show
 
 
 def test_features_are_what_the_head_sees(net, mixed):
@@ -68,7 +84,9 @@ def test_features_are_what_the_head_sees(net, mixed):
 
 
 def test_a_saved_model_is_loaded_with_its_backbone(net, tmp_path, mixed):
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path / "model.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path / "model.safetensors"
+    )
     (tmp_path / "model.json").write_text(json.dumps({"arch": ARCH}))
     store, table = mixed
     np.testing.assert_array_equal(
@@ -78,10 +96,15 @@ def test_a_saved_model_is_loaded_with_its_backbone(net, tmp_path, mixed):
 
 @pytest.fixture
 def scorer(net, tmp_path):
-    """A scorer loaded from a folder, as a registered model carries it; `scorer(tile={...})` changes its contract."""
+    """A scorer loaded from a folder, as a registered model carries it; `scorer(tile={...})` changes
+    its contract.
+    """
     for name in ("net", "filter"):
         (tmp_path / name).mkdir()
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path / "net" / "model.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in net.state_dict().items()},
+        tmp_path / "net" / "model.safetensors",
+    )
     EmptyFilter(RULES).save(tmp_path / "filter")
 
     def load(**changes) -> Scorer:
@@ -93,7 +116,9 @@ def scorer(net, tmp_path):
 
 @pytest.fixture(scope="module")
 def frame():
-    """Grain on the left, nothing but faint noise on the right, and a black border below: (170, 250) uint16."""
+    """Grain on the left, nothing but faint noise on the right, and a black border below: (170, 250)
+    uint16.
+    """
     rng = np.random.default_rng(3)
     counts = rng.integers(1000, 4000, (170, 250))
     counts[:, 120:] = 2500 + rng.integers(0, 60, (170, 130))
@@ -135,28 +160,42 @@ def test_8_and_16_bit_of_one_content_give_the_same_table(scorer):
     wide = scorer().score(frame.astype(np.uint16), 0.5)
     pd.testing.assert_frame_equal(scorer().score(frame, 0.5), wide)
     pd.testing.assert_frame_equal(scorer().score(frame.astype(np.int64), 0.5), wide)
-    brighter = scorer().score(frame.astype(np.uint16) * 257, 0.5)  # the same picture, stretched to 16 bit
+    brighter = scorer().score(
+        frame.astype(np.uint16) * 257, 0.5
+    )  # the same picture, stretched to 16 bit
     assert (brighter[["verdict", "call"]] == wide[["verdict", "call"]]).all(axis=None)
 
 
 def test_scoring_is_that_of_training(scorer, net, tmp_path):
-    """The table's probabilities are the calibrated logits that inference gives on the stored windows."""
+    """The table's probabilities are the calibrated logits that inference gives on the stored
+    windows.
+    """
     frame = np.random.default_rng(5).integers(0, 256, (96, 128)).astype(np.uint8)
     frame.flat[:200] = np.repeat([0, 255], 100)  # its percentiles 0.5 and 99.5 are then 1..255
     fixed = {"method": "fixed", "low": 0.0, "high": 255.0}
     table = scorer(scaling=fixed).score(frame, 0.5)
     cells = table[table["verdict"] == "cells"].assign(image_id="f")
     assert len(cells)
-    logits = predict(net, write_store(tmp_path / "store", {"f": frame}), cells, 8, None).astype(float)
-    expected = 1 / (1 + np.exp(-(logits[:, 1] - logits[:, 0]) / CONTRACT["operating"]["temperature"]))
+    logits = predict(net, write_store(tmp_path / "store", {"f": frame}), cells, 8, None).astype(
+        float
+    )
+    expected = 1 / (
+        1 + np.exp(-(logits[:, 1] - logits[:, 0]) / CONTRACT["operating"]["temperature"])
+    )
     np.testing.assert_allclose(cells["live_probability"], expected, atol=1e-5)
 
 
 def test_cells_that_are_out_of_focus_are_unusable_whatever_the_filter_says(scorer):
-    spots = np.kron(np.random.default_rng(6).integers(1000, 4000, (20, 20)), np.ones((8, 8))).astype(np.uint16)
+    spots = np.kron(
+        np.random.default_rng(6).integers(1000, 4000, (20, 20)), np.ones((8, 8))
+    ).astype(np.uint16)
     noise = np.random.default_rng(7).normal(0, 30, spots.shape)
-    blurred = (cv2.GaussianBlur(spots.astype(float), (0, 0), 5) + noise).astype(np.uint16)  # noise stays sharp
-    assert set(scorer().score(blurred, 0.5)["verdict"]) == {"cells"}  # scaling to 8 bit gives contrast back
+    blurred = (cv2.GaussianBlur(spots.astype(float), (0, 0), 5) + noise).astype(
+        np.uint16
+    )  # noise stays sharp
+    assert set(scorer().score(blurred, 0.5)["verdict"]) == {
+        "cells"
+    }  # scaling to 8 bit gives contrast back
     limit = scorer(least_sharpness=0.1)
     table = limit.score(blurred, 0.5)
     assert set(table["verdict"]) == {"unusable"}
@@ -165,7 +204,9 @@ def test_cells_that_are_out_of_focus_are_unusable_whatever_the_filter_says(score
 
 
 def test_novelty_is_that_of_the_filters_frozen_features(scorer, net, frame, tmp_path):
-    """Zero distance to the windows in the bank, and none where there are no cells; a model without a bank says NaN."""
+    """Zero distance to the windows in the bank, and none where there are no cells; a model without
+    a bank says NaN.
+    """
     plain = scorer().score(frame, 0.5)
     assert plain["novelty"].isna().all()
     state = {k: v.contiguous() for k, v in net.body.layers.state_dict().items()}
@@ -175,7 +216,9 @@ def test_novelty_is_that_of_the_filters_frozen_features(scorer, net, frame, tmp_
     cells = far["verdict"] == "cells"
     assert (far.loc[cells, "novelty"] > 1).all()
     assert far.loc[~cells, "novelty"].isna().all()
-    pd.testing.assert_frame_equal(far.drop(columns="novelty"), plain.drop(columns="novelty"))  # calls stay the same
+    pd.testing.assert_frame_equal(
+        far.drop(columns="novelty"), plain.drop(columns="novelty")
+    )  # calls stay the same
     known = scorer(scaling={"method": "fixed", "low": 0, "high": 255})
     crops = np.random.default_rng(8).integers(0, 256, (1, 64, 64)).astype(np.uint8)
     Novelty(unit(known._features(crops)).astype(np.float32), 0.5, 1).save(tmp_path)
@@ -189,7 +232,8 @@ def test_pixel_sizes_within_a_tenth_are_taken(scorer, frame, pixel_size):
 
 
 @pytest.mark.parametrize(
-    ("pixel_size", "message"), [(0.6, "0.6 um per pixel, the model was trained at 0.5"), (None, "not given")]
+    ("pixel_size", "message"),
+    [(0.6, "0.6 um per pixel, the model was trained at 0.5"), (None, "not given")],
 )
 def test_other_pixel_sizes_are_refused(scorer, frame, pixel_size, message):
     with pytest.raises(RefusedFrame, match=message):

@@ -1,4 +1,6 @@
-"""The simulated plate: the paper's intensities, both states in every field, the same bytes on every CPU."""
+"""The simulated plate: the paper's intensities, both states in every field, the same bytes on every
+CPU.
+"""
 
 import importlib.util
 import os
@@ -12,8 +14,8 @@ import pandas as pd
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from src.common.sources.simulator import SimulatedField, plan_plate, simulate_field, true_windows
-from src.common.sources.simulator_render import Cells, render_pi
+from src.common.acquire.simulator import SimulatedField, plan_plate, simulate_field, true_windows
+from src.common.acquire.simulator_render import Cells, render_pi
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH, SIZE, STRIDE = 560, 784, 224, 112
@@ -24,7 +26,9 @@ def measured(plan):
     """The field's windows with their true verdict and mean PI counts."""
     field = simulate_field(plan)
     windows = true_windows(field, plan.height, plan.width, SIZE, STRIDE)
-    means = [field.pi[y : y + SIZE, x : x + SIZE].mean() for y, x in zip(windows["y"], windows["x"])]
+    means = [
+        field.pi[y : y + SIZE, x : x + SIZE].mean() for y, x in zip(windows["y"], windows["x"])
+    ]
     return field, windows.assign(image_id=plan.image_id, partition=plan.partition, mean_pi=means)
 
 
@@ -72,12 +76,14 @@ def test_a_field_is_two_registered_16_bit_frames_and_its_cells(plate):
             assert frame.shape == (HEIGHT, WIDTH) and frame.dtype == np.uint16
         assert field.out_of_focus == plan.out_of_focus
         assert set(field.cells["state"]) == {"live", "dead"}
-        assert field.cells["y"].between(0, HEIGHT).all() and field.cells["x"].between(0, WIDTH).all()
+        assert (
+            field.cells["y"].between(0, HEIGHT).all() and field.cells["x"].between(0, WIDTH).all()
+        )
 
 
 def test_thresholds_land_near_the_papers(monkeypatch):
     monkeypatch.setattr(
-        "src.common.sources.simulator.render_brightfield", lambda plan, cells, rng: None
+        "src.common.acquire.simulator.render_brightfield", lambda plan, cells, rng: None
     )  # PI alone is quick
     plans = plan_plate(["no_treatment"], 12, 1024, 1344, seed=2)
     windows = pd.concat([measured(plan)[1] for plan in plans])
@@ -88,13 +94,19 @@ def test_thresholds_land_near_the_papers(monkeypatch):
 
 def test_controls_are_balanced_and_treated_wells_mostly_dead(monkeypatch):
     for channel in ("render_brightfield", "render_pi"):
-        monkeypatch.setattr(f"src.common.sources.simulator.{channel}", lambda plan, cells, rng: None)
+        monkeypatch.setattr(
+            f"src.common.acquire.simulator.{channel}", lambda plan, cells, rng: None
+        )
     share = {}
     for name in PARTITIONS:
         plans = plan_plate([name], 10, 1024, 1344, seed=1)
-        share[name] = (pd.concat([simulate_field(plan).cells for plan in plans])["state"] == "dead").mean()
+        share[name] = (
+            pd.concat([simulate_field(plan).cells for plan in plans])["state"] == "dead"
+        ).mean()
     assert share["no_treatment"] == pytest.approx(0.5, abs=0.06)
-    assert share["doxo_paclitaxel"] == pytest.approx(0.83, abs=0.06)  # about 9 in 10 of the windows that get a label
+    assert share["doxo_paclitaxel"] == pytest.approx(
+        0.83, abs=0.06
+    )  # about 9 in 10 of the windows that get a label
 
 
 def test_nearly_every_control_field_has_windows_of_both_classes(plate):
@@ -108,11 +120,15 @@ def test_there_are_empty_and_unusable_windows(plate):
     windows = plate[2]
     share = windows["verdict"].value_counts(normalize=True)
     assert share["empty"] > 0.03 and share["unusable"] > 0.03 and share["cells"] > 0.6
-    assert (windows.groupby("image_id")["verdict"].agg(lambda v: (v == "unusable").mean()).isin([0, 1])).all()
+    assert (
+        windows.groupby("image_id")["verdict"].agg(lambda v: (v == "unusable").mean()).isin([0, 1])
+    ).all()
 
 
 def test_windows_follow_the_truth_of_a_field_with_two_cells():
-    cells = pd.DataFrame({"y": [112.0, 112.0], "x": [40.0, 100.0], "radius": [30.0, 30.0], "state": ["live", "dead"]})
+    cells = pd.DataFrame(
+        {"y": [112.0, 112.0], "x": [40.0, 100.0], "radius": [30.0, 30.0], "state": ["live", "dead"]}
+    )
     blank = np.zeros((1024, 1344), np.uint16)
     windows = true_windows(SimulatedField(blank, blank, cells, False), 1024, 1344, SIZE, STRIDE)
     assert len(windows) == 88  # the paper's grid
@@ -122,15 +138,24 @@ def test_windows_follow_the_truth_of_a_field_with_two_cells():
 
 
 def test_pi_glows_over_more_than_a_cell_diameter(small_plan):
-    one = {"y": np.array([128.0]), "x": np.array([160.0]), "radius": np.array([29.0]), "decay": np.array([1.0])}
+    one = {
+        "y": np.array([128.0]),
+        "x": np.array([160.0]),
+        "radius": np.array([29.0]),
+        "decay": np.array([1.0]),
+    }
     one |= {"rounded": np.array([False]), "outline": np.zeros((1, 6))}
     frames = [
-        render_pi(small_plan, Cells(dead=np.array([dead]), **one), np.random.default_rng(0)).astype(float)
+        render_pi(small_plan, Cells(dead=np.array([dead]), **one), np.random.default_rng(0)).astype(
+            float
+        )
         for dead in (True, False)
     ]
     glow = (frames[0] - frames[1])[123:134].mean(axis=0)
     assert glow[160] > 500
-    assert glow[160 - 40] > 50 and glow[160 + 40] > 50  # well outside the cell's outline, on both sides
+    assert (
+        glow[160 - 40] > 50 and glow[160 + 40] > 50
+    )  # well outside the cell's outline, on both sides
     assert abs(glow[5]) < 10
 
 
@@ -140,14 +165,19 @@ def test_live_cells_have_a_dark_nucleolus_and_dead_ones_do_not(small_plan):
     darkest = {"live": [], "dead": []}
     for cell in field.cells.query("28 < y < 740 and 28 < x < 740").itertuples():
         y, x, reach = int(cell.y), int(cell.x), int(0.3 * cell.radius)
-        middle = field.brightfield[y - reach : y + reach + 1, x - reach : x + reach + 1] / plan.brightness
+        middle = (
+            field.brightfield[y - reach : y + reach + 1, x - reach : x + reach + 1]
+            / plan.brightness
+        )
         darkest[cell.state].append(np.percentile(middle, 5) - np.median(middle))
     assert np.median(darkest["live"]) < np.median(darkest["dead"]) - 0.03
 
 
 def test_a_field_depends_on_its_plan_alone(small_plan):
     first, again = simulate_field(small_plan), simulate_field(small_plan)
-    assert np.array_equal(first.brightfield, again.brightfield) and np.array_equal(first.pi, again.pi)
+    assert np.array_equal(first.brightfield, again.brightfield) and np.array_equal(
+        first.pi, again.pi
+    )
     pd.testing.assert_frame_equal(first.cells, again.cells)
     other = simulate_field(replace(small_plan, seed=(9, 9)))
     assert not np.array_equal(first.brightfield, other.brightfield)
@@ -171,7 +201,14 @@ def test_the_bytes_are_the_same_without_avx_and_fma():
     digests = []
     for extra in ({}, masks):
         command = [sys.executable, "-W", "ignore", "-c", DIGEST]
-        run = subprocess.run(command, cwd=ROOT, env={**os.environ, **extra}, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         digests.append(run.stdout)
     assert digests[0].count("\n") == 4
     assert digests[0] == digests[1]
@@ -179,7 +216,9 @@ def test_the_bytes_are_the_same_without_avx_and_fma():
 
 @pytest.fixture(scope="module")
 def from_truth():
-    spec = importlib.util.spec_from_file_location("from_truth", ROOT / "annotations" / "from_truth.py")
+    spec = importlib.util.spec_from_file_location(
+        "from_truth", ROOT / "annotations" / "from_truth.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -191,7 +230,9 @@ def test_annotations_are_spread_over_the_fields_and_repeatable(from_truth, plate
     assert chosen["verdict"].value_counts().to_dict() == counts
     assert not chosen.duplicated(["image_id", "y", "x"]).any()
     assert chosen.query("verdict == 'cells'")["image_id"].value_counts().max() <= 4
-    pd.testing.assert_frame_equal(chosen, from_truth.annotate(plate[2].sample(frac=1, random_state=0), counts))
+    pd.testing.assert_frame_equal(
+        chosen, from_truth.annotate(plate[2].sample(frac=1, random_state=0), counts)
+    )
     with pytest.raises(ValueError, match="simulate more frames"):
         from_truth.annotate(plate[2], {"empty": 10_000})
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.common.sources import jimt1, mcf7, split_zip
-from src.common.sources.field import SourceError
-from src.common.sources.folder import Layout
-from src.common.sources.intake import Limits, pixel_digest, take
+from src.common.acquire import jimt1, mcf7, split_zip
+from src.common.acquire.intake import Limits, pixel_digest, take
+from src.common.images.field import SourceError
+from src.common.images.folder import Layout
 
 RNG = np.random.default_rng(3)
 STACK = RNG.integers(1, 60000, (4, 50, 60), dtype=np.uint16)
@@ -25,19 +25,34 @@ STACK = RNG.integers(1, 60000, (4, 50, 60), dtype=np.uint16)
 
 
 def git(repository: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", "-C", repository, *identity, *arguments], check=True, capture_output=True, text=True)
+    identity = (
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "init.defaultBranch=main",
+    )
+    done = subprocess.run(
+        ["git", "-C", repository, *identity, *arguments], check=True, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
 @pytest.fixture
 def history(tmp_path) -> tuple[Path, str]:
-    """A repository whose first commit holds a wanted and an unwanted image; later commits delete both."""
+    """A repository whose first commit holds a wanted and an unwanted image; later commits delete
+    both.
+    """
     repository = tmp_path / "upstream"
     (repository / "images").mkdir(parents=True)
     git(repository, "init", "-q")
-    tifffile.imwrite(repository / "images/wanted.tif", STACK, metadata=None, photometric="minisblack")
-    tifffile.imwrite(repository / "images/other.tif", STACK[::-1], metadata=None, photometric="minisblack")
+    tifffile.imwrite(
+        repository / "images/wanted.tif", STACK, metadata=None, photometric="minisblack"
+    )
+    tifffile.imwrite(
+        repository / "images/other.tif", STACK[::-1], metadata=None, photometric="minisblack"
+    )
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "images")
     commit = git(repository, "rev-parse", "HEAD")
@@ -46,7 +61,9 @@ def history(tmp_path) -> tuple[Path, str]:
     return repository, commit
 
 
-def listing(folder: Path, commit: str, file: str = "images/wanted.tif", pi: int = 3, digest: str = "") -> Path:
+def listing(
+    folder: Path, commit: str, file: str = "images/wanted.tif", pi: int = 3, digest: str = ""
+) -> Path:
     digests = f"{pixel_digest(STACK[0])},{digest or pixel_digest(STACK[3])}"
     path = folder / "mcf7.csv"
     path.write_text(
@@ -58,7 +75,10 @@ def listing(folder: Path, commit: str, file: str = "images/wanted.tif", pi: int 
 
 def test_only_the_listed_file_of_an_old_commit_is_fetched(tmp_path, history, monkeypatch):
     repository, commit = history
-    contents = {name: git(repository, "rev-parse", f"{commit}:images/{name}.tif") for name in ("wanted", "other")}
+    contents = {
+        name: git(repository, "rev-parse", f"{commit}:images/{name}.tif")
+        for name in ("wanted", "other")
+    }
     monkeypatch.setattr(mcf7.shutil, "rmtree", lambda path: None)
     (entry,) = mcf7.find(listing(tmp_path, commit), tmp_path / "cache", str(repository)).fields
     clone = tmp_path / "cache/repository.git"
@@ -75,7 +95,9 @@ def test_only_the_listed_file_of_an_old_commit_is_fetched(tmp_path, history, mon
 def test_a_second_run_needs_no_repository(tmp_path, history):
     repository, commit = history
     mcf7.find(listing(tmp_path, commit), tmp_path / "cache", str(repository))
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == [commit[:12]], "the clone is gone, the files are kept"
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [commit[:12]], (
+        "the clone is gone, the files are kept"
+    )
     shutil.rmtree(repository)
     (entry,) = mcf7.find(listing(tmp_path, commit), tmp_path / "cache", str(repository)).fields
     assert np.array_equal(entry.read().pi, STACK[3])
@@ -85,13 +107,19 @@ def test_git_variables_of_a_hook_do_not_lead_astray(tmp_path, history, monkeypat
     repository, commit = history
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere/index"))
-    assert len(mcf7.find(listing(tmp_path, commit), tmp_path / "cache", str(repository)).fields) == 1
+    assert (
+        len(mcf7.find(listing(tmp_path, commit), tmp_path / "cache", str(repository)).fields) == 1
+    )
 
 
 def test_pixels_other_than_listed_are_refused(tmp_path, history):
     repository, commit = history
-    found = mcf7.find(listing(tmp_path, commit, digest="0" * 64), tmp_path / "cache", str(repository))
-    assert take(found.fields[0], tmp_path, Limits(10, "px")).rejected["reason"].startswith("changed: ")
+    found = mcf7.find(
+        listing(tmp_path, commit, digest="0" * 64), tmp_path / "cache", str(repository)
+    )
+    assert (
+        take(found.fields[0], tmp_path, Limits(10, "px")).rejected["reason"].startswith("changed: ")
+    )
 
 
 def test_fetching_from_nowhere_stops(tmp_path, history):
@@ -107,7 +135,9 @@ def test_the_committed_list_names_the_75_fields():
     lines = path.read_text().splitlines()
     rows = [dict(zip(lines[0].split(","), line.split(","))) for line in lines[1:]]
     assert len(rows) == len({row["image_id"] for row in rows}) == 75
-    assert len({row["experiment"] for row in rows}) == 19 and {row["partition"] for row in rows} == {"mcf7"}
+    assert len({row["experiment"] for row in rows}) == 19 and {
+        row["partition"] for row in rows
+    } == {"mcf7"}
     for row in rows:
         assert row["file"].endswith(f"/{row['image_id']}.tif") and row["brightfield_channel"] == "0"
         assert row["pi_channel"] == ("3" if row["image_id"].startswith("NKratio_Exp") else "1")
@@ -117,7 +147,9 @@ def test_the_committed_list_names_the_75_fields():
 
 
 def split(archive: Path, folder: Path, size: int, stem: str = "set") -> list[Path]:
-    """Cut a plain zip into parts as `zip -s` does: a marker in front, and offsets that count from each part's start."""
+    """Cut a plain zip into parts as `zip -s` does: a marker in front, and offsets that count from
+    each part's start.
+    """
     data = bytearray(b"PK\x07\x08" + archive.read_bytes())
     end = list(split_zip.END.unpack_from(data, data.rfind(b"PK\x05\x06")))
     at, begin = end[6] + 4, end[6] + 4
@@ -138,8 +170,15 @@ def split(archive: Path, folder: Path, size: int, stem: str = "set") -> list[Pat
     return [folder / name for name in names]
 
 
-MEMBERS = {f"{arm}/{role}/{n}.tif": (n, role) for arm in ("ctrl", "dox") for role in ("BF", "PI") for n in (1, 2)}
-LAYOUT = Layout(["ctrl", "dox"], r"set/(?P<partition>\w+)/(?P<channel>BF|PI)/(?P<position>\d+)\.tif", "BF", "PI")
+MEMBERS = {
+    f"{arm}/{role}/{n}.tif": (n, role)
+    for arm in ("ctrl", "dox")
+    for role in ("BF", "PI")
+    for n in (1, 2)
+}
+LAYOUT = Layout(
+    ["ctrl", "dox"], r"set/(?P<partition>\w+)/(?P<channel>BF|PI)/(?P<position>\d+)\.tif", "BF", "PI"
+)
 
 
 @pytest.fixture
@@ -159,7 +198,9 @@ def archive(tmp_path) -> Path:
 
 def same_files(extracted: Path, original: Path) -> bool:
     names = {p.relative_to(extracted).as_posix() for p in extracted.rglob("*") if p.is_file()}
-    return names == set(MEMBERS) and all((extracted / n).read_bytes() == (original / n).read_bytes() for n in MEMBERS)
+    return names == set(MEMBERS) and all(
+        (extracted / n).read_bytes() == (original / n).read_bytes() for n in MEMBERS
+    )
 
 
 @pytest.mark.parametrize("size", [1000, 3001, 1 << 20], ids=["many", "few", "one"])
@@ -175,7 +216,9 @@ def test_parts_that_zip_itself_split(tmp_path, archive):
     for seed in range(30):  # zip splits into parts of 64 kB at least
         (tmp_path / "set" / f"noise{seed}.bin").write_bytes(np.random.default_rng(seed).bytes(9000))
     (tmp_path / "parts").mkdir()
-    subprocess.run(["zip", "-qr", "-s", "64k", tmp_path / "parts/set.zip", "set"], cwd=tmp_path, check=True)
+    subprocess.run(
+        ["zip", "-qr", "-s", "64k", tmp_path / "parts/set.zip", "set"], cwd=tmp_path, check=True
+    )
     names = jimt1.archive_parts(tmp_path / "parts")
     assert len(names) >= 4 and names[-1] == "set.zip"
     split_zip.join([tmp_path / "parts" / name for name in names], tmp_path / "joined.zip")
@@ -190,14 +233,18 @@ def digests(parts: list[Path]) -> dict[str, str]:
 
 def write_list(folder: Path, entries: dict[str, str]) -> Path:
     path = folder / "jimt1.csv"
-    path.write_text("file,git_blob\n" + "".join(f"{name},{digest}\n" for name, digest in entries.items()))
+    path.write_text(
+        "file,git_blob\n" + "".join(f"{name},{digest}\n" for name, digest in entries.items())
+    )
     return path
 
 
 def test_git_blob_is_what_git_says(tmp_path, history):
     repository, commit = history
     tifffile.imwrite(tmp_path / "w.tif", STACK, metadata=None, photometric="minisblack")
-    assert jimt1.git_blob(tmp_path / "w.tif") == git(repository, "rev-parse", f"{commit}:images/wanted.tif")
+    assert jimt1.git_blob(tmp_path / "w.tif") == git(
+        repository, "rev-parse", f"{commit}:images/wanted.tif"
+    )
 
 
 def test_fields_of_an_archive_in_a_folder(tmp_path, archive):
@@ -212,9 +259,9 @@ def test_fields_of_an_archive_in_a_folder(tmp_path, archive):
     )
     for part in parts:
         part.unlink()
-    assert len(jimt1.find(listed, tmp_path / "cache", None, "http://127.0.0.1:9", LAYOUT).fields) == 4, (
-        "already extracted"
-    )
+    assert (
+        len(jimt1.find(listed, tmp_path / "cache", None, "http://127.0.0.1:9", LAYOUT).fields) == 4
+    ), "already extracted"
 
 
 @pytest.mark.parametrize(
@@ -222,8 +269,14 @@ def test_fields_of_an_archive_in_a_folder(tmp_path, archive):
     [
         (lambda parts: parts[1].unlink(), r"lacks parts of the archive: set\.z02"),
         (lambda parts: parts[-1].unlink(), "must hold one .zip .* found: none"),
-        (lambda parts: parts[-2].unlink(), r"set\.zip ends an archive of 19 parts, but 18 are there"),
-        (lambda parts: parts[0].write_bytes(parts[0].read_bytes()[:-1] + b"?"), r"damaged: .*set\.z01"),
+        (
+            lambda parts: parts[-2].unlink(),
+            r"set\.zip ends an archive of 19 parts, but 18 are there",
+        ),
+        (
+            lambda parts: parts[0].write_bytes(parts[0].read_bytes()[:-1] + b"?"),
+            r"damaged: .*set\.z01",
+        ),
     ],
     ids=["gap", "no zip", "last part", "changed"],
 )
@@ -246,13 +299,23 @@ def test_damage_that_no_list_knows_of_is_found_by_checksum(tmp_path, archive):
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(["a"]), Layout(["a"], r"(?P<channel>\d)\.png", 1, 2), Layout(["a"], r"(?P<channel>BF|PI)\.tif")]
+    "layout",
+    [
+        Layout(["a"]),
+        Layout(["a"], r"(?P<channel>\d)\.png", 1, 2),
+        Layout(["a"], r"(?P<channel>BF|PI)\.tif"),
+    ],
 )
 def test_what_the_archive_holds_is_shown_when_nothing_is_paired(tmp_path, archive, layout):
     split(archive, tmp_path / "parts", 3001)
     with pytest.raises(SourceError) as error:
         jimt1.find(write_list(tmp_path, {}), tmp_path / "cache", tmp_path / "parts", "", layout)
-    for words in ("holds 8 .tif", "set/ctrl/BF/ 2 files: 1.tif, 2.tif", "Set dataset.pattern", "dataset.channels"):
+    for words in (
+        "holds 8 .tif",
+        "set/ctrl/BF/ 2 files: 1.tif, 2.tif",
+        "Set dataset.pattern",
+        "dataset.channels",
+    ):
         assert words in str(error.value)
 
 
@@ -262,7 +325,9 @@ def test_a_pattern_without_pairs_shows_it_too(tmp_path, archive):
     with pytest.raises(SourceError, match=r"dataset.channels must say"):
         jimt1.find(write_list(tmp_path, {}), tmp_path / "cache", tmp_path / "parts", "", layout)
     layout = Layout(["a"], r"set/(?P<image_id>\w+/(?P<channel>BF|PI)/\d)\.tif", "BF", "PI")
-    with pytest.raises(SourceError, match=r"no bright-field image has a PI partner; the first: set/ctrl/BF/1.tif"):
+    with pytest.raises(
+        SourceError, match=r"no bright-field image has a PI partner; the first: set/ctrl/BF/1.tif"
+    ):
         jimt1.find(write_list(tmp_path, {}), tmp_path / "cache", tmp_path / "parts", "", layout)
 
 
@@ -300,7 +365,9 @@ def test_archives_too_large_are_refused(tmp_path, archive, monkeypatch):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves a folder with Range requests; `cut` breaks each first, whole answer after so many bytes."""
+    """Serves a folder with Range requests; `cut` breaks each first, whole answer after so many
+    bytes.
+    """
 
     folder: Path
     cut = 0

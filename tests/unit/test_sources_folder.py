@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.common.sources import folder, of_partitions
-from src.common.sources.field import Frame, Refused, SourceError, clean_id, valid_id
-from src.common.sources.files import FileField, check
-from src.common.sources.folder import Layout, find, read_rows
-from src.common.sources.intake import Limits, expand, pixel_digest, refuse_same_ids, take
+from src.common.acquire.intake import Limits, expand, pixel_digest, refuse_same_ids, take
+from src.common.acquire.sources import of_partitions
+from src.common.images import folder
+from src.common.images.field import Frame, Refused, SourceError, clean_id, valid_id
+from src.common.images.files import FileField, check
+from src.common.images.folder import Layout, find, read_rows
 
 RNG = np.random.default_rng(9)
 ONE = Layout(partitions=["arm"])
@@ -54,7 +55,12 @@ def test_manifest_with_all_columns(tmp_path):
         0.3225,
     )
     assert first.brightfield.file == tmp_path / "bf/1.tif" and first.pi.name == "pi/1.tif"
-    assert (second.partition, second.well, second.time, second.pixel_size_um) == ("other", "", None, None)
+    assert (second.partition, second.well, second.time, second.pixel_size_um) == (
+        "other",
+        "",
+        None,
+        None,
+    )
 
 
 def test_text_stays_text(tmp_path):
@@ -64,7 +70,9 @@ def test_text_stays_text(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("text", ["brightfield,pi\na b.tif,c.tif\n", "brightfield; pi\na b.tif; c.tif\n"])
+@pytest.mark.parametrize(
+    "text", ["brightfield,pi\na b.tif,c.tif\n", "brightfield; pi\na b.tif; c.tif\n"]
+)
 def test_manifest_as_spreadsheets_save_it(tmp_path, text, encoding):
     manifest(tmp_path, text, encoding)
     (found,) = find(tmp_path, ONE).fields
@@ -73,7 +81,8 @@ def test_manifest_as_spreadsheets_save_it(tmp_path, text, encoding):
 
 def test_channels_of_one_file_from_the_manifest_or_from_params(tmp_path):
     manifest(
-        tmp_path, "image_id,brightfield,pi,brightfield_channel,pi_channel\na,x.tif,x.tif,2.0,PI\nb,y.tif,y.tif,,\n"
+        tmp_path,
+        "image_id,brightfield,pi,brightfield_channel,pi_channel\na,x.tif,x.tif,2.0,PI\nb,y.tif,y.tif,,\n",
     )
     first, second = find(tmp_path, Layout(["arm"], brightfield=0, pi=1)).fields
     assert (first.brightfield.channel, first.pi.channel, first.name) == (2, "PI", "x.tif")
@@ -136,7 +145,9 @@ def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
 
 # --- pattern
 
-SCANR = r"(?P<well>[A-Z]\d+)--W\d+--P(?P<position>\d+)--Z00000--T(?P<time>\d+)--(?P<channel>\w+)\.tif"
+SCANR = (
+    r"(?P<well>[A-Z]\d+)--W\d+--P(?P<position>\d+)--Z00000--T(?P<time>\d+)--(?P<channel>\w+)\.tif"
+)
 MICRO_MANAGER = r"(?P<experiment>[^/]+)/Pos(?P<position>\d+)/img_channel(?P<channel>\d+)_.*_time(?P<time>\d+)_z000\.tif"
 
 
@@ -155,8 +166,13 @@ def test_scanr_names(tmp_path):
     first = found.fields[0]
     assert (first.well, first.position, first.time, first.problem) == ("A1", "00001", 2, None)
     assert first.brightfield.name.endswith("BF.tif") and first.pi.name.endswith("PI.tif")
-    assert first.brightfield.channel is None, "the name chose the channel, so the file must hold one"
-    assert set(found.notes) == {"1 of 13 files do not match dataset.pattern", "channels that are not used: FITC"}
+    assert first.brightfield.channel is None, (
+        "the name chose the channel, so the file must hold one"
+    )
+    assert set(found.notes) == {
+        "1 of 13 files do not match dataset.pattern",
+        "channels that are not used: FITC",
+    }
 
 
 def test_micro_manager_names_over_folders(tmp_path):
@@ -172,7 +188,12 @@ def test_micro_manager_names_over_folders(tmp_path):
 
 def test_multi_channel_files_by_pattern(tmp_path):
     touch(tmp_path, "ctrl/A1_f01.ome.tif", "drug/A1_f01.ome.tif")
-    layout = Layout(["ctrl", "drug"], r"(?P<partition>\w+)/(?P<well>\w\d)_f(?P<position>\d+)\.ome\.tif", "BF", "PI")
+    layout = Layout(
+        ["ctrl", "drug"],
+        r"(?P<partition>\w+)/(?P<well>\w\d)_f(?P<position>\d+)\.ome\.tif",
+        "BF",
+        "PI",
+    )
     found = find(tmp_path, layout).fields
     assert [(f.image_id, f.partition, f.brightfield.channel, f.pi.channel) for f in found] == [
         ("ctrl_A1_01", "ctrl", "BF", "PI"),
@@ -182,7 +203,9 @@ def test_multi_channel_files_by_pattern(tmp_path):
 
 def test_a_missing_partner_and_a_second_claimant_are_refused(tmp_path):
     touch(tmp_path, "x/1_BF.tif", "x/1_PI.tif", "y/1_BF.tif", "x/2_BF.tif")
-    found = find(tmp_path, Layout(["arm"], r"(?P<position>\d)_(?P<channel>BF|PI)\.tif", "BF", "PI")).fields
+    found = find(
+        tmp_path, Layout(["arm"], r"(?P<position>\d)_(?P<channel>BF|PI)\.tif", "BF", "PI")
+    ).fields
     assert [(f.name, f.problem and f.problem[0]) for f in found] == [
         ("x/1_BF.tif + x/1_PI.tif", None),
         ("y/1_BF.tif", "same id twice"),
@@ -195,8 +218,14 @@ def test_a_missing_partner_and_a_second_claimant_are_refused(tmp_path):
     [
         ("(", "not a regular expression"),
         (r"(?P<site>\d+)_(?P<channel>\w+)\.tif", "unknown groups site; known: image_id, channel"),
-        (r"no_such_(?P<channel>\w+)\.tif", r"matches no file of (.|\n)*holds 2 \.tif:\n  \./ 2 files: 1_BF\.tif"),
-        (r"(?P<position>\d)_(?P<channel>\w+)\.tif", "the files have BF, PI; now brightfield is 'bright' and pi 'PI'"),
+        (
+            r"no_such_(?P<channel>\w+)\.tif",
+            r"matches no file of (.|\n)*holds 2 \.tif:\n  \./ 2 files: 1_BF\.tif",
+        ),
+        (
+            r"(?P<position>\d)_(?P<channel>\w+)\.tif",
+            "the files have BF, PI; now brightfield is 'bright' and pi 'PI'",
+        ),
     ],
 )
 def test_a_pattern_that_cannot_be_used_stops(tmp_path, pattern, message):
@@ -207,7 +236,9 @@ def test_a_pattern_that_cannot_be_used_stops(tmp_path, pattern, message):
 
 def test_neither_manifest_nor_pattern_shows_what_there_is(tmp_path):
     touch(tmp_path, "a/1.nd2", "a/2.nd2", "b/notes.txt")
-    with pytest.raises(SourceError, match=r"no images\.csv and dataset\.pattern is empty(.|\n)*2 \.nd2, 1 \.txt"):
+    with pytest.raises(
+        SourceError, match=r"no images\.csv and dataset\.pattern is empty(.|\n)*2 \.nd2, 1 \.txt"
+    ):
         find(tmp_path, ONE)
     with pytest.raises(SourceError, match=r"does not exist: set dataset.path"):
         find(tmp_path / "nowhere", ONE)
@@ -250,8 +281,15 @@ def test_time_stack_becomes_fields_of_one_position(tmp_path):
 
 
 def test_the_later_field_of_two_with_one_id_is_refused():
-    fields = [FileField(image_id=i, partition="p", name=n, brightfield=None, pi=None) for i, n in ("ax", "by", "az")]
-    assert [f.problem for f in refuse_same_ids(fields)] == [None, None, ("same id twice", "it is already the id of x")]
+    fields = [
+        FileField(image_id=i, partition="p", name=n, brightfield=None, pi=None)
+        for i, n in ("ax", "by", "az")
+    ]
+    assert [f.problem for f in refuse_same_ids(fields)] == [
+        None,
+        None,
+        ("same id twice", "it is already the id of x"),
+    ]
 
 
 def test_pixel_size_from_manifest_then_file_then_params(tmp_path):
@@ -259,19 +297,26 @@ def test_pixel_size_from_manifest_then_file_then_params(tmp_path):
     for seed, (name, more) in enumerate((("bf.tif", options), ("pi.tif", {}), ("plain.tif", {}))):
         tifffile.imwrite(tmp_path / name, frame(seed), **more)
     manifest(
-        tmp_path, "image_id,brightfield,pi,pixel_size_um\na,bf.tif,pi.tif,0.3\nb,bf.tif,pi.tif,\nc,plain.tif,pi.tif,\n"
+        tmp_path,
+        "image_id,brightfield,pi,pixel_size_um\na,bf.tif,pi.tif,0.3\nb,bf.tif,pi.tif,\nc,plain.tif,pi.tif,\n",
     )
     for role in ("brightfield", "pi"):
         (tmp_path / "out" / role).mkdir(parents=True)
     fields = find(tmp_path, ONE).fields
-    sizes = [take(f, tmp_path / "out", Limits(10, "px", 0.7)).accepted["pixel_size_um"] for f in fields]
+    sizes = [
+        take(f, tmp_path / "out", Limits(10, "px", 0.7)).accepted["pixel_size_um"] for f in fields
+    ]
     assert sizes == [0.3, 0.5, 0.7]
     refused = take(fields[2], tmp_path / "out", Limits(10, "um", None)).rejected
     assert refused["reason"].startswith("pixel size: the pixel size is not known")
 
 
 FIELD = FileField(
-    image_id="a", partition="p", name="a", brightfield=folder.Plane("bf", "bf"), pi=folder.Plane("pi", "pi")
+    image_id="a",
+    partition="p",
+    name="a",
+    brightfield=folder.Plane("bf", "bf"),
+    pi=folder.Plane("pi", "pi"),
 )
 
 
@@ -285,9 +330,17 @@ FIELD = FileField(
         (frame(0), frame(1, shape=(60, 71)), "shapes: bright-field is 60 x 70 px, PI 60 x 71"),
         (np.full((60, 70), 7, np.uint16), frame(1), "constant: every bright-field pixel is 7"),
         (frame(0), np.zeros((60, 70), np.uint16), "constant: every PI pixel is 0"),
-        (frame(0), np.where(frame(1) < 110, 65535, frame(1)).astype(np.uint16), "saturated: 55% of the PI pixels"),
+        (
+            frame(0),
+            np.where(frame(1) < 110, 65535, frame(1)).astype(np.uint16),
+            "saturated: 55% of the PI pixels",
+        ),
         (frame(0), np.where(frame(1) < 110, 4095, frame(1)).astype(np.uint16), "saturated"),
-        (frame(0, shape=(49, 90)), frame(1, shape=(49, 90)), "too small: 49 x 90 px holds no patch of 50 px"),
+        (
+            frame(0, shape=(49, 90)),
+            frame(1, shape=(49, 90)),
+            "too small: 49 x 90 px holds no patch of 50 px",
+        ),
         (frame(0), frame(0), "same channel"),
     ],
 )
@@ -300,7 +353,11 @@ def test_checks(brightfield, pi, kind):
 def test_counts_are_kept_when_widened():
     eight, sixteen = frame(0, "uint8"), frame(1) * 300
     brightfield, pi, bits = check(Frame(eight, eight.T.reshape(60, 70)), FIELD, 50)
-    assert bits == 8 and brightfield.dtype == pi.dtype == np.uint16 and np.array_equal(brightfield, eight)
+    assert (
+        bits == 8
+        and brightfield.dtype == pi.dtype == np.uint16
+        and np.array_equal(brightfield, eight)
+    )
     assert check(Frame(eight, sixteen), FIELD, 50)[2] == 16
 
 
@@ -312,12 +369,27 @@ def test_black_borders_and_half_saturation_pass():
 
 def test_pixel_digest_tells_shape_and_pixels_but_not_memory_layout():
     image = frame(3)
-    assert pixel_digest(image) == pixel_digest(np.asfortranarray(image)) == pixel_digest(image.astype(">u2"))
-    assert len({pixel_digest(x) for x in (image, image.T, image.reshape(70, 60), image + 1, image.astype("u1"))}) == 5
+    assert (
+        pixel_digest(image)
+        == pixel_digest(np.asfortranarray(image))
+        == pixel_digest(image.astype(">u2"))
+    )
+    assert (
+        len(
+            {
+                pixel_digest(x)
+                for x in (image, image.T, image.reshape(70, 60), image + 1, image.astype("u1"))
+            }
+        )
+        == 5
+    )
 
 
 def test_other_partitions_are_told_apart(tmp_path):
-    manifest(tmp_path, "image_id,partition,brightfield,pi\na,one,a.tif,b.tif\nb,two,c.tif,d.tif\nc,three,e.tif,f.tif\n")
+    manifest(
+        tmp_path,
+        "image_id,partition,brightfield,pi\na,one,a.tif,b.tif\nb,two,c.tif,d.tif\nc,three,e.tif,f.tif\n",
+    )
     found = find(tmp_path, Layout())
     fields, others = of_partitions(found, ["two"])
     assert [f.image_id for f in fields] == ["b"] and others == ["one", "three"]
@@ -332,8 +404,12 @@ def test_ids():
 
 @pytest.mark.parametrize("column", ["concentration", "time", "day"])
 def test_negative_numbers_stop_with_their_line(tmp_path, column):
-    (tmp_path / "images.csv").write_text(f"brightfield,pi,{column}\na.tif,b.tif,2\nc.tif,d.tif,-1\n")
-    with pytest.raises(SourceError, match=rf"images\.csv, line 3: {column} cannot be negative, and is -1"):
+    (tmp_path / "images.csv").write_text(
+        f"brightfield,pi,{column}\na.tif,b.tif,2\nc.tif,d.tif,-1\n"
+    )
+    with pytest.raises(
+        SourceError, match=rf"images\.csv, line 3: {column} cannot be negative, and is -1"
+    ):
         find(tmp_path, Layout(["p"]))
 
 

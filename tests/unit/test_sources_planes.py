@@ -1,4 +1,6 @@
-"""Reading one channel of a file: formats, axes that must be stated, pixel sizes, and what is refused."""
+"""Reading one channel of a file: formats, axes that must be stated, pixel sizes, and what is
+refused.
+"""
 
 import struct
 
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.common.sources.field import Refused
-from src.common.sources.planes import Plane, read_plane, time_points
+from src.common.images.field import Refused
+from src.common.images.planes import Plane, read_plane, time_points
 
 RNG = np.random.default_rng(5)
 STACK = RNG.integers(1, 60000, (3, 40, 50), dtype=np.uint16)  # channels first
@@ -29,7 +31,9 @@ OME = {"ome": True, "metadata": {"axes": "CYX", "Channel": {"Name": ["BF", "PI",
 IMAGEJ = {"imagej": True, "metadata": {"axes": "CYX"}}
 
 
-@pytest.mark.parametrize("options", [OME, IMAGEJ, {"metadata": {"axes": "CYX"}}], ids=["ome", "imagej", "shaped"])
+@pytest.mark.parametrize(
+    "options", [OME, IMAGEJ, {"metadata": {"axes": "CYX"}}], ids=["ome", "imagej", "shaped"]
+)
 @pytest.mark.parametrize("channel", [0, 2])
 def test_stated_axes_are_followed(tmp_path, options, channel):
     image, _ = read_plane(at(save(tmp_path, "a.tif", STACK, **options), channel=channel))
@@ -38,7 +42,11 @@ def test_stated_axes_are_followed(tmp_path, options, channel):
 
 @pytest.mark.parametrize(
     "options",
-    [{"metadata": None, "photometric": "minisblack"}, {}, {"photometric": "rgb", "planarconfig": "separate"}],
+    [
+        {"metadata": None, "photometric": "minisblack"},
+        {},
+        {"photometric": "rgb", "planarconfig": "separate"},
+    ],
     ids=["pages", "unnamed", "samples"],
 )
 def test_unstated_axes_are_refused_and_explicit_ones_read(tmp_path, options):
@@ -87,7 +95,10 @@ def test_focus_stack_needs_a_plane(tmp_path):
 def test_channels_by_name_and_by_number(tmp_path):
     plane = save(tmp_path, "a.ome.tif", STACK, **OME)
     assert np.array_equal(read_plane(at(plane, channel="pi"))[0], STACK[1])
-    with pytest.raises(Refused, match=r"no single channel is named 'GFP': the file holds 3 channels \(BF, PI, DAPI\)"):
+    with pytest.raises(
+        Refused,
+        match=r"no single channel is named 'GFP': the file holds 3 channels \(BF, PI, DAPI\)",
+    ):
         read_plane(at(plane, channel="GFP"))
     with pytest.raises(Refused, match=r"no channel 3 \(from 0\)"):
         read_plane(at(plane, channel=3))
@@ -121,7 +132,12 @@ def test_colour_png_needs_axes_and_counts_red_as_channel_0(tmp_path):
 
 @pytest.mark.parametrize("predictor", [False, True])
 def test_lzw_is_read(tmp_path, predictor):
-    parameters = [cv2.IMWRITE_TIFF_COMPRESSION, 5, cv2.IMWRITE_TIFF_PREDICTOR, 2 if predictor else 1]
+    parameters = [
+        cv2.IMWRITE_TIFF_COMPRESSION,
+        5,
+        cv2.IMWRITE_TIFF_PREDICTOR,
+        2 if predictor else 1,
+    ]
     cv2.imwritemulti(str(tmp_path / "a.tif"), list(STACK[:, :32]), parameters)
     for channel in range(3):
         plane = Plane(tmp_path / "a.tif", "a.tif", channel, "CYX")
@@ -202,7 +218,11 @@ def test_pixel_size(tmp_path, options, size):
 
 def test_pixels_that_are_not_square_are_refused(tmp_path):
     with pytest.raises(Refused, match=r"not square"):
-        read_plane(save(tmp_path, "a.tif", STACK[0], resolution=(20000, 10000), resolutionunit="CENTIMETER"))
+        read_plane(
+            save(
+                tmp_path, "a.tif", STACK[0], resolution=(20000, 10000), resolutionunit="CENTIMETER"
+            )
+        )
 
 
 def test_a_single_plane_of_a_series_that_lies_in_several_files(tmp_path):
@@ -226,7 +246,9 @@ def test_a_single_plane_of_a_series_that_lies_in_several_files(tmp_path):
 
 
 def test_one_position_of_a_series_over_several_files(tmp_path):
-    """Micro-Manager also writes one file a position, in which OME metadata names the other positions' files."""
+    """Micro-Manager also writes one file a position, in which OME metadata names the other
+    positions' files.
+    """
     images = "".join(
         f'<Image ID="Image:{p}"><Pixels ID="Pixels:{p}" DimensionOrder="XYCZT" Type="uint16" SizeX="50" SizeY="40" '
         'SizeC="2" SizeZ="1" SizeT="1"><Channel ID="Channel:0:0" Name="BF"/><Channel ID="Channel:0:1" Name="PI"/>'
@@ -244,7 +266,14 @@ def test_one_position_of_a_series_over_several_files(tmp_path):
             f'UUID="urn:uuid:{position}">{images}</OME>'
         )
         pages = MOVIE[position, :2]
-        plane = save(tmp_path, f"pos{position}.tif", pages, description=xml, metadata=None, photometric="minisblack")
+        plane = save(
+            tmp_path,
+            f"pos{position}.tif",
+            pages,
+            description=xml,
+            metadata=None,
+            photometric="minisblack",
+        )
         assert np.array_equal(read_plane(at(plane, channel="PI"))[0], MOVIE[position, 1])
 
 
@@ -253,8 +282,14 @@ def test_one_position_of_a_series_over_several_files(tmp_path):
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_byte_order_of_the_file_does_not_show(tmp_path, byteorder, axes, compression):
     image = np.ascontiguousarray(np.moveaxis(STACK, 0, 2)) if axes == "YXC" else STACK
-    options = {"photometric": "rgb" if axes == "YXC" else "minisblack", "metadata": None, "compression": compression}
-    found, _ = read_plane(at(save(tmp_path, "a.tif", image, byteorder=byteorder, **options), channel=1, axes=axes))
+    options = {
+        "photometric": "rgb" if axes == "YXC" else "minisblack",
+        "metadata": None,
+        "compression": compression,
+    }
+    found, _ = read_plane(
+        at(save(tmp_path, "a.tif", image, byteorder=byteorder, **options), channel=1, axes=axes)
+    )
     assert found.dtype == np.uint16 and np.array_equal(found, STACK[1])
 
 

@@ -1,4 +1,6 @@
-"""Groups and their assignment: one field is one group, nothing meets across parts, classes are shared out evenly."""
+"""Groups and their assignment: one field is one group, nothing meets across parts, classes are
+shared out evenly.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,13 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.common.splitting import SplitError, assign, class_counts, groups, rounds
+from src.common.patches.groups import SplitError, groups
+from src.common.split.assign import assign
+from src.common.split.rounds import class_counts, rounds
 
 
 def table(**columns) -> pd.DataFrame:
     blank = dict.fromkeys(("experiment", "well", "position", "compound"))
     rows = len(columns["image_id"])
-    frame = pd.DataFrame({name: columns.get(name, [value] * rows) for name, value in blank.items()}, dtype="str")
+    frame = pd.DataFrame(
+        {name: columns.get(name, [value] * rows) for name, value in blank.items()}, dtype="str"
+    )
     return frame.assign(
         image_id=columns["image_id"], partition=columns.get("partition", "p"), time=columns.get("time", np.nan),
         day=columns.get("day", np.nan), concentration=np.nan,
@@ -20,13 +26,22 @@ def table(**columns) -> pd.DataFrame:
 
 
 def test_one_field_at_several_times_is_one_group():
-    found = groups(table(image_id=["a", "b", "c"], well=["W1"] * 3, position=["1", "1", "2"], time=[0, 1, 0]), [])
+    found = groups(
+        table(image_id=["a", "b", "c"], well=["W1"] * 3, position=["1", "1", "2"], time=[0, 1, 0]),
+        [],
+    )
     assert found[0] == found[1] != found[2]
 
 
 def test_positions_are_numbered_anew_in_each_well_and_partition():
     found = groups(
-        table(image_id=list("abc"), partition=["p", "p", "q"], well=["W1", "W2", "W1"], position=["1"] * 3), []
+        table(
+            image_id=list("abc"),
+            partition=["p", "p", "q"],
+            well=["W1", "W2", "W1"],
+            position=["1"] * 3,
+        ),
+        [],
     )
     assert found.nunique() == 3
 
@@ -37,22 +52,33 @@ def test_image_where_no_position_is_given():
 
 
 def test_several_columns_together_name_a_group():
-    found = groups(table(image_id=list("abc"), experiment=["e", "e", "f"], day=[1, 2.5, 1]), ["experiment", "day"])
+    found = groups(
+        table(image_id=list("abc"), experiment=["e", "e", "f"], day=[1, 2.5, 1]),
+        ["experiment", "day"],
+    )
     assert found.tolist() == ["e/1", "e/2.5", "f/1"]
 
 
 def test_unknown_column_is_refused_with_those_available():
-    with pytest.raises(SplitError, match=r"no column 'plate'; columns filled for every image: image_id, .*experiment"):
+    with pytest.raises(
+        SplitError,
+        match=r"no column 'plate'; columns filled for every image: image_id, .*experiment",
+    ):
         groups(table(image_id=["a"], experiment=["e"]), ["plate"])
 
 
 def test_column_empty_for_some_images_is_refused_with_their_names():
-    with pytest.raises(SplitError, match=r"'well' is empty for 1 images \(b\).*image_id, partition"):
+    with pytest.raises(
+        SplitError, match=r"'well' is empty for 1 images \(b\).*image_id, partition"
+    ):
         groups(table(image_id=["a", "b"], well=["W1", None]), ["well"])
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=5, max_size=30), st.integers(0, 3))
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=5, max_size=30),
+    st.integers(0, 3),
+)
 def test_every_part_gets_a_group_whatever_the_counts(counts, seed):
     parts = assign(np.array(counts), np.full(5, 0.2), seed)
     assert sorted(set(parts)) == [0, 1, 2, 3, 4]
@@ -79,18 +105,30 @@ def test_assignment_depends_on_the_seed_alone():
     counts = np.random.default_rng(2).integers(1, 60, (30, 2))
     fractions = np.array([0.8, 0.1, 0.1])
     assert np.array_equal(assign(counts, fractions, 5), assign(counts, fractions, 5))
-    assert any(not np.array_equal(assign(counts, fractions, 5), assign(counts, fractions, s)) for s in (6, 7))
+    assert any(
+        not np.array_equal(assign(counts, fractions, 5), assign(counts, fractions, s))
+        for s in (6, 7)
+    )
 
 
 def test_class_counts_are_per_group_and_zero_where_a_class_is_missing():
-    found = class_counts(pd.DataFrame({"group": ["b", "a", "a"], "label": ["live", "dead", "dead"]}))
+    found = class_counts(
+        pd.DataFrame({"group": ["b", "a", "a"], "label": ["live", "dead", "dead"]})
+    )
     assert found.to_dict("index") == {"a": {"live": 0, "dead": 2}, "b": {"live": 1, "dead": 0}}
 
 
 def test_holdout_is_one_round():
-    (found,) = rounds(pd.DataFrame({"split": ["train", "test", "valid", "train"], "fold": -1}), {"scheme": "holdout"})
+    (found,) = rounds(
+        pd.DataFrame({"split": ["train", "test", "valid", "train"], "fold": -1}),
+        {"scheme": "holdout"},
+    )
     assert found.name == "holdout"
-    assert [m.tolist() for m in (found.train, found.valid, found.test)] == [[1, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]]
+    assert [m.tolist() for m in (found.train, found.valid, found.test)] == [
+        [1, 0, 0, 1],
+        [0, 0, 1, 0],
+        [0, 1, 0, 0],
+    ]
 
 
 def test_kfold_tests_every_row_once_and_trains_last_on_everything():

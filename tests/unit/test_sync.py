@@ -1,4 +1,6 @@
-"""Rebuilding MLflow: which experiment a rebuilt run is named after, and no record on a model that it is not of."""
+"""Rebuilding MLflow: which experiment a rebuilt run is named after, and no record on a model that
+it is not of.
+"""
 
 import json
 import os
@@ -9,7 +11,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from src.common import origin, sync, tracking
+from src.common.register import sync
+from src.common.tracking import origin
+from src.common.tracking import runs as tracking
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,9 @@ class Repository:
     def git(self, *arguments: str) -> str:
         who = ("-c", "user.name=t", "-c", "user.email=t@t.invalid")
         env = os.environ | {"GIT_COMMITTER_DATE": f"2026-01-{self.day + 1:02d}T00:00:00"}
-        done = subprocess.run(["git", *who, *arguments], cwd=self.root, env=env, capture_output=True, check=True)
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=self.root, env=env, capture_output=True, check=True
+        )
         return done.stdout.decode().strip()
 
     def commit(self, **models: str) -> str:
@@ -57,7 +63,9 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def experiment(self, name: str, baseline: str, **models: str) -> None:
-        """A DVC experiment as it stands in git: a commit on its baseline, under a ref that names both."""
+        """A DVC experiment as it stands in git: a commit on its baseline, under a ref that names
+        both.
+        """
         self.git("checkout", "-q", baseline)
         made = self.commit(**models)
         self.git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", made)
@@ -69,7 +77,9 @@ def rebuilt(digest: str) -> str:
         return run_id
 
 
-def test_a_rebuilt_run_is_named_after_the_first_experiment_that_trained_it_and_no_other(client, tmp_path):
+def test_a_rebuilt_run_is_named_after_the_first_experiment_that_trained_it_and_no_other(
+    client, tmp_path
+):
     repository = Repository(tmp_path)
     start = repository.commit(p="base", q="other")
     repository.experiment("weights-only", start, p="base")  # sorts last by name, made first
@@ -95,7 +105,9 @@ def test_an_experiment_on_a_commit_without_models_trained_its_own(client, tmp_pa
     assert client.get_run(run_id).info.run_name == "first: p net"
 
 
-def test_records_of_an_earlier_model_are_not_added_to_the_present_one(client, monkeypatch, tmp_path, capsys):
+def test_records_of_an_earlier_model_are_not_added_to_the_present_one(
+    client, monkeypatch, tmp_path, capsys
+):
     places = ("models/p/model.json", "metrics/evaluate/p.json", "reports/explain/p/explain.json")
     for place in (*places, "reports/evaluate/p/predictions.parquet"):
         (tmp_path / place).parent.mkdir(parents=True)
@@ -108,7 +120,10 @@ def test_records_of_an_earlier_model_are_not_added_to_the_present_one(client, mo
     monkeypatch.setattr(tracking, "log_evaluation", lambda *given: added.append("evaluation"))
     monkeypatch.setattr(tracking, "log_explanation", lambda *given: added.append("explanation"))
     assert sync.sync_run("p") is False and added == ["explanation"]
-    assert "metrics/evaluate/p.json is of another model than models/p: run `dvc repro`" in capsys.readouterr().out
+    assert (
+        "metrics/evaluate/p.json is of another model than models/p: run `dvc repro`"
+        in capsys.readouterr().out
+    )
     evaluation.write_text('{"model": {"digest": "new"}}')
     explanation.unlink()
     assert sync.sync_run("p") is True and added == ["explanation", "evaluation"]

@@ -1,4 +1,6 @@
-"""What reaches MLflow: few metrics and parameters under names that sort, the note, failures with their reason."""
+"""What reaches MLflow: few metrics and parameters under names that sort, the note, failures with
+their reason.
+"""
 
 import contextlib
 import json
@@ -9,13 +11,21 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from src.common import origin, run_content, tracking
+from src.common.tracking import content as run_content
+from src.common.tracking import origin
+from src.common.tracking import runs as tracking
 
 VALUE = {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}
 RECORD = {
-    "overall": {name: VALUE for name in ("balanced_accuracy", "auc", "average_precision", "mcc", "f1")},
+    "overall": {
+        name: VALUE for name in ("balanced_accuracy", "auc", "average_precision", "mcc", "f1")
+    },
     "within_experiment": None,
-    "calibration": {"brier": {"before": 0.2, "after": 0.1}, "ece": {"before": 0.2, "after": 0.05}, "temperature": 1.0},
+    "calibration": {
+        "brier": {"before": 0.2, "after": 0.1},
+        "ece": {"before": 0.2, "after": 0.05},
+        "temperature": 1.0,
+    },
     "conformal": {"abstention": 0.25},
     "data": {"n_patches": 65, "n_groups": 6},
 }
@@ -33,19 +43,30 @@ SECTIONS = {
 
 def test_test_metrics_are_few_and_carry_their_intervals():
     found = run_content.evaluation(RECORD)
-    assert found["test/auc"] == 0.9 and (found["test/auc_low"], found["test/auc_high"]) == (0.8, 0.95)
+    assert found["test/auc"] == 0.9 and (found["test/auc_low"], found["test/auc_high"]) == (
+        0.8,
+        0.95,
+    )
     assert found["test/brier"] == 0.1 and found["test/share_abstained"] == 0.25
     assert "test/auc_within_experiments" not in found  # not known here
     assert len(found) < 15
 
 
 def test_a_metric_without_value_or_interval_is_left_out():
-    lone = RECORD | {"overall": RECORD["overall"] | {"auc": {"value": None, "group_interval": None}}}
+    lone = RECORD | {
+        "overall": RECORD["overall"] | {"auc": {"value": None, "group_interval": None}}
+    }
     assert not [key for key in run_content.evaluation(lone) if key.startswith("test/auc")]
 
 
 def test_epochs_are_grouped_and_folds_show_one_curve_each():
-    row = {"train_loss": 0.5, "valid_auc": 0.8, "valid_balanced_accuracy": 0.7, "lr": 1e-3, "valid_loss": float("nan")}
+    row = {
+        "train_loss": 0.5,
+        "valid_auc": 0.8,
+        "valid_balanced_accuracy": 0.7,
+        "lr": 1e-3,
+        "valid_loss": float("nan"),
+    }
     assert run_content.epoch("holdout", row) == {
         "train/loss": 0.5, "valid/auc": 0.8, "valid/balanced_accuracy": 0.7, "train/lr": 1e-3
     }  # fmt: skip
@@ -54,7 +75,11 @@ def test_epochs_are_grouped_and_folds_show_one_curve_each():
 
 def test_parameters_are_named_as_the_command_line_takes_them():
     found = run_content.parameters(MODEL, SECTIONS)
-    assert found["model.arch"] == "resnet18" and found["train.lr"] == "0.001" and found["tile.stride"] == "112.0"
+    assert (
+        found["model.arch"] == "resnet18"
+        and found["train.lr"] == "0.001"
+        and found["tile.stride"] == "112.0"
+    )
     assert not {"train.devices", "train.precision"} & set(found)
 
 
@@ -80,7 +105,9 @@ def client(store, monkeypatch, tmp_path) -> MlflowClient:
     return tracking.connect()
 
 
-@pytest.mark.parametrize("error", [ValueError("no live patches"), SystemExit("error: no live patches")])
+@pytest.mark.parametrize(
+    "error", [ValueError("no live patches"), SystemExit("error: no live patches")]
+)
 def test_a_stage_that_fails_leaves_a_failed_run_with_the_reason(client, monkeypatch, error):
     monkeypatch.setenv("DVC_EXP_NAME", "idea")
     with pytest.raises(type(error)), tracking.run("train", "p resnet18") as run_id:
@@ -103,17 +130,27 @@ def test_a_model_of_several_experiments_is_found_under_each(client, monkeypatch)
 
 
 def test_a_rebuilt_run_says_what_is_known_and_not_who_rebuilt_it(client, monkeypatch):
-    for name, value in {"DVC_EXP_NAME": "idea", "DVC_STAGE": "register", "DVC_EXP_BASELINE_REV": "abc"}.items():
+    for name, value in {
+        "DVC_EXP_NAME": "idea",
+        "DVC_STAGE": "register",
+        "DVC_EXP_BASELINE_REV": "abc",
+    }.items():
         monkeypatch.setenv(name, value)
     with tracking.run("train", "p resnet18", restored=True) as run_id:
         pass
     found = client.get_run(run_id)
     tags = found.data.tags
-    assert found.info.run_name == "p resnet18" and tags["restored"] == "true" and tags["dvc_exps"] == "idea"
+    assert (
+        found.info.run_name == "p resnet18"
+        and tags["restored"] == "true"
+        and tags["dvc_exps"] == "idea"
+    )
     assert tags["restored_at_revision"] == origin.git("rev-parse", "HEAD")
     false = {"git_revision", "git_dirty", "dvc_stage", "dvc_exp", "dvc_baseline"}
     assert not {
-        name for name in tags if name in false or name.startswith("mlflow.source.git") or name.endswith("source.name")
+        name
+        for name in tags
+        if name in false or name.startswith("mlflow.source.git") or name.endswith("source.name")
     }
 
 
@@ -152,7 +189,11 @@ def test_adding_to_a_run_keeps_its_status_and_times(client, status, fails):
             raise ValueError("no model to log")
     found = client.get_run(run_id)
     info = found.info
-    assert (info.status, info.start_time, info.end_time) == (status, 1_699_999_999_000, 1_700_000_000_000)
+    assert (info.status, info.start_time, info.end_time) == (
+        status,
+        1_699_999_999_000,
+        1_700_000_000_000,
+    )
     assert found.data.tags["more"] == "1" and mlflow.active_run() is None
 
 
@@ -170,8 +211,13 @@ def test_a_later_stage_adds_its_outcome_once_and_keeps_the_times(client, monkeyp
     assert (found.info.status, found.info.end_time) == ("FINISHED", 1_700_000_000_000)
 
 
-def test_inputs_have_their_own_digests_and_name_the_file_they_come_from(client, monkeypatch, tmp_path):
-    rows = [(f"{part}{i}", "g", "live", "p", part) for i, part in enumerate(("train", "train", "valid", "test"))]
+def test_inputs_have_their_own_digests_and_name_the_file_they_come_from(
+    client, monkeypatch, tmp_path
+):
+    rows = [
+        (f"{part}{i}", "g", "live", "p", part)
+        for i, part in enumerate(("train", "train", "valid", "test"))
+    ]
     table = pd.DataFrame(rows, columns=["patch_id", "group", "label", "partition", "split"])
     table.to_parquet(tmp_path / "splits.parquet")
     monkeypatch.setattr(tracking, "SPLITS", tmp_path)

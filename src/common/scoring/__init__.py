@@ -1,1 +1,3 @@
-"""What a registered model carries: this folder ships inside it as it is, so it imports nothing of the rest."""
+"""What a registered model carries: this folder ships inside it as it is, so it imports nothing of
+the rest.
+"""

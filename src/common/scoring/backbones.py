@@ -1,12 +1,15 @@
-"""Backbones, each with its own facts: input size, normalisation, feature width. One network shape serves them all.
+"""Backbones, each with its own facts: input size, normalisation, feature width. One network shape
+serves them all.
 
-`Net` is a convolutional body, global pooling and one linear layer. Pooling `last` averages the body's output, as the
-backbones themselves do; for SqueezeNet this equals its own head (1 x 1 convolution, then average) without the final
-ReLU, which would keep logits from going below zero; Inception-v3 is taken without its auxiliary classifier. Pooling
-`levels` takes mean and standard deviation of four stages of the body, fine to coarse, so that the linear layer also
-sees texture that the last stage has forgotten. The maps that are pooled are the layers for Grad-CAM.
+`Net` is a convolutional body, global pooling and one linear layer. Pooling `last` averages the
+body's output, as the backbones themselves do; for SqueezeNet this equals its own head (1 x 1
+convolution, then average) without the final ReLU, which would keep logits from going below zero;
+Inception-v3 is taken without its auxiliary classifier. Pooling `levels` takes mean and standard
+deviation of four stages of the body, fine to coarse, so that the linear layer also sees texture
+that the last stage has forgotten. The maps that are pooled are the layers for Grad-CAM.
 
-This file ships inside registered models: it needs torch, and torchvision or timm only for the backbone asked for.
+This file ships inside registered models: it needs torch, and torchvision or timm only for the
+backbone asked for.
 """
 
 from dataclasses import dataclass
@@ -26,10 +29,11 @@ LEVELS = 4  # stages that pooling `levels` takes
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a backbone expects and yields: input pixels a side, mean and std per channel, width of its features.
+    """What a backbone expects and yields: input pixels a side, mean and std per channel, width of
+    its features.
 
-    levels: the modules inside the body whose outputs pooling `levels` takes, fine to coarse. dropout: of the features,
-    in training, as in the backbone's own classifier.
+    levels: the modules inside the body whose outputs pooling `levels` takes, fine to coarse.
+    dropout: of the features, in training, as in the backbone's own classifier.
     """
 
     name: str
@@ -43,14 +47,32 @@ class Backbone:
 
 
 REGISTRY = {
-    "resnet18": Backbone("resnet18", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "5", "6", "7"), 0.0),
-    "squeezenet1_1": Backbone(
-        "squeezenet1_1", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "7", "9", "12"), 0.5
+    "resnet18": Backbone(
+        "resnet18", 224, IMAGENET_MEAN, IMAGENET_STD, 512, "torchvision", ("4", "5", "6", "7"), 0.0
     ),
-    # torchvision's weights were trained on inputs scaled to -1..1; its transform_input only undoes ImageNet's scaling
-    "inception_v3": Backbone("inception_v3", 299, HALF, HALF, 2048, "torchvision", ("6", "9", "14", "17"), 0.5),
+    "squeezenet1_1": Backbone(
+        "squeezenet1_1",
+        224,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        512,
+        "torchvision",
+        ("4", "7", "9", "12"),
+        0.5,
+    ),
+    # torchvision's weights were trained on inputs scaled to -1..1; its transform_input only undoes
+    # ImageNet's scaling
+    "inception_v3": Backbone(
+        "inception_v3", 299, HALF, HALF, 2048, "torchvision", ("6", "9", "14", "17"), 0.5
+    ),
     "tf_efficientnet_lite0": Backbone(
-        "tf_efficientnet_lite0", 224, HALF, HALF, 1280, "timm", ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
+        "tf_efficientnet_lite0",
+        224,
+        HALF,
+        HALF,
+        1280,
+        "timm",
+        ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
     ),
 }
 
@@ -68,18 +90,29 @@ def facts(arch: str) -> Backbone:
         return REGISTRY[arch]
     name = arch.removeprefix("timm:")
     if name == arch:
-        raise UnknownBackbone(f"no backbone '{arch}': use {', '.join(REGISTRY)}, or timm:NAME for one of timm's")
+        raise UnknownBackbone(
+            f"no backbone '{arch}': use {', '.join(REGISTRY)}, or timm:NAME for one of timm's"
+        )
     import timm
 
     if not timm.is_model(name):
-        near = ", ".join(get_close_matches(name, timm.list_models(), 8, 0.4)) or "see timm.list_models()"
+        near = (
+            ", ".join(get_close_matches(name, timm.list_models(), 8, 0.4))
+            or "see timm.list_models()"
+        )
         raise UnknownBackbone(f"timm has no model '{name}': {near}")
     config = timm.get_pretrained_cfg(name)
     model = timm.create_model(name, num_classes=0)
     stages = getattr(model, "feature_info", [])
     levels = tuple(stage["module"] for stage in list(getattr(stages, "info", stages))[-LEVELS:])
     return Backbone(
-        name, config.input_size[-1], tuple(config.mean), tuple(config.std), model.num_features, "timm", levels
+        name,
+        config.input_size[-1],
+        tuple(config.mean),
+        tuple(config.std),
+        model.num_features,
+        "timm",
+        levels,
     )
 
 
@@ -98,7 +131,8 @@ class Body(nn.Module):
 class Net(nn.Module):
     """A backbone with a linear classifier: (N, 3, S, S) float to (N, classes) logits.
 
-    feature_dim: width of `features`. Raises UnknownBackbone if a body has no named stages for pooling `levels`.
+    feature_dim: width of `features`. Raises UnknownBackbone if a body has no named stages for
+    pooling `levels`.
     """
 
     def __init__(self, backbone: Backbone, body: Body, classes: int, pooling: str = "last"):
@@ -112,16 +146,22 @@ class Net(nn.Module):
 
     @property
     def cam_layers(self) -> list[nn.Module]:
-        """The layers whose (N, D, h, w) outputs are pooled, and which Grad-CAM weighs; fine to coarse."""
+        """The layers whose (N, D, h, w) outputs are pooled, and which Grad-CAM weighs; fine to
+        coarse.
+        """
         if self.pooling == "last":
             return [self.body]
         return [self.body.layers.get_submodule(name) for name in self.backbone.levels]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the linear layer sees, (N, feature_dim): the body's average-pooled output, or that of its levels."""
+        """What the linear layer sees, (N, feature_dim): the body's average-pooled output, or that
+        of its levels.
+        """
         if self.pooling == "last":
             return self.body(images).mean((2, 3))
-        return torch.cat([torch.cat([m.mean((2, 3)), _deviation(m)], 1) for m in self._maps(images)], 1)
+        return torch.cat(
+            [torch.cat([m.mean((2, 3)), _deviation(m)], 1) for m in self._maps(images)], 1
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.dropout(self.features(images)))
@@ -129,7 +169,8 @@ class Net(nn.Module):
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         maps: list[torch.Tensor] = []
         hooks = [
-            layer.register_forward_hook(lambda module, inputs, output: maps.append(output)) for layer in self.cam_layers
+            layer.register_forward_hook(lambda module, inputs, output: maps.append(output))
+            for layer in self.cam_layers
         ]
         try:
             self.body(images)
@@ -149,12 +190,16 @@ class Net(nn.Module):
 
 
 def _deviation(maps: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of each channel over a map (N, D, h, w); the small term keeps its gradient finite at 0."""
+    """Standard deviation of each channel over a map (N, D, h, w); the small term keeps its gradient
+    finite at 0.
+    """
     return (maps.var((2, 3), correction=0) + 1e-8).sqrt()
 
 
 def library_model(backbone: Backbone) -> nn.Module:
-    """The library's own model, randomly initialised, under its own parameter names, without auxiliary classifier."""
+    """The library's own model, randomly initialised, under its own parameter names, without
+    auxiliary classifier.
+    """
     if backbone.library == "timm":
         import timm
 
@@ -165,11 +210,14 @@ def library_model(backbone: Backbone) -> nn.Module:
     return get_model(backbone.name, weights=None, **options)
 
 
-def build(arch: str, weights: Path | None = None, classes: int = len(CLASSES), pooling: str = "last") -> Net:
-    """A network for `arch`; its body from a safetensors file of the library's names, or randomly initialised.
+def build(
+    arch: str, weights: Path | None = None, classes: int = len(CLASSES), pooling: str = "last"
+) -> Net:
+    """A network for `arch`; its body from a safetensors file of the library's names, or randomly
+    initialised.
 
-    The head is always new. Raises UnknownBackbone for a model without a convolutional feature map, ValueError if the
-    weights do not belong to the backbone.
+    The head is always new. Raises UnknownBackbone for a model without a convolutional feature map,
+    ValueError if the weights do not belong to the backbone.
     """
     backbone = facts(arch)
     model = library_model(backbone)
@@ -179,7 +227,10 @@ def build(arch: str, weights: Path | None = None, classes: int = len(CLASSES), p
 
 
 def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
-    """Loads all but the classifier of a library's model. Raises ValueError naming tensors that lack or do not fit."""
+    """Loads all but the classifier of a library's model.
+
+    Raises ValueError naming tensors that lack or do not fit.
+    """
     own = {k: v for k, v in model.state_dict().items() if not _is_classifier(k)}
     lacking = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
     if lacking:
@@ -189,7 +240,9 @@ def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> No
 
 
 def _is_classifier(key: str) -> bool:
-    return key.split(".")[0] in ("fc", "classifier", "head", "AuxLogits") or key.endswith("num_batches_tracked")
+    return key.split(".")[0] in ("fc", "classifier", "head", "AuxLogits") or key.endswith(
+        "num_batches_tracked"
+    )
 
 
 def _body(backbone: Backbone, model: nn.Module) -> Body:
@@ -197,21 +250,34 @@ def _body(backbone: Backbone, model: nn.Module) -> Body:
         if backbone.name == "squeezenet1_1":
             return Body(model.features)
         drop = {"avgpool", "dropout", "fc"}
-        return Body(nn.Sequential(*[layer for name, layer in model.named_children() if name not in drop]))
+        return Body(
+            nn.Sequential(*[layer for name, layer in model.named_children() if name not in drop])
+        )
     body = Body(model, "forward_features").eval()
     with torch.inference_mode():
         shape = body(torch.zeros(1, 3, backbone.input_size, backbone.input_size)).shape
     if len(shape) != 4 or shape[1] != backbone.feature_dim:
-        raise UnknownBackbone(f"timm:{backbone.name} yields {tuple(shape)}, no convolutional feature map (N, D, h, w)")
+        raise UnknownBackbone(
+            f"timm:{backbone.name} yields {tuple(shape)}, no convolutional feature map (N, D, h, w)"
+        )
     return body
 
 
 def prepare(backbone: Backbone, windows: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Grey windows (N, h, w) uint8 as a normalised float32 batch (N, 3, S, S) in the backbone's input size."""
-    grey = torch.as_tensor(np.ascontiguousarray(windows) if isinstance(windows, np.ndarray) else windows)
+    """Grey windows (N, h, w) uint8 as a normalised float32 batch (N, 3, S, S) in the backbone's
+    input size.
+    """
+    grey = torch.as_tensor(
+        np.ascontiguousarray(windows) if isinstance(windows, np.ndarray) else windows
+    )
     images = grey.unsqueeze(1).float() / 255
     size = (backbone.input_size, backbone.input_size)
     if images.shape[-2:] != size:
-        images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
+        images = nn.functional.interpolate(
+            images, size, mode="bilinear", antialias=True, align_corners=False
+        )
+    mean, std = (
+        torch.tensor(v, device=images.device).view(1, 3, 1, 1)
+        for v in (backbone.mean, backbone.std)
+    )
     return (images - mean) / std

@@ -1,8 +1,10 @@
-"""The empty-patch filter applied: is a window filled with cells, empty, or unusable (blurred, or a black border)?
+"""The empty-patch filter applied: is a window filled with cells, empty, or unusable (blurred, or a
+black border)?
 
-Paper, step 2: a support vector machine on average-pooled features of a frozen ImageNet backbone. Without enough
-annotations, rules on focus, contrast and border instead. This file ships inside registered models: numpy and
-safetensors only, and nothing is unpickled. How a filter is fitted: emptiness_fit.py.
+Paper, step 2: a support vector machine on average-pooled features of a frozen ImageNet backbone.
+Without enough annotations, rules on focus, contrast and border instead. This file ships inside
+registered models: numpy and safetensors only, and nothing is unpickled. How a filter is fitted:
+emptiness_fit.py.
 
 Decision, in this order:
 1. a window with more than the limit (1%) of its pixels in a black registration border is unusable;
@@ -28,7 +30,8 @@ CHUNK = 1024
 class Svm:
     """A fitted support vector machine with its standardisation, as numbers (float64).
 
-    mean, scale: (D,); support: (S, D) standardised support vectors; dual: (S,); gamma is used by the rbf kernel only.
+    mean, scale: (D,); support: (S, D) standardised support vectors; dual: (S,); gamma is used by
+    the rbf kernel only.
     """
 
     kernel: str
@@ -40,9 +43,13 @@ class Svm:
     gamma: np.ndarray
 
     def decision(self, features: np.ndarray) -> np.ndarray:
-        """scikit-learn's decision_function of StandardScaler and SVC for features (N, D): (N,) float64."""
+        """scikit-learn's decision_function of StandardScaler and SVC for features (N, D): (N,)
+        float64.
+        """
         chunks = [features[start : start + CHUNK] for start in range(0, len(features), CHUNK)]
-        return np.concatenate([self._decision(chunk) for chunk in chunks]) if chunks else np.empty(0)
+        return (
+            np.concatenate([self._decision(chunk) for chunk in chunks]) if chunks else np.empty(0)
+        )
 
     def _decision(self, features: np.ndarray) -> np.ndarray:
         x = (features.astype(np.float64) - self.mean) / self.scale
@@ -62,8 +69,10 @@ TENSORS = ("mean", "scale", "support", "dual", "intercept", "gamma")
 
 @dataclass(frozen=True)
 class EmptyFilter:
-    """A filter: `facts` is the content of filter.json (method svm or rules, limits, ...); cells tells cells (above
-    zero) from the rest, rejects empty (above zero) from unusable; either may be None."""
+    """A filter: `facts` is the content of filter.json (method svm or rules, limits, ...); cells
+    tells cells (above zero) from the rest, rejects empty (above zero) from unusable; either may be
+    None.
+    """
 
     facts: dict
     cells: Svm | None = None
@@ -71,7 +80,9 @@ class EmptyFilter:
 
     def save(self, directory: Path) -> None:
         """Writes filter.json, and svm.safetensors if there is an SVM, into a directory that exists."""
-        machines = {name: svm for name, svm in (("cells", self.cells), ("rejects", self.rejects)) if svm}
+        machines = {
+            name: svm for name, svm in (("cells", self.cells), ("rejects", self.rejects)) if svm
+        }
         if machines:
             tensors = {
                 f"{name}.{key}": np.ascontiguousarray(v)
@@ -91,7 +102,9 @@ def load_filter(directory: Path) -> EmptyFilter:
     machines = {}
     for name in ("cells", "rejects"):
         if f"{name}.dual" in tensors:
-            machines[name] = Svm(facts["kernel"], **{key: tensors[f"{name}.{key}"] for key in TENSORS})
+            machines[name] = Svm(
+                facts["kernel"], **{key: tensors[f"{name}.{key}"] for key in TENSORS}
+            )
     return EmptyFilter(facts, **machines)
 
 
@@ -100,33 +113,46 @@ def decide(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Verdict (N,) of str and score (N,) float64, rounded to 6 decimals, of N windows.
 
-    features: (N, D) from the backbone of facts["arch"], unused (None) under rules; rules: the columns that
-    imaging.bright_field_measures gives, (N,) each (a DataFrame will do).
+    features: (N, D) from the backbone of facts["arch"], unused (None) under rules; rules: the
+    columns that imaging.bright_field_measures gives, (N,) each (a DataFrame will do).
     """
     limits = chosen.facts["limits"]
-    score = margin(detail(rules), limits["detail"]) if chosen.cells is None else chosen.cells.decision(features)
+    score = (
+        margin(detail(rules), limits["detail"])
+        if chosen.cells is None
+        else chosen.cells.decision(features)
+    )
     score = np.round(score, 6)
     if chosen.rejects is None:
         empty = margin(sharpness(rules), limits["sharpness"]) > 0
     else:
         empty = np.round(chosen.rejects.decision(features), 6) > 0
     bordered = np.asarray(rules["border"]) > limits["border"]
-    return np.select([bordered, score > 0, empty], ["unusable", "cells", "empty"], "unusable"), score
+    return np.select(
+        [bordered, score > 0, empty], ["unusable", "cells", "empty"], "unusable"
+    ), score
 
 
 def detail(rules: Mapping[str, np.ndarray]) -> np.ndarray:
-    """How much there is to see in each window, (N,): `texture`, the contrast at the scale of cell edges, where it is
-    measured; else the contrast of the grey values, which uneven illumination raises as well."""
+    """How much there is to see in each window, (N,): `texture`, the contrast at the scale of cell
+    edges, where it is measured; else the contrast of the grey values, which uneven illumination
+    raises as well.
+    """
     return np.asarray(rules["texture" if "texture" in rules else "contrast"], np.float64)
 
 
 def sharpness(rules: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Share of fine structure in each window's contrast, (N,), low where it is blurred, but not where it is empty.
+    """Share of fine structure in each window's contrast, (N,), low where it is blurred, but not
+    where it is empty.
 
     texture over contrast, or, where texture is not measured, focus over squared contrast.
     """
     contrast = np.maximum(np.asarray(rules["contrast"], np.float64), 1e-3)
-    return detail(rules) / contrast if "texture" in rules else np.asarray(rules["focus"], np.float64) / contrast**2
+    return (
+        detail(rules) / contrast
+        if "texture" in rules
+        else np.asarray(rules["focus"], np.float64) / contrast**2
+    )
 
 
 def margin(values: np.ndarray, limit: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Is a window in focus? The share of its contrast that lies in detail of the size of cell edges.
 
-Pixel-sized detail, as the Laplacian sees it, is mostly the camera's noise, which stays when a frame is out of focus.
-This file ships inside registered models.
+Pixel-sized detail, as the Laplacian sees it, is mostly the camera's noise, which stays when a frame
+is out of focus. This file ships inside registered models.
 """
 
 import cv2
@@ -13,12 +13,19 @@ FINE, COARSE = 5, 11  # px: detail between means over these
 
 
 def sharpness(frame8: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Sharpness (N,) float64 of windows (y, x, size) of an 8-bit frame (H, W): low where it is out of focus.
+    """Sharpness (N,) float64 of windows (y, x, size) of an 8-bit frame (H, W): low where it is out
+    of focus.
 
-    The variance of what lies between means over 5 and 11 px, over the variance of the grey values, so that contrast
-    does not count.
+    The variance of what lies between means over 5 and 11 px, over the variance of the grey values,
+    so that contrast does not count.
     """
-    fine = cv2.boxFilter(frame8, cv2.CV_32S, (FINE, FINE), normalize=False).astype(np.int64) * COARSE**2
-    coarse = cv2.boxFilter(frame8, cv2.CV_32S, (COARSE, COARSE), normalize=False).astype(np.int64) * FINE**2
+    fine = (
+        cv2.boxFilter(frame8, cv2.CV_32S, (FINE, FINE), normalize=False).astype(np.int64)
+        * COARSE**2
+    )
+    coarse = (
+        cv2.boxFilter(frame8, cv2.CV_32S, (COARSE, COARSE), normalize=False).astype(np.int64)
+        * FINE**2
+    )
     detail = window_variances((fine - coarse) * 16 // (FINE * COARSE) ** 2, corners) / 16**2
     return detail / np.maximum(window_variances(frame8, corners), 1e-6)

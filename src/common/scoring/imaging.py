@@ -1,7 +1,8 @@
-"""Frames: the 16-to-8-bit scaling that training and scoring share, and what is measured on a frame or window.
+"""Frames: the 16-to-8-bit scaling that training and scoring share, and what is measured on a frame
+or window.
 
-The arithmetic on pixels is integer, or elementwise + - * / on float64, so that the results are the same bytes on every
-x86-64 processor.
+The arithmetic on pixels is integer, or elementwise + - * / on float64, so that the results are the
+same bytes on every x86-64 processor.
 """
 
 import cv2
@@ -11,7 +12,8 @@ PI_REDUCTION = 4  # the PI channel is kept for figures only, at a quarter of the
 
 
 def percentile_range(frame: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """Counts at two percentiles of a (H, W) unsigned integer frame; the bounds of its 8-bit scaling.
+    """Counts at two percentiles of a (H, W) unsigned integer frame; the bounds of its 8-bit
+    scaling.
 
     Pixels that are exactly zero are left out: they are the black borders that registration leaves.
     """
@@ -28,7 +30,9 @@ def percentile_range(frame: np.ndarray, low: float, high: float) -> tuple[float,
 
 def scaling_range(frame: np.ndarray, method: str, low: float, high: float) -> tuple[float, float]:
     """The counts that become 0 and 255: the frame's own percentiles, or a fixed range."""
-    return percentile_range(frame, low, high) if method == "percentile" else (float(low), float(high))
+    return (
+        percentile_range(frame, low, high) if method == "percentile" else (float(low), float(high))
+    )
 
 
 def to_uint8(frame: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -39,9 +43,13 @@ def to_uint8(frame: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def reduce_mean(frame: np.ndarray, factor: int = PI_REDUCTION) -> np.ndarray:
-    """A (H, W) integer frame averaged over factor x factor blocks (rounded down), edge blocks padded by repetition."""
+    """A (H, W) integer frame averaged over factor x factor blocks (rounded down), edge blocks
+    padded by repetition.
+    """
     height, width = frame.shape
-    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge").astype(np.int64)
+    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge").astype(
+        np.int64
+    )
     blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
     return blocks.sum(axis=(1, 3)) // factor**2
 
@@ -67,18 +75,23 @@ def window_variances(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 
 def texture_map(frame8: np.ndarray) -> np.ndarray:
-    """Sixteen times the difference of means over 5 and over 21 px of a (H, W) uint8 frame, as (H, W) int64."""
+    """Sixteen times the difference of means over 5 and over 21 px of a (H, W) uint8 frame, as (H,
+    W) int64.
+    """
     fine = cv2.boxFilter(frame8, cv2.CV_32S, (5, 5), normalize=False).astype(np.int64) * 21**2
     coarse = cv2.boxFilter(frame8, cv2.CV_32S, (21, 21), normalize=False).astype(np.int64) * 5**2
     return (fine - coarse) * 16 // (5 * 21) ** 2
 
 
-def bright_field_measures(frame8: np.ndarray, zero: np.ndarray, corners: np.ndarray) -> dict[str, np.ndarray]:
-    """What the 8-bit bright-field (H, W) and its mask of zero counts say of each window (y, x, size).
+def bright_field_measures(
+    frame8: np.ndarray, zero: np.ndarray, corners: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the 8-bit bright-field (H, W) and its mask of zero counts say of each window (y, x,
+    size).
 
-    focus: variance of the Laplacian (higher is sharper); contrast: standard deviation of the grey values; texture: that
-    of what lies between means over 5 and 21 px, the size of detail inside cells; border: fraction of pixels without any
-    count, as registration leaves them.
+    focus: variance of the Laplacian (higher is sharper); contrast: standard deviation of the grey
+    values; texture: that of what lies between means over 5 and 21 px, the size of detail inside
+    cells; border: fraction of pixels without any count, as registration leaves them.
     """
     laplacian = cv2.Laplacian(frame8, cv2.CV_16S)
     area = corners[:, 2].astype(np.float64) ** 2
@@ -91,10 +104,11 @@ def bright_field_measures(frame8: np.ndarray, zero: np.ndarray, corners: np.ndar
 
 
 def pi_measures(pi: np.ndarray, corners: np.ndarray, saturation: int) -> dict[str, np.ndarray]:
-    """What the PI counts (H, W) say of each window (y, x, size): the label's raw material (paper, step 3).
+    """What the PI counts (H, W) say of each window (y, x, size): the label's raw material (paper,
+    step 3).
 
-    mean_pi: mean counts; pi_background: the field's median count outside black borders; pi_saturated: fraction of
-    pixels at `saturation` or above.
+    mean_pi: mean counts; pi_background: the field's median count outside black borders;
+    pi_saturated: fraction of pixels at `saturation` or above.
     """
     lit = pi[pi > 0]
     background = float(np.median(lit)) if lit.size else 0.0

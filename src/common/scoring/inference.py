@@ -1,4 +1,6 @@
-"""A network over many windows: logits and features, in float32 so that verdicts do not depend on the processor."""
+"""A network over many windows: logits and features, in float32 so that verdicts do not depend on
+the processor.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +18,9 @@ WINDOWS = ["image_id", "y", "x", "size"]
 
 
 def load_model(directory: Path, arch: str | None = None) -> Net:
-    """The trained network in DIRECTORY/model.safetensors; its backbone from `arch`, else from model.json there."""
+    """The trained network in DIRECTORY/model.safetensors; its backbone from `arch`, else from
+    model.json there.
+    """
     arch = arch or json.loads((directory / "model.json").read_text())["arch"]
     state = load_file(directory / "model.safetensors")
     width = state["head.weight"].shape[1]  # tells what the linear layer sees
@@ -25,18 +29,27 @@ def load_model(directory: Path, arch: str | None = None) -> Net:
     return net.eval()
 
 
-def predict(net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "predict") -> np.ndarray:
-    """Logits (N, 2) float32, columns in the order of CLASSES, for the windows of a table (image_id, y, x, size)."""
+def predict(
+    net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "predict"
+) -> np.ndarray:
+    """Logits (N, 2) float32, columns in the order of CLASSES, for the windows of a table (image_id,
+    y, x, size).
+    """
     return _apply(net, net.forward, len(CLASSES), store, table, batch_size, desc)
 
 
-def embed(net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "embed") -> np.ndarray:
+def embed(
+    net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "embed"
+) -> np.ndarray:
     """Average-pooled features (N, D) float32 of the windows of a table (image_id, y, x, size)."""
     return _apply(net, net.features, net.feature_dim, store, table, batch_size, desc)
 
 
 def apply_to_windows(
-    net: Net, call: Callable[[torch.Tensor], torch.Tensor], windows: np.ndarray, batch_size: int = 32
+    net: Net,
+    call: Callable[[torch.Tensor], torch.Tensor],
+    windows: np.ndarray,
+    batch_size: int = 32,
 ) -> np.ndarray:
     """The result of `call` on windows (N, h, w) uint8 of one size, as (N, K) float32."""
     net = net.eval().to(memory_format=torch.channels_last)
@@ -44,15 +57,21 @@ def apply_to_windows(
     with torch.inference_mode():
         for start in range(0, len(windows), batch_size):
             batch = prepare(net.backbone, windows[start : start + batch_size])
-            results.append(call(batch.contiguous(memory_format=torch.channels_last)).float().numpy())
+            results.append(
+                call(batch.contiguous(memory_format=torch.channels_last)).float().numpy()
+            )
     return np.concatenate(results)
 
 
-def _apply(net, call, width: int, store, table: pd.DataFrame, batch_size: int, desc: str | None) -> np.ndarray:
+def _apply(
+    net, call, width: int, store, table: pd.DataFrame, batch_size: int, desc: str | None
+) -> np.ndarray:
     found = np.empty((len(table), width), np.float32)
     with tqdm(total=len(table), desc=desc, unit="window", disable=desc is None) as bar:
         for rows in _batches(table, batch_size):
-            windows = np.stack([store.window(*row) for row in table.iloc[rows][WINDOWS].itertuples(index=False)])
+            windows = np.stack(
+                [store.window(*row) for row in table.iloc[rows][WINDOWS].itertuples(index=False)]
+            )
             found[rows] = apply_to_windows(net, call, windows, batch_size)
             bar.update(len(rows))
     return found

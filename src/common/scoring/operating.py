@@ -1,7 +1,8 @@
-"""How a logit becomes a probability, a forced call, and a call that may abstain; fitted in calibration.py.
+"""How a logit becomes a probability, a forced call, and a call that may abstain; fitted in
+calibration.py.
 
-A logit is z_live - z_dead, so the uncalibrated live probability is its logistic function. This file ships inside
-registered models: numpy only.
+A logit is z_live - z_dead, so the uncalibrated live probability is its logistic function. This file
+ships inside registered models: numpy only.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Operating:
-    """How logits become probabilities, forced calls, and calls that may abstain (see the functions that apply it)."""
+    """How logits become probabilities, forced calls, and calls that may abstain (see the functions
+    that apply it).
+    """
 
     temperature: float
     threshold: float
@@ -21,7 +24,9 @@ class Operating:
 
 def calibrate(logit: np.ndarray, temperature: float) -> np.ndarray:
     """Live probability (n,) of logits (n,), rounded to 6 decimals as it is saved."""
-    return np.round(1 / (1 + np.exp(-np.clip(np.asarray(logit, float) / temperature, -700, 700))), 6)
+    return np.round(
+        1 / (1 + np.exp(-np.clip(np.asarray(logit, float) / temperature, -700, 700))), 6
+    )
 
 
 def called_live(probability: np.ndarray, threshold: float) -> np.ndarray:

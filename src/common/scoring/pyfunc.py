@@ -1,4 +1,6 @@
-"""The registered model's face to MLflow: a table of frames in, a table of windows out. Ships inside the model."""
+"""The registered model's face to MLflow: a table of frames in, a table of windows out. Ships inside
+the model.
+"""
 
 import base64
 from pathlib import Path
@@ -21,9 +23,10 @@ class LiveDeadModel(PythonModel):
     def predict(self, context, model_input, params=None) -> pd.DataFrame:
         """One row per window: image_id, y, x, size, verdict, live_probability, novelty, call.
 
-        `model_input`: a DataFrame with a row per frame. image: the raw bright-field counts, as a (H, W) uint8 or
-        uint16 array, as nested lists, or as the bytes of a PNG or TIFF file (over HTTP: those bytes in base64).
-        pixel_size_um: micrometres per pixel. image_id (optional): a name; else the row number.
+        `model_input`: a DataFrame with a row per frame. image: the raw bright-field counts, as a
+        (H, W) uint8 or uint16 array, as nested lists, or as the bytes of a PNG or TIFF file (over
+        HTTP: those bytes in base64). pixel_size_um: micrometres per pixel. image_id (optional): a
+        name; else the row number.
         """
         tables = []
         for number, row in enumerate(model_input.to_dict("records")):
@@ -53,7 +56,9 @@ def decode(image) -> np.ndarray:
         raise RefusedFrame("there are no bytes: give those of a PNG or TIFF file")
     frame = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
     if frame is None:
-        raise RefusedFrame("the bytes are no image that OpenCV reads: give the bytes of a PNG or TIFF file")
+        raise RefusedFrame(
+            "the bytes are no image that OpenCV reads: give the bytes of a PNG or TIFF file"
+        )
     return frame
 
 

@@ -1,4 +1,5 @@
-"""Scoring bright-field frames of any size: tile, filter, call, under the contract that travels with the model.
+"""Scoring bright-field frames of any size: tile, filter, call, under the contract that travels with
+the model.
 
 This file ships inside registered models: it knows nothing of DVC, MLflow or the graph.
 """
@@ -24,12 +25,16 @@ PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than in tra
 
 
 class RefusedFrame(ValueError):
-    """A frame that the model's contract does not allow; the message says what was found and what is wanted."""
+    """A frame that the model's contract does not allow; the message says what was found and what is
+    wanted.
+    """
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A trained network with its filter, training bank and contract (see README: the registered model)."""
+    """A trained network with its filter, training bank and contract (see README: the registered
+    model).
+    """
 
     contract: dict
     net: Net
@@ -39,33 +44,41 @@ class Scorer:
 
     @classmethod
     def load(cls, directory: Path) -> "Scorer":
-        """From the folder that a registered model carries: contract.json, novelty.safetensors, net/ and filter/."""
+        """From the folder that a registered model carries: contract.json, novelty.safetensors, net/
+        and filter/.
+        """
         directory = Path(directory)
         contract = json.loads((directory / "contract.json").read_text())
         chosen, novelty = load_filter(directory / "filter"), load_novelty(directory)
         frozen = None
         if chosen.cells is not None or novelty is not None:
             frozen = build(chosen.facts["arch"], directory / "filter" / "model.safetensors")
-        return cls(contract, load_model(directory / "net", contract["arch"]), chosen, frozen, novelty)
+        return cls(
+            contract, load_model(directory / "net", contract["arch"]), chosen, frozen, novelty
+        )
 
     def score(self, frame: np.ndarray, pixel_size_um: float | None = None) -> pd.DataFrame:
         """Every window of one bright-field frame (H, W), uint8 or uint16, as a row.
 
-        Columns: y, x, size (px); verdict (cells, empty, or unusable: a border, or less sharp than all but 1% of the
-        training windows); live_probability (calibrated) and novelty (above 1: unlike the training data; NaN too for a
-        model packaged without), both NaN unless the verdict is cells; call: live, dead, abstain where the evidence is
-        too weak for the stated error, or none where there is nothing to call. Raises RefusedFrame if the frame or its
-        pixel size is not what the model knows.
+        Columns: y, x, size (px); verdict (cells, empty, or unusable: a border, or less sharp than
+        all but 1% of the training windows); live_probability (calibrated) and novelty (above 1:
+        unlike the training data; NaN too for a model packaged without), both NaN unless the verdict
+        is cells; call: live, dead, abstain where the evidence is too weak for the stated error, or
+        none where there is nothing to call. Raises RefusedFrame if the frame or its pixel size is
+        not what the model knows.
         """
         counts, table = self.check(frame, pixel_size_um)
         low, high = scaling_range(counts, **self.contract["scaling"])
         frame8 = to_uint8(counts, low, high)
         corners = table[["y", "x", "size"]].to_numpy(np.int64)
         measures = bright_field_measures(frame8, counts == 0, corners)
-        crops = np.stack([frame8[w.y : w.y + w.size, w.x : w.x + w.size] for w in table.itertuples()])
+        crops = np.stack(
+            [frame8[w.y : w.y + w.size, w.x : w.x + w.size] for w in table.itertuples()]
+        )
         features = None if self.filter_net is None else self._features(crops)
         verdict, _ = decide(features, measures, self.chosen)
-        # The filter alone does not reject what is out of focus: its features see the cells all the same
+        # The filter alone does not reject what is out of focus: its features see the cells all the
+        # same
         blurred = sharpness(frame8, corners) < self.contract.get("least_sharpness", 0.0)
         table["verdict"] = np.where(blurred & (verdict == "cells"), "unusable", verdict)
         table["live_probability"], table["novelty"], table["call"] = np.nan, np.nan, "none"
@@ -77,8 +90,13 @@ class Scorer:
                 table.loc[seen, "novelty"] = self.novelty.score(features[seen])
         return table[COLUMNS]
 
-    def check(self, frame: np.ndarray, pixel_size_um: float | None = None) -> tuple[np.ndarray, pd.DataFrame]:
-        """The frame's counts (H, W) and its windows (y, x, size), without scoring. Raises RefusedFrame."""
+    def check(
+        self, frame: np.ndarray, pixel_size_um: float | None = None
+    ) -> tuple[np.ndarray, pd.DataFrame]:
+        """The frame's counts (H, W) and its windows (y, x, size), without scoring.
+
+        Raises RefusedFrame.
+        """
         counts = _grey(frame)
         self._check_pixel_size(pixel_size_um)
         return counts, self._windows(counts.shape, pixel_size_um)
@@ -96,9 +114,13 @@ class Scorer:
 
     def _windows(self, shape: tuple[int, int], pixel_size_um: float | None) -> pd.DataFrame:
         tile = self.contract["tile"]
-        size, stride = (in_pixels(tile[name], tile["unit"], pixel_size_um) for name in ("window", "stride"))
+        size, stride = (
+            in_pixels(tile[name], tile["unit"], pixel_size_um) for name in ("window", "stride")
+        )
         if min(shape) < size:
-            raise RefusedFrame(f"the frame has {shape[0]} x {shape[1]} pixels, less than one window of {size} x {size}")
+            raise RefusedFrame(
+                f"the frame has {shape[0]} x {shape[1]} pixels, less than one window of {size} x {size}"
+            )
         table = pd.DataFrame(windows(*shape, size, stride, tile["edge"]))
         return table[["y", "x", "size"]].astype("int64")
 
@@ -107,7 +129,9 @@ class Scorer:
         if wanted is None:
             return
         if found is None or not found > 0:
-            raise RefusedFrame(f"pixel_size_um is not given: the model was trained at {wanted} um per pixel")
+            raise RefusedFrame(
+                f"pixel_size_um is not given: the model was trained at {wanted} um per pixel"
+            )
         if self.contract["tile"]["unit"] == "px" and abs(found / wanted - 1) > PIXEL_SIZE_TOLERANCE:
             raise RefusedFrame(
                 f"the frame has {found} um per pixel, the model was trained at {wanted} (within "
@@ -116,10 +140,15 @@ class Scorer:
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:
-    """The frame as unsigned integer counts (H, W). Integers of another type are taken if they fit 16 bit."""
+    """The frame as unsigned integer counts (H, W).
+
+    Integers of another type are taken if they fit 16 bit.
+    """
     counts = np.asarray(frame)
     if counts.ndim != 2:
-        raise RefusedFrame(f"a frame is one bright-field channel (H, W), not an array of shape {counts.shape}")
+        raise RefusedFrame(
+            f"a frame is one bright-field channel (H, W), not an array of shape {counts.shape}"
+        )
     if counts.dtype in (np.uint8, np.uint16):
         return counts
     if counts.dtype.kind not in "iu":

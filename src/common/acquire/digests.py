@@ -1,0 +1,105 @@
+"""The git-tracked list of a source folder's files, with their digests: `sources/folder.csv`.
+
+It stands for images that neither git nor DVC holds: it is acquire's dependency, so `dvc repro`
+notices added, changed and removed images once `unstained digest` has refreshed it. acquire never
+goes on with a list that does not match.
+"""
+
+import csv
+import hashlib
+from pathlib import Path
+
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from ..images.field import SourceError
+from ..images.folder import MANIFEST, image_files
+from ..workspace.params import Dataset
+from ..workspace.paths import WORKSPACE
+from . import sources
+
+COLUMNS = ("file", "bytes", "sha256")
+SHOWN = 20
+REFRESH = "`unstained digest` writes sources/folder.csv anew; commit it with git"
+Digests = dict[str, tuple[int, str]]  # file, relative to its folder -> size in bytes, sha256
+
+
+def refresh(dataset: Dataset) -> Path:
+    """Write the list of the files that dataset.path holds now, and return where. Raises
+    SourceError.
+
+    Only the source `folder` has files of its own; the other sources' lists are part of the project.
+    """
+    path = sources.list_of(dataset)
+    if dataset.source == "folder":
+        folder = sources.folder_of(dataset)
+        if not (found := measure(folder)):
+            raise SourceError(
+                f"{folder} holds no images (TIFF or PNG): the list {path.name} was left as it is"
+            )
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerows([COLUMNS, *((name, *found[name]) for name in sorted(found))])
+    return path
+
+
+def check(dataset: Dataset) -> str:
+    """Hold the list against the folder; returns what is worth saying. Raises SourceError when they
+    differ.
+
+    A list with its header alone is passed: a lab may start without one.
+    """
+    if dataset.source != "folder":
+        return ""
+    listed = read(sources.list_of(dataset))
+    if not listed:
+        return f"sources/folder.csv lists no files, so `dvc repro` will not notice changed images: {REFRESH}"
+    changes = differences(listed, measure(sources.folder_of(dataset)))
+    if changes:
+        more = [f"and {len(changes) - SHOWN} more"] if len(changes) > SHOWN else []
+        lines = "\n  ".join([*changes[:SHOWN], *more])
+        raise SourceError(
+            f"{dataset.path} is not as sources/folder.csv lists it:\n  {lines}\n{REFRESH}"
+        )
+    return ""
+
+
+def measure(folder: Path) -> Digests:
+    """Size and SHA-256 of every image of a folder and of its manifest, read on all cores."""
+    names = image_files(folder) + [MANIFEST] * (folder / MANIFEST).is_file()
+    jobs = (delayed(_measure)(folder / name) for name in names)
+    results = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(jobs)
+    return dict(zip(names, tqdm(results, "digests", total=len(names), unit="file")))
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    with path.open("rb") as stream:
+        return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read(path: Path) -> Digests:
+    """A digest list; empty when it holds its header alone. Raises SourceError for anything else
+    than a list.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return {
+                row["file"]: (int(row["bytes"]), row["sha256"]) for row in csv.DictReader(stream)
+            }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{path.relative_to(WORKSPACE)} is not a digest list ({error!r}): {REFRESH}"
+        ) from None
+
+
+def differences(listed: Digests, present: Digests) -> list[str]:
+    """One line for each file that was added, removed or changed since the list was made."""
+    return [
+        *(f"added: {name}" for name in sorted(present.keys() - listed.keys())),
+        *(f"removed: {name}" for name in sorted(listed.keys() - present.keys())),
+        *(
+            f"changed: {name}"
+            for name in sorted(listed.keys() & present.keys())
+            if listed[name] != present[name]
+        ),
+    ]

@@ -1,0 +1,176 @@
+"""One field on its way into data/raw: read, checked, written as two 16-bit TIFFs, described as a
+row of images.csv.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+
+from ..images.field import Field, Frame, Refused
+from ..images.files import FileField, check
+from ..scoring.windows import in_pixels
+
+COLUMNS = [
+    "image_id", "partition", "experiment", "well", "position", "time", "day", "compound", "concentration",
+    "brightfield", "pi", "pixel_size_um", "height", "width", "bits", "brightfield_sha256", "pi_sha256",
+]  # fmt: skip
+REJECTED = ["image_id", "file", "reason", "duplicate_of"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The window every field must hold, in px or um, and the pixel size where neither manifest nor
+    file says.
+    """
+
+    window: float
+    unit: str
+    pixel_size_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a field: a row of images.csv if accepted, of rejected.csv if not."""
+
+    image_id: str
+    name: str
+    accepted: dict | None = None
+    rejected: dict | None = None
+    truth: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def expand(entry: Field) -> list[Field]:
+    """The fields an entry holds: itself, the time points of a stack, or itself marked with why it
+    is refused.
+    """
+    try:
+        return entry.expand()
+    except Refused as refused:
+        return [
+            replace(entry, problem=(refused.kind, refused.detail), name=refused.file or entry.name)
+        ]
+
+
+def refuse_same_ids(fields: Iterable[Field]) -> list[Field]:
+    """The fields, where every later one with an id already taken is marked as refused."""
+    taken: dict[str, str] = {}
+    result = []
+    for entry in fields:
+        if not entry.problem and entry.image_id in taken:
+            entry = replace(
+                entry, problem=("same id twice", f"it is already the id of {taken[entry.image_id]}")
+            )
+        if not entry.problem:
+            taken[entry.image_id] = entry.name
+        result.append(entry)
+    return result
+
+
+def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
+    """Read, check and write one field below the folder `raw`; nothing is written of a refused one."""
+    try:
+        if entry.problem:
+            raise Refused(*entry.problem)
+        frame = entry.read()
+        size = frame.pixel_size_um or entry.pixel_size_um or limits.pixel_size_um
+        brightfield, pi, bits = check(frame, entry, _smallest(limits, size))
+        digests = pixel_digest(brightfield), pixel_digest(pi)
+        if isinstance(entry, FileField) and entry.sha256 not in (None, digests):
+            raise Refused("changed", "the pixels are not those that the source's list states")
+    except Refused as refused:
+        row = dict(zip(REJECTED, (entry.image_id, refused.file or entry.name, str(refused), "")))
+        return Outcome(entry.image_id, entry.name, rejected=row)
+    row = {name: getattr(entry, name) for name in COLUMNS[:9]} | {
+        "pixel_size_um": size,
+        "bits": bits,
+    }
+    row |= {"height": brightfield.shape[0], "width": brightfield.shape[1]}
+    for role, image, digest in zip(("brightfield", "pi"), (brightfield, pi), digests):
+        row |= {role: f"{role}/{entry.image_id}.tif", f"{role}_sha256": digest}
+        write_tiff(raw / row[role], image, size)
+    return Outcome(entry.image_id, entry.name, accepted=row, truth=_truth(frame, entry.image_id))
+
+
+def pixel_digest(image: np.ndarray) -> str:
+    """SHA-256 of an image's dtype, shape and little-endian pixels: the same whatever file format
+    held them.
+    """
+    pixels = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
+    head = f"{pixels.dtype.name} {'x'.join(map(str, pixels.shape))} ".encode()
+    return hashlib.sha256(head + pixels.tobytes()).hexdigest()
+
+
+def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:
+    """Write a (H, W) uint16 image as a single uncompressed page; the same pixels and pixel size
+    give the same bytes.
+    """
+    known = (
+        {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
+        if pixel_size_um
+        else {}
+    )
+    tifffile.imwrite(
+        path, image, byteorder="<", photometric="minisblack", metadata=None, software=False, **known
+    )
+
+
+def refuse_same_pixels(outcomes: Sequence[Outcome], raw: Path) -> list[Outcome]:
+    """The outcomes, where a field is refused and removed if an earlier one holds the pixels of
+    either channel.
+
+    `duplicate_of` names the earlier id: the gate after this stage fails on it, as the source is
+    wrong about one.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    return [_once(outcome, raw, seen) if outcome.accepted else outcome for outcome in outcomes]
+
+
+def _once(outcome: Outcome, raw: Path, seen: dict[tuple[str, str], str]) -> Outcome:
+    row = outcome.accepted
+    keys = {
+        title: (role, row[f"{role}_sha256"])
+        for role, title in (("brightfield", "bright-field"), ("pi", "PI"))
+    }
+    for title, key in keys.items():
+        if first := seen.get(key):
+            for role in ("brightfield", "pi"):
+                (raw / row[role]).unlink()
+            reason = f"same pixels: its {title} image is that of {first}"
+            rejected = dict(zip(REJECTED, (outcome.image_id, outcome.name, reason, first)))
+            return replace(outcome, accepted=None, rejected=rejected, truth={})
+    seen.update(dict.fromkeys(keys.values(), outcome.image_id))
+    return outcome
+
+
+def summary(rejected: Iterable[dict]) -> str:
+    """How many fields were refused for which kind of reason, with the first of each kind."""
+    rows = list(rejected)
+    kinds = Counter(row["reason"].partition(":")[0] for row in rows)
+    first = {
+        kind: next(row for row in rows if row["reason"].startswith(f"{kind}:")) for kind in kinds
+    }
+    lines = (
+        (count, first[kind]["reason"], first[kind]["file"]) for kind, count in kinds.most_common()
+    )
+    return "\n".join(f"  {count} x {reason} ({file})" for count, reason, file in lines)
+
+
+def _smallest(limits: Limits, pixel_size_um: float | None) -> int:
+    """The window in pixels of a field.
+
+    Raises Refused when micrometres are asked of a field of unknown pixel size.
+    """
+    try:
+        return in_pixels(limits.window, limits.unit, pixel_size_um)
+    except ValueError as error:
+        raise Refused("pixel size", str(error)) from None
+
+
+def _truth(frame: Frame, image_id: str) -> dict[str, pd.DataFrame]:
+    return {name: table.round(6).assign(image_id=image_id) for name, table in frame.truth.items()}

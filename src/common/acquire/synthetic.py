@@ -1,0 +1,52 @@
+"""The simulated plate as a source. Everything made from it is marked synthetic."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..images.field import Field, Found, Frame, SourceError
+from .simulator import FieldPlan, plan_plate, simulate_field, true_windows
+
+WINDOW, STRIDE = (
+    224,
+    112,
+)  # the paper's, for the truth about windows that the tests and the annotation script use
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedField(Field):
+    """A field that is rendered instead of read."""
+
+    plan: FieldPlan
+
+    def read(self) -> Frame:
+        """Render the field; its truth comes beside it, for the tests alone."""
+        rendered = simulate_field(self.plan)
+        windows = true_windows(rendered, self.plan.height, self.plan.width, WINDOW, STRIDE)
+        return Frame(
+            rendered.brightfield, rendered.pi, truth={"cells": rendered.cells, "windows": windows}
+        )
+
+
+def find(partitions: Sequence[str], frames: int, height: int, width: int, seed: int) -> Found:
+    """Plan the plate: `frames` fields of `height` x `width` px for each partition. Raises
+    SourceError.
+    """
+    try:
+        plans = plan_plate(partitions, frames, height, width, seed)
+    except ValueError as error:
+        raise SourceError(str(error)) from None
+    return Found([_field(plan) for plan in plans])
+
+
+def _field(plan: FieldPlan) -> SimulatedField:
+    return SimulatedField(
+        image_id=plan.image_id,
+        partition=plan.partition,
+        experiment=plan.experiment,
+        well=plan.well,
+        position=plan.position,
+        day=plan.day,
+        pixel_size_um=plan.pixel_size_um,
+        name="simulated",
+        plan=plan,
+    )

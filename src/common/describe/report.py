@@ -1,0 +1,222 @@
+"""reports/data.md: what the data are, beside the paper's Table 1, its biological check and its
+sample figures.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..figures.data import save_figures
+from ..workspace.tables import existing, read_images, read_table
+from .pi_area import area_figure, compare_areas, control, pi_areas
+
+SPLITS, CLASSES = ("train", "valid", "test"), ("live", "dead")
+PAPER: dict[str, dict[str, object]] = {  # Table 1
+    "no_treatment": {
+        "fields": 339, "live and dead": 21_848, "live": 10_464, "dead": 11_384, "train": (8_680, 9_480),
+        "valid": (891, 925), "test": (979, 893),
+    },
+    "doxo_paclitaxel": {
+        "fields": 964, "live and dead": 56_632, "live": 5_081, "dead": 51_551, "train": (4_195, 42_966),
+        "valid": (437, 4_314), "test": (449, 4_271),
+    },
+}  # fmt: skip
+PAPER_THRESHOLDS = {"live_below": 258.97, "dead_above": 396.89}
+FIGURES = {  # made by the stages that have what they show
+    "label/fig2a_samples.png": "Live and dead patches beside their PI (the paper's Fig. 2a)",
+    "filter/fig2b_barcodes.png": "Dropped and kept patches with their feature barcodes (Fig. 2b)",
+}
+
+
+def write_data_report(workspace: Path, partitions: Sequence[str], seed: int) -> Path:
+    """Writes workspace/reports/data.md, and data/ beside it with the figure and data.json; returns
+    the page's path.
+
+    Reads data/ (raw, patches, filtered, labels, splits); links figures of reports/filter and
+    reports/label. Raises MissingInput for a missing table.
+    """
+    data, folder = workspace / "data", workspace / "reports" / "data"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    source = json.loads(existing(data / "raw" / "source.json").read_text())
+    thresholds = json.loads(existing(data / "labels" / "thresholds.json").read_text())
+    images = read_images(data / "raw", partitions)
+    counts = count(data, images, partitions)
+    areas = pi_areas(images, data / "raw", thresholds).assign(group=_groups(images, data))
+    check = _rounded(compare_areas(areas, control(partitions, thresholds), seed))
+    save_figures(folder, {"pi_area": area_figure(areas, check)}, source["synthetic"])
+    record = {"synthetic": source["synthetic"], "counts": counts, "pi_area": check}
+    (folder / "data.json").write_text(json.dumps(record, indent=2) + "\n")
+    page = workspace / "reports" / "data.md"
+    page.write_text(_page(source, counts, thresholds, check))
+    return page
+
+
+def count(data: Path, images: pd.DataFrame, partitions: Sequence[str]) -> dict[str, dict]:
+    """Counts of every step by partition: fields, windows, verdicts, labels, and live and dead of
+    each split or fold.
+    """
+    windows = read_table(data / "patches" / "patches.parquet", partitions)
+    verdicts = read_table(data / "filtered" / "verdicts.parquet", partitions)
+    labels = read_table(data / "labels" / "labels.parquet", partitions)
+    splits = read_table(data / "splits" / "splits.parquet", partitions)
+    splits["part"] = splits["split"].where(
+        splits["fold"] < 0, "fold " + splits["fold"].astype("str")
+    )
+    found = {}
+    for partition in partitions:
+        mine = [
+            table[table["partition"] == partition]
+            for table in (images, windows, verdicts, labels, splits)
+        ]
+        label, verdict = mine[3]["label"].value_counts(), mine[2]["verdict"].value_counts()
+        parts = pd.crosstab(mine[4]["part"], mine[4]["label"]).reindex(
+            columns=list(CLASSES), fill_value=0
+        )
+        order = [name for name in SPLITS if name in parts.index] or list(parts.index)
+        found[partition] = {
+            "fields": len(mine[0]), "windows": len(mine[1]),
+            **{name: int(verdict.get(name, 0)) for name in ("cells", "empty", "unusable")},
+            "live and dead": int(label.get("live", 0) + label.get("dead", 0)),
+            **{name: int(label.get(name, 0)) for name in (*CLASSES, "discarded")},
+            **{name: tuple(int(n) for n in parts.loc[name]) for name in order},
+        }  # fmt: skip
+    return found
+
+
+def _groups(images: pd.DataFrame, data: Path) -> list[str]:
+    """The group of each field as data/splits has it; a field without labelled patches is one of its
+    own.
+    """
+    frames = pd.read_parquet(existing(data / "splits" / "frames.parquet")).set_index("image_id")[
+        "group"
+    ]
+    return images["image_id"].map(frames).fillna(images["image_id"]).tolist()
+
+
+def _page(source: Mapping, counts: Mapping, thresholds: Mapping, check: Mapping) -> str:
+    kind = (
+        "**Synthetic data** (a simulated plate)"
+        if source["synthetic"]
+        else f"Source: {source['source']}"
+    )
+    lines = [
+        "# The data",
+        "",
+        f"{kind}. The paper's numbers are of its own plates (Pattarone et al. 2021).",
+        "",
+    ]
+    lines += ["## Counts beside the paper's", "", *_counts_table(counts), ""]
+    lines += _notes(counts)
+    lines += ["## Thresholds", "", *_thresholds_table(thresholds), ""]
+    built = (
+        " The simulated plate is built that way." if source["synthetic"] and len(counts) > 1 else ""
+    )
+    lines += [
+        "## PI-positive area, treated and control",
+        "",
+        *_area_lines(check, thresholds, built),
+        "",
+    ]
+    lines += ["![PI-positive area](data/pi_area.png)", ""]
+    for name, title in FIGURES.items():
+        lines += [f"## {title}", "", f"![{title}]({name})", ""]
+    return "\n".join(lines)
+
+
+def _counts_table(counts: Mapping) -> list[str]:
+    sides = [side for p, found in counts.items() for side in ((p, found), ("paper", PAPER.get(p)))]
+    sides = [(title, side) for title, side in sides if side]
+    rows = list(dict.fromkeys(name for found in counts.values() for name in found))
+    lines = [f"| | {' | '.join(title for title, _ in sides)} |", f"|---|{'---:|' * len(sides)}"]
+    for name in rows:
+        pair = any(isinstance(found.get(name), tuple) for found in counts.values())
+        cells = " | ".join(_cell(side.get(name)) for _, side in sides)
+        lines.append(f"| {name}{', live / dead' if pair else ''} | {cells} |")
+    shares = (side["live"] / max(side["live and dead"], 1) for _, side in sides)
+    return [*lines, f"| live fraction | {' | '.join(f'{share:.3f}' for share in shares)} |"]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, tuple):
+        return " / ".join(f"{part:,}" for part in value)
+    return "" if value is None else f"{value:,}"
+
+
+def _notes(counts: Mapping) -> list[str]:
+    notes = []
+    if set(counts) & set(PAPER):
+        notes.append(
+            "The paper's `patches` are its live and dead ones: the discarded middle is not among them."
+        )
+    if "no_treatment" in counts:
+        notes.append(
+            "Its split columns of `no_treatment` add up to 10,550 live and 11,298 dead, not to its totals."
+        )
+    return [*notes, ""] if notes else []
+
+
+def _thresholds_table(thresholds: Mapping) -> list[str]:
+    fitted = (
+        thresholds["fit_on"]
+        if isinstance(thresholds["fit_on"], str)
+        else ", ".join(thresholds["fit_on"])
+    )
+    lines = [f"In {thresholds['unit']}, fitted on {fitted}.", ""]
+    lines += ["| | here | 95% interval | paper (counts) |", "|---|---:|---:|---:|"]
+    for name, paper in PAPER_THRESHOLDS.items():
+        low, high = thresholds["interval_95"][name]
+        lines.append(f"| {name} | {thresholds[name]:.6g} | {low:.6g} to {high:.6g} | {paper} |")
+    return lines
+
+
+def _area_lines(check: Mapping, thresholds: Mapping, built: str) -> list[str]:
+    ratio = thresholds["intensity"] == "background_ratio"
+    above = (
+        "twice its field's 5th percentile"
+        if ratio
+        else f"{thresholds['dead_above']:.6g} counts (dead_above)"
+    )
+    lines = [
+        f"Share of pixels whose PI is above {above}; intervals by a bootstrap over groups.",
+        "",
+    ]
+    if len(check["partitions"]) == 1:
+        lines = [*lines[:1], "One partition: there is no control to compare it with.", ""]
+    lines += [
+        "| partition | fields | groups | PI-positive area | 95% interval | against control | 95% interval |"
+    ]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
+    for name, found in check["partitions"].items():
+        change = f"{100 * found['difference']:+.1f} points" if "difference" in found else ""
+        lines.append(
+            f"| {name} | {found['fields']} | {found['groups']} | {100 * found['share']:.1f}% | "
+            f"{_range(found['interval_95'])} | {change} | {_range(found.get('difference_interval_95'))} |"
+        )
+    others = [(name, found) for name, found in check["partitions"].items() if "difference" in found]
+    return [*lines, "", *(_verdict(name, found) + built for name, found in others)]
+
+
+def _verdict(name: str, found: Mapping) -> str:
+    """One sentence on one treated partition, no stronger than its interval."""
+    low, high = found["difference_interval_95"] or (-1, 1)
+    if low > 0:
+        return f"The area is higher under `{name}` than in the control, as the paper found."
+    if high < 0:
+        return f"The area is lower under `{name}` than in the control, unlike in the paper: check stain and labels."
+    return f"The interval for `{name}` includes no difference: these fields do not decide."
+
+
+def _range(bounds: Sequence[float] | None) -> str:
+    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else ""
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return round(value, 6) if isinstance(value, float) else value

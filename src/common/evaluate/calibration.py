@@ -1,0 +1,149 @@
+"""From logits to a probability, a call and an abstention: temperature, threshold, reliability,
+conformal band.
+
+Everything is fitted on validation scores and applied to others; applied in operating.py.
+"""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import brier_score_loss
+
+from ..scoring.operating import Operating, calibrate
+
+LOG_TEMPERATURE = (-4.0, 4.0)  # where it is looked for
+BINS = 10
+
+
+def fit_operating(logit: np.ndarray, live: np.ndarray, error: float) -> Operating:
+    """Temperature, threshold and conformal band from validation logits (n,) and truth (n,) bool.
+
+    Raises ValueError if validation lacks a class: neither a threshold nor a band can then be
+    chosen.
+    """
+    if live.all() or not live.any():
+        raise ValueError("validation holds one class only")
+    temperature = fit_temperature(logit, live)
+    probability = calibrate(logit, temperature)
+    live_from, dead_to = fit_conformal(probability, live, error)
+    return Operating(
+        temperature, fit_threshold(probability, live, live_from, dead_to), live_from, dead_to
+    )
+
+
+def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
+    """The temperature T that minimises the cross entropy of logit / T (Guo et al. 2017), rounded to
+    6 decimals.
+
+    Truth is smoothed as by Platt (1999), (n + 1) / (n + 2) for a class of n: a few validation
+    patches that happen to be separated would otherwise drive T to zero and every probability to 0
+    or 1.
+    """
+    lives, deads = int(live.sum()), int((~live).sum())
+    truth = np.where(live, (lives + 1) / (lives + 2), 1 / (deads + 2))
+
+    def loss(log_t: float) -> float:
+        scaled = logit / np.exp(log_t)
+        return float((np.logaddexp(0, scaled) - truth * scaled).mean())
+
+    found = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded", options={"xatol": 1e-8})
+    return round(float(np.exp(found.x)), 6)
+
+
+def fit_threshold(
+    probability: np.ndarray, live: np.ndarray, live_from: float, dead_to: float
+) -> float:
+    """The threshold with the highest balanced accuracy; among equals the one nearest to 0.5,
+    rounded to 6 decimals.
+
+    Candidates lie midway between neighbouring scores, and within the abstain band: a patch that the
+    conformal call names live or dead is so called by the threshold too.
+    """
+    values = np.unique(np.r_[0.0, probability, 1.0])
+    band = sorted(
+        (live_from, dead_to + 1e-6)
+    )  # live is called from the threshold up, dead up to dead_to
+    candidates = np.unique(np.round(np.clip(np.r_[0.5, (values[1:] + values[:-1]) / 2], *band), 6))
+    lives, deads = np.sort(probability[live]), np.sort(probability[~live])
+    sensitivity = 1 - np.searchsorted(lives, candidates, side="left") / len(lives)
+    specificity = np.searchsorted(deads, candidates, side="left") / len(deads)
+    balanced = np.round((sensitivity + specificity) / 2, 12)
+    best = np.flatnonzero(balanced == balanced.max())
+    return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
+
+
+def fit_conformal(probability: np.ndarray, live: np.ndarray, error: float) -> tuple[float, float]:
+    """(live_from, dead_to) of the class-conditional (Mondrian) split-conformal set at miscoverage
+    `error`.
+
+    A class belongs to the set of a patch unless its probability is lower than that of all but a
+    share `error` of the class's validation patches: at least 1 - error of each class keep their own
+    class in their set, if patches of validation and test are exchangeable (Vovk 2012). Too few
+    validation patches of a class put it into every set.
+    """
+    return _lowest(probability[live], error), round(1 - _lowest(1 - probability[~live], error), 6)
+
+
+def _lowest(own: np.ndarray, error: float) -> float:
+    """The lowest own-class probability still covered: the k-th lowest, k = floor((n + 1) error); 0
+    if k is 0.
+    """
+    k = int(np.floor((len(own) + 1) * error + 1e-9))
+    return round(float(np.sort(own)[k - 1]), 6) if k else 0.0
+
+
+def conformal_summary(call: np.ndarray, live: np.ndarray, covered: np.ndarray) -> dict:
+    """Coverage (share of patches whose set holds the truth), abstention rate, and error among those
+    called.
+    """
+    called = call != "abstain"
+    wrong = called & ((call == "live") != live)
+    share = lambda part, of: float(part[of].mean()) if of.any() else np.nan  # noqa: E731
+    return {
+        "coverage": share(covered, np.ones_like(live)),
+        "coverage_live": share(covered, live),
+        "coverage_dead": share(covered, ~live),
+        "abstention": share(~called, np.ones_like(live)),
+        "n_called": int(called.sum()),
+        "error_among_called": share(wrong, called),
+    }
+
+
+def expected_error(
+    probability: np.ndarray, live: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    """ECE of the live probability: mean |observed - predicted live fraction| over equal bins,
+    weighted by patches.
+    """
+    weights = np.ones(len(live)) if weights is None else weights
+    which = np.minimum((probability * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(which, weights * (probability - live))
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
+def brier(probability: np.ndarray, live: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean squared difference of live probability and truth."""
+    return float(brier_score_loss(live, probability, sample_weight=weights))
+
+
+def equal_classes(live: np.ndarray) -> np.ndarray:
+    """Weights (n,) under which both classes count the same, as in training; ones where a class
+    lacks.
+    """
+    if live.all() or not live.any():
+        return np.ones(len(live))
+    return len(live) * np.where(live, 0.5 / live.sum(), 0.5 / (~live).sum())
+
+
+def reliability(probability: np.ndarray, live: np.ndarray, bins: int = BINS) -> list[dict]:
+    """Rows (lower, upper, n, probability, live_fraction) of the filled bins of equal width."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    return [
+        {
+            "lower": b / bins,
+            "upper": (b + 1) / bins,
+            "n": int((which == b).sum()),
+            "probability": float(probability[which == b].mean()),
+            "live_fraction": float(live[which == b].mean()),
+        }
+        for b in np.unique(which).tolist()
+    ]

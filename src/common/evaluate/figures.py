@@ -1,0 +1,314 @@
+"""Figures and plot tables of an evaluation: ROC, precision-recall, confusion, reliability, Fig. 4a
+and 4b, scores.
+"""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+from sklearn import metrics as sk
+
+from ..metrics.intervals import wilson
+from ..scoring.operating import calibrate
+from .calibration import reliability
+from .record import number, span
+
+COLOURS = {"live": "#1b7837", "dead": "#c51b7d"}
+GREY, SIZE, DPI = "#777777", (5.2, 4.9), 120
+FEW = 10  # patches of a class under which a slice's values are drawn hollow
+
+
+def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """roc (fpr, tpr, threshold), pr (recall, precision, threshold), confusion (actual, predicted)
+    and reliability.
+    """
+    live, probability = test["live"], test["probability"]
+    called = pd.DataFrame(
+        {"actual": test["label"], "predicted": np.where(test["called"], "live", "dead")}
+    )
+    before = pd.DataFrame(reliability(calibrate(test["logit"], 1.0), live.to_numpy())).assign(
+        calibrated="before"
+    )
+    after = pd.DataFrame(reliability(probability.to_numpy(), live.to_numpy())).assign(
+        calibrated="after"
+    )
+    found = {"confusion": called, "reliability": pd.concat([before, after])}
+    if live.nunique() < 2:
+        return found
+    fpr, tpr, cuts = sk.roc_curve(live, test["score"])
+    precision, recall, pr_cuts = sk.precision_recall_curve(
+        live, test["score"], drop_intermediate=True
+    )
+    found["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": _as_probability(cuts)})
+    cuts = _as_probability(pr_cuts, len(recall))
+    found["pr"] = pd.DataFrame({"recall": recall, "precision": precision, "threshold": cuts})
+    return found
+
+
+def figures(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path) -> None:
+    """Draws all figures of one partition as PNG files into a directory."""
+    matplotlib.use("Agg")
+    drawn = {
+        "confusion": confusion_figure(test),
+        "reliability": reliability_figure(test, record),
+        "pi_vs_score": pi_figure(test, record, thresholds),
+        "scores": score_figure(test, record),
+        "slices": slice_figure(record),
+    }
+    if test["live"].nunique() == 2:
+        drawn |= {"roc": roc_figure(test, record), "precision_recall": pr_figure(test, record)}
+    title = record["partition"] + (" (synthetic data)" if record["synthetic"] else "")
+    for name, figure in drawn.items():
+        figure.axes[0].set_title(title, fontsize=10)
+        figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        plt.close(figure)
+
+
+def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
+    """ROC curves of several models together (Fig. 4a), from their predictions (label, logit or
+    probability, split).
+
+    named: model name to its predictions table. Raises ValueError naming a model whose test patches
+    are of one class.
+    """
+    figure, axes = plt.subplots(
+        figsize=(SIZE[0] + 1, SIZE[1] + 0.3 * len(named)), layout="constrained"
+    )
+    for name, predictions in named.items():
+        test = predictions[predictions["split"] == "test"]
+        live = test["label"] == "live"
+        if live.nunique() < 2:
+            raise ValueError(
+                f"{name}: its test patches are all of one class, so there is no ROC curve"
+            )
+        fpr, tpr, _ = sk.roc_curve(live, test["probability"])
+        axes.plot(fpr, tpr, lw=1.5, label=f"{name}, AUC {sk.auc(fpr, tpr):.3f} (n = {len(test)})")
+    _unit(axes, "false positive rate (dead called live)", "true positive rate (live called live)")
+    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
+    axes.set_title(title, fontsize=10)
+    figure.legend(fontsize=8, loc="outside lower center")  # names of experiments may be long
+    return figure
+
+
+def roc_figure(test: pd.DataFrame, record: dict) -> Figure:
+    """ROC curve with its operating point and both intervals of the AUC."""
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    fpr, tpr, _ = sk.roc_curve(test["live"], test["score"])
+    axes.plot(fpr, tpr, color="black", lw=1.5, label=f"AUC {_with_intervals(record, 'auc')}")
+    values = {name: record["overall"][name]["value"] for name in ("sensitivity", "specificity")}
+    axes.plot(
+        1 - values["specificity"],
+        values["sensitivity"],
+        "o",
+        color=COLOURS["dead"],
+        label=_operating(record),
+    )
+    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
+    _unit(axes, "false positive rate (dead called live)", "true positive rate (live called live)")
+    axes.legend(fontsize=7, loc="lower right")
+    return figure
+
+
+def pr_figure(test: pd.DataFrame, record: dict) -> Figure:
+    """Precision against recall of the live class; the dotted line is the share of live patches."""
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    precision, recall, _ = sk.precision_recall_curve(test["live"], test["score"])
+    label = f"average precision {_with_intervals(record, 'average_precision')}"
+    axes.step(recall, precision, where="post", color="black", lw=1.5, label=label)
+    axes.axhline(test["live"].mean(), ls=":", color=GREY, lw=1)
+    _unit(axes, "recall of live", "precision of live")
+    axes.legend(fontsize=7, loc="lower left")
+    return figure
+
+
+def confusion_figure(test: pd.DataFrame) -> Figure:
+    """Confusion matrix at the operating threshold: counts and shares of each true class."""
+    figure, axes = plt.subplots(figsize=(4.4, 4.0), layout="constrained")
+    cells = sk.confusion_matrix(test["live"], test["called"], labels=[False, True])
+    shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(cells):
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        axes.text(
+            column,
+            row,
+            f"{count}\n{shares[row, column]:.1%}",
+            ha="center",
+            va="center",
+            color=colour,
+        )
+    axes.set(
+        xticks=[0, 1], xticklabels=["dead", "live"], yticks=[0, 1], yticklabels=["dead", "live"]
+    )
+    axes.set(xlabel="called at the threshold, none left out", ylabel="truth (PI)")
+    return figure
+
+
+def reliability_figure(test: pd.DataFrame, record: dict) -> Figure:
+    """Observed against predicted live fraction, before and after the temperature, with 95% Wilson
+    intervals.
+
+    The intervals take patches as independent; the numbers are patches per bin, after.
+    """
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    live, ece = test["live"].to_numpy(), record["calibration"]["ece"]
+    for name, probability, colour in (
+        ("before", calibrate(test["logit"], 1.0), "#b2abd2"),
+        ("after", test["probability"].to_numpy(), "#5e3c99"),
+    ):
+        rows = pd.DataFrame(reliability(probability, live))
+        x, y, label = rows["probability"], rows["live_fraction"], f"{name}: ECE {ece[name]:.3f}"
+        spans = np.array([wilson(share, n, 0.95) for share, n in zip(y, rows["n"])])
+        axes.errorbar(
+            x,
+            y,
+            np.abs(spans.T - y.to_numpy()),
+            fmt="o",
+            ms=4,
+            lw=1,
+            color=colour,
+            alpha=0.8,
+            label=label,
+        )
+    for row in rows.itertuples():
+        axes.annotate(
+            row.n,
+            (row.probability, row.live_fraction),
+            (4, 3),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
+    _unit(axes, "predicted live probability", "observed live fraction")
+    _legend(figure, title="temperature, fitted on validation")
+    return figure
+
+
+def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
+    """Fig.
+
+    4b: a patch's PI against its live probability, by true class, with the label thresholds.
+    """
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    column = "mean_pi" if thresholds["intensity"] == "counts" else "intensity"
+    for label, colour in COLOURS.items():
+        rows = test[test["label"] == label]
+        text = f"{label} (n = {len(rows)})"
+        axes.scatter(
+            rows[column], rows["probability"], s=6, alpha=0.5, color=colour, label=text, lw=0
+        )
+    for name in ("live_below", "dead_above"):
+        axes.axvline(thresholds[name], ls=":", color=GREY, lw=1)
+    if (
+        column == "intensity"
+        or test[column].min() <= 0
+        or test[column].max() / test[column].min() > 10
+    ):
+        axes.set_xscale("log" if test[column].min() > 0 else "linear")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(ScalarFormatter())
+    found = record["correlation"][column]
+    text = ", ".join(
+        f"{name.capitalize()} {number(found[name]['value'])}" for name in ("pearson", "spearman")
+    )
+    unit = (
+        "mean PI (16-bit counts)" if column == "mean_pi" else "mean PI over the field's median PI"
+    )
+    axes.set(xlabel=unit, ylabel="live probability", ylim=(-0.03, 1.03))
+    _legend(figure, title=f"{text}, n = {found['n']}")
+    return figure
+
+
+def score_figure(test: pd.DataFrame, record: dict) -> Figure:
+    """Histogram of live probabilities by true class, with the operating threshold and the abstain
+    band.
+    """
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    for label, colour in COLOURS.items():
+        rows = test.loc[test["label"] == label, "probability"]
+        share = np.full(len(rows), 1 / max(len(rows), 1))
+        text = f"{label} (n = {len(rows)})"
+        axes.hist(rows, np.linspace(0, 1, 41), weights=share, alpha=0.6, color=colour, label=text)
+    at = record["threshold"]
+    axes.axvline(at["value"], color="black", lw=1, label=f"threshold {at['value']:.3f}")
+    band = sorted((record["conformal"]["live_from"], record["conformal"]["dead_to"]))
+    axes.axvspan(
+        *band,
+        color=GREY,
+        alpha=0.2,
+        lw=0,
+        label=f"abstain: {record['conformal']['abstention']:.1%}",
+    )
+    axes.set(xlabel="live probability", ylabel="share of the class's patches")
+    _legend(figure)
+    return figure
+
+
+def slice_figure(record: dict) -> Figure:
+    """AUC and balanced accuracy of every slice that has both classes; hollow where one has fewer
+    than FEW patches.
+    """
+    rows = [row for row in record["slices"] if row["auc"] is not None][::-1]
+    figure, axes = plt.subplots(figsize=(7.5, 1.6 + 0.24 * len(rows)), layout="constrained")
+    y, few = (
+        np.arange(len(rows)),
+        np.array([min(r["n_live"], r["n_dead"]) < FEW for r in rows], bool),
+    )
+    for name, marker, colour in (
+        ("auc", "o", "black"),
+        ("balanced_accuracy", "s", COLOURS["dead"]),
+    ):
+        x, title = (
+            np.array([r[name] for r in rows], float),
+            name.replace("_", " ").replace("auc", "AUC"),
+        )
+        axes.plot(x[~few], y[~few], marker, color=colour, ms=4, label=title)
+        axes.plot(x[few], y[few], marker, color=colour, ms=4, mfc="none")
+    names = [f"{r['slice']}: {r['value']} ({r['n_live']} live, {r['n_dead']} dead)" for r in rows]
+    axes.set_yticks(y, names, fontsize=7)
+    axes.axvline(0.5, ls=":", color=GREY, lw=1)
+    axes.set_xlim(
+        min([0.45, *(r["auc"] for r in rows), *(r["balanced_accuracy"] for r in rows)]) - 0.03, 1.02
+    )
+    axes.grid(axis="x", alpha=0.3)
+    _legend(figure, title=f"hollow: fewer than {FEW} patches of a class")
+    return figure
+
+
+def _as_probability(scores: np.ndarray, length: int | None = None) -> np.ndarray:
+    """Cuts of the calibrated logit as probabilities; curves have one point more than cuts, whose
+    cut is above all.
+    """
+    found = np.ones(length or len(scores))
+    found[: len(scores)] = calibrate(scores, 1.0)
+    return found
+
+
+def _legend(figure: Figure, title: str | None = None) -> None:
+    """The legend below the axes, where it covers no data."""
+    figure.legend(fontsize=8, title=title, title_fontsize=8, ncols=2, loc="outside lower center")
+
+
+def _unit(axes, xlabel: str, ylabel: str) -> None:
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel, aspect="equal")
+
+
+def _with_intervals(record: dict, name: str) -> str:
+    found = record["overall"][name]
+    text = number(found["value"])
+    for kind, over in (
+        ("patch_interval", "patches"),
+        ("group_interval", f"{record['data']['n_groups']} groups"),
+    ):
+        if found[kind]:
+            text += f"\n{span(found[kind])} over {over}"
+    return text
+
+
+def _operating(record: dict) -> str:
+    balanced = number(record["overall"]["balanced_accuracy"]["value"])
+    return f"operating point: balanced accuracy {balanced}"

@@ -1,1 +1,0 @@
-"""What the test split says of a model."""

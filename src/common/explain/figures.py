@@ -1,0 +1,245 @@
+"""Figures of an explanation: embedding maps (Fig. 5a-c), Grad-CAM beside bright-field and PI (Fig.
+6), mistakes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from ..patches.store import PatchStore
+from ..scoring.backbones import CLASSES
+from .gradcam import enlarge
+from .pi_agreement import BRIGHT, pi_ratio, stained_nuclei
+
+COLOURS = {"live": "#1b7837", "dead": "#c51b7d", "abstain": "#999999"}
+DPI, CANVAS, HEAT = 120, 1500, "inferno"
+PI_RANGE = (
+    0.8,
+    5.0,
+)  # of the field's background, for all panels: a field without stained nuclei stays dark
+PI_NOTE = f"PI from {PI_RANGE[0]} to {PI_RANGE[1]:g} times the field's median"
+PI_NOTE += f"; outlined: nuclei, above {BRIGHT:g} times their surroundings"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One window as a figure shows it: uint8 bright-field, PI over its background, stained nuclei,
+    raw maps, lines.
+    """
+
+    brightfield: np.ndarray
+    pi: np.ndarray
+    nuclei: np.ndarray
+    maps: dict[str, np.ndarray]
+    title: str
+    captions: dict[str, str]
+
+
+def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Panel:
+    """What figures show of a row (image_id, y, x, size, mean_pi, probability) and of its raw maps."""
+    where = (row.image_id, row.y, row.x, row.size)
+    captions = {"pi": f"PI, mean {row.mean_pi:.4g} counts"}
+    scores = {"dead": 1 - row.probability, "live": row.probability}
+    for label, cam in maps.items():
+        captions[label] = f"{label} {scores[label]:.2f}, max {cam.max():.3f}"
+    title = f"{title}\n{shortened(row.image_id)}"
+    return Panel(
+        store.window(*where),
+        pi_ratio(store, *where),
+        stained_nuclei(store, *where),
+        maps,
+        title,
+        captions,
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG without the date or version that would differ between runs."""
+    matplotlib.use("Agg")
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    plt.close(figure)
+
+
+def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: str) -> Figure:
+    """Fig. 5a, b: places (N, 2) coloured by kind (N,): live, dead or abstain."""
+    width, height = np.maximum(np.ptp(places, axis=0), 1e-12)
+    figure, axes = plt.subplots(
+        figsize=(6.4, np.clip(6.4 * height / width, 3, 9) + 0.5), layout="constrained"
+    )
+    order = np.random.default_rng(0).permutation(len(places))  # so that no class covers the other
+    axes.scatter(
+        *places[order].T, s=14, lw=0, alpha=0.75, c=[COLOURS[kind] for kind in kinds[order]]
+    )
+    for kind in [k for k in COLOURS if (kinds == k).any()]:
+        axes.scatter(
+            [], [], s=30, color=COLOURS[kind], label=f"{kind} (n = {(kinds == kind).sum()})"
+        )
+    _legend(figure, legend)
+    _bare(axes, title)
+    return figure
+
+
+def thumbnail_figure(
+    places: np.ndarray, windows: Sequence[np.ndarray], labels: np.ndarray, title: str
+) -> Figure:
+    """Fig.
+
+    5c: every place (N, 2) as the window (s, s) uint8 itself, framed in the colour of its label.
+    """
+    canvas = thumbnail_canvas(places, windows, labels)
+    figure, axes = plt.subplots(
+        figsize=(10, 10 * len(canvas) / canvas.shape[1] + 0.5), layout="constrained"
+    )
+    axes.imshow(canvas, interpolation="antialiased")
+    for label in CLASSES:
+        axes.plot([], [], "s", color=COLOURS[label], label=label)
+    _legend(figure, "frame: truth (PI)")
+    _bare(axes, title)
+    return figure
+
+
+def thumbnail_canvas(
+    places: np.ndarray, windows: Sequence[np.ndarray], labels: np.ndarray, side: int = CANVAS
+) -> np.ndarray:
+    """White (h, w, 3) uint8, longer side `side`, with each window shrunk and framed at its place,
+    later ones on top.
+
+    Thumbnails are of 24 to 90 px, smaller the more there are.
+    """
+    size = int(np.clip(side * np.sqrt(0.5 / len(places)), 24, 90))
+    corners = (places - places.min(0)) / max(np.ptp(places, axis=0).max(), 1e-12) * (side - size)
+    corners = corners.round().astype(int)
+    corners[:, 1] = corners[:, 1].max() - corners[:, 1]  # the map's second axis points up
+    width, height = corners.max(0) + size
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    for (x, y), window, label in zip(corners, windows, labels):
+        small = cv2.resize(
+            np.ascontiguousarray(window), (size - 4, size - 4), interpolation=cv2.INTER_AREA
+        )
+        canvas[y : y + size, x : x + size] = _rgb(COLOURS[label])
+        canvas[y + 2 : y + size - 2, x + 2 : x + size - 2] = small[..., None]
+    return canvas
+
+
+def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> Figure:
+    """Fig. 6: blocks of windows side by side; per window bright-field, PI and the raw map of each
+    class.
+
+    All maps share one scale, 0 to `scale` (logit units per map cell); a value of zero leaves the
+    bright-field as it is.
+    """
+    rows, width = max(1, *(len(panels) for panels in blocks.values())), 2 + len(CLASSES)
+    figure, axes = plt.subplots(
+        rows, width * len(blocks), figsize=(1.62 * width * len(blocks) + 0.9, 1.95 * rows + 1.2), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.axis("off")
+    for block, (name, panels) in enumerate(blocks.items()):
+        first = axes[0, block * width]
+        text = name if panels else f"{name}: none"
+        first.text(0, 1.38, text, transform=first.transAxes, fontsize=10, weight="bold")
+        for row, panel in enumerate(panels):
+            _draw_panel(axes[row, block * width : (block + 1) * width], panel, scale)
+    norm = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, scale), HEAT)
+    bar = figure.colorbar(norm, ax=axes, shrink=0.5, aspect=40, pad=0.01)
+    bar.set_label("Grad-CAM, logit units per map cell; one scale for all", fontsize=9)
+    calls = "scores: calibrated probabilities; calls: conformal, by limits from validation and not by the higher score"
+    figure.suptitle(f"{title}\n{calls}\n{PI_NOTE}", fontsize=9)
+    return figure
+
+
+def _draw_panel(axes: np.ndarray, panel: Panel, scale: float) -> None:
+    axes[0].imshow(panel.brightfield, cmap="gray", vmin=0, vmax=255)
+    axes[0].set_title(panel.title, fontsize=7, loc="left")
+    _draw_pi(axes[1], panel)
+    for axis, label in zip(axes[2:], CLASSES):
+        axis.imshow(overlay(panel.brightfield, panel.maps[label], scale))
+        axis.set_title(panel.captions[label], fontsize=7, loc="left")
+
+
+def _draw_pi(axis, panel: Panel) -> None:
+    axis.imshow(panel.pi, cmap="gray", vmin=PI_RANGE[0], vmax=PI_RANGE[1])
+    if panel.nuclei.any() and not panel.nuclei.all():
+        axis.contour(panel.nuclei, [0.5], colors="#00b7ff", linewidths=0.7)
+    axis.set_title(panel.captions["pi"], fontsize=7, loc="left")
+
+
+def overlay(window: np.ndarray, cam: np.ndarray, scale: float) -> np.ndarray:
+    """A window (s, s) uint8 under a raw map (h, w) as RGB (s, s, 3) in 0..1; higher values cover
+    more.
+    """
+    value = np.clip(enlarge(cam, len(window)) / scale, 0, 1)[..., None]
+    heat = matplotlib.colormaps[HEAT](value[..., 0])[..., :3]
+    alpha = 0.8 * np.sqrt(value)
+    return (1 - alpha) * (window[..., None] / 255) + alpha * heat
+
+
+def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
+    """The most confident mistakes: bright-field and PI beside each other, with truth, score and
+    image.
+    """
+    rows = max(1, -(-len(panels) // columns))
+    figure, axes = plt.subplots(
+        rows,
+        2 * columns,
+        figsize=(3.9 * columns, (2.25 if panels else 0.4) * rows + 0.7),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, panel in enumerate(panels):
+        left, right = axes[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2]
+        left.imshow(panel.brightfield, cmap="gray", vmin=0, vmax=255)
+        left.set_title(panel.title, fontsize=7, loc="left")
+        _draw_pi(right, panel)
+    if not panels:
+        axes[0, 0].text(0, 0.5, "no wrong calls on the test split", fontsize=10)
+    figure.suptitle(f"{title}\n{PI_NOTE}", fontsize=10)
+    return figure
+
+
+def embedding_figures(
+    places: np.ndarray,
+    rows: pd.DataFrame,
+    windows: Sequence[np.ndarray],
+    title: str,
+    directory: Path,
+) -> None:
+    """Writes Fig. 5a-c of rows with `label` and `call`."""
+    labels, calls = rows["label"].to_numpy(), rows["call"].to_numpy()
+    save(embedding_figure(places, labels, title, "truth (PI)"), directory / "embedding_truth.png")
+    save(embedding_figure(places, calls, title, "call"), directory / "embedding_call.png")
+    save(thumbnail_figure(places, windows, labels, title), directory / "embedding_thumbnails.png")
+
+
+def _legend(figure: Figure, title: str) -> None:
+    """Below the axes, where it covers no window."""
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, title=title, title_fontsize=9)
+
+
+def _bare(axes, title: str) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.set_aspect("equal")
+    axes.set_title(title, fontsize=10)
+
+
+def _rgb(colour: str) -> list[int]:
+    return [round(255 * part) for part in matplotlib.colors.to_rgb(colour)]
+
+
+def shortened(name: str, longest: int = 22) -> str:
+    """A long image id without its middle, so that it fits over its window."""
+    return (
+        name
+        if len(name) <= longest
+        else f"{name[: longest // 2 - 1]}...{name[-(longest // 2 - 2) :]}"
+    )

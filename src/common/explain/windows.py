@@ -1,0 +1,161 @@
+"""What an explanation says in words and in few numbers: counts, headings, notes, key numbers,
+summary.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ..workspace.params import Explain
+from .pi_agreement import BRIGHT, SURROUNDINGS
+
+AGREEMENT = ("pointing", "pointing_15px", "iou")
+SHARES = {
+    "live": "share_live",
+    "dead": "share_dead",
+    "abstain": "share_abstained",
+}  # call: its name in the record
+
+
+def counts(rows: pd.DataFrame) -> dict[str, int]:
+    """Windows of the test split, by outcome of the conformal call, and wrong ones if all are called
+    by the threshold.
+
+    rows: label, outcome (right, wrong, abstained), forced (live, dead).
+    """
+    found = (
+        rows["outcome"]
+        .value_counts()
+        .reindex(["right", "wrong", "abstained"], fill_value=0)
+        .to_dict()
+    )
+    return (
+        {"test": len(rows)}
+        | found
+        | {"wrong_at_threshold": int((rows["forced"] != rows["label"]).sum())}
+    )
+
+
+def error_heading(title: str, found: Mapping[str, int], apart: int, shown: int) -> str:
+    """Heading of the gallery of wrong calls: which calls, how many, and why not all of them are
+    shown.
+
+    found: of `counts`; apart: wrong calls of which no two overlap; shown: those on the figure.
+    """
+    left = ["overlapping windows"] if apart < found["wrong"] else []
+    left += [f"{apart - shown} less confident ones"] if apart > shown else []
+    out = f", {' and '.join(left)} left out" if left else ""
+    called = found["right"] + found["wrong"]
+    return (
+        f"{title}: most confident wrong calls, live or dead where the model does not abstain (conformal)\n"
+        f"{found['wrong']} wrong of {called} called, {found['abstained']} abstained; {shown} shown{out}\n"
+        f"Confusion matrix: all {found['test']} called by the threshold, {found['wrong_at_threshold']} of them wrong"
+    )
+
+
+def notes(
+    record: dict, settings: Explain, draws: dict, sanity_windows: int, rounds: Sequence[str]
+) -> dict[str, str]:
+    """What was chosen where the paper leaves it open, and how to read the numbers that stand
+    beside.
+    """
+    drawn, of = record["agreement"]["drawn"], record["agreement"]["dead_windows"]
+    sample = (
+        f"all {of} truly dead test windows"
+        if drawn == of
+        else f"a sample of {drawn} of {of} dead test windows"
+    )
+    return {
+        "models": models_used(rounds, record["embedding"]["round"]),
+        "calls": "right and wrong are conformal calls; a window abstained on is neither; the confusion matrix of the "
+        "evaluation counts wrong_at_threshold",
+        "empty_windows": emptiness(record["empty_windows"]),
+        "gradcam_target": "margin of the class's logit over the other's; maps unstretched, logit units per map cell",
+        "bright_pi": f"PI above {BRIGHT:g} times its surroundings (morphological opening by a disk {SURROUNDINGS:g} of "
+        "a window wide), at a quarter of the resolution: stained nuclei without the haze around them",
+        "agreement_windows": f"{sample}; overlapping ones stay in, since groups are the sample; those without nuclei, "
+        "or with nothing else, left out",
+        "pointing": "into a nucleus; pointing_15px with the tolerance of the pointing game as published: where a map "
+        "has few cells (map_cells_a_side), one is wider than a nucleus, and a maximum beside a nucleus no clear miss",
+        "chance": "map and nuclei of different groups; observed, chance and gain are means over groups, each counted "
+        "once; gain_interval (95%) and p are Student's over the groups' gains, and rest on as few groups as there are",
+        "sanity": f"random networks {draws}; Spearman over map cells, {sanity_windows} dead windows or fewer",
+        "purity": f"{settings.neighbours} nearest by Euclidean distance; other_groups: without the window's own group",
+    }
+
+
+def models_used(rounds: Sequence[str], mapped: str) -> str:
+    """Which network explained which windows."""
+    if list(rounds) == ["holdout"]:
+        return "one network; all windows are of its test split"
+    return (
+        "each window by the network of the fold that tested it, trained and validated without it, never by the final "
+        f"one: Grad-CAM, agreement, randomisation, empty windows (the fold of their image); embedding: {mapped} alone"
+    )
+
+
+def emptiness(found: dict) -> str:
+    """What keeps empty windows out."""
+    filtered = "it is the filter that keeps empty windows out of the scores"
+    if not found["scored"]:
+        return f"the filter dropped no window of the test images as empty; where there are any, {filtered}"
+    return (
+        f"trained on cells alone, the network has no class for emptiness: of {found['scored']} windows of the test "
+        f"images that the filter dropped as empty it would call {found['share_live']:.0%} live, "
+        f"{found['share_dead']:.0%} dead, and abstain on {found['share_abstained']:.0%} (mean live probability "
+        f"{found['live_probability']:.2f}); {filtered}"
+    )
+
+
+def key_numbers(record: dict) -> dict:
+    """The few numbers of an explanation that tell models apart, flat enough for `dvc metrics diff`."""
+    pure = record["embedding"]["purity"]["features"]["other_groups"]
+    sizes = {name: record["embedding"][name] for name in ("windows", "groups")}
+    found = {name: record[name] for name in ("partition", "arch", "synthetic")}
+    found["purity"] = {"value": pure["purity"], "chance": pure["chance"]} | sizes
+    dead = record["agreement"].get("dead_map")
+    if dead:
+        found["dead_map"] = {name: dead[name] for name in ("windows", "groups", "area_share")}
+        found["dead_map"] |= {name: flat(dead[name]) for name in AGREEMENT}
+        sanity = record["sanity"]
+        found["rank_correlation"] = {
+            "other_windows": sanity["other_windows"]["mean_absolute"],
+            "random_head": sanity["head"]["mean_absolute"],
+            "random_network": sanity["all"]["mean_absolute"],
+        }
+    return found | {"empty_windows": record["empty_windows"]}
+
+
+def flat(found: dict) -> dict:
+    """A comparison with chance, its interval as two numbers."""
+    low, high = found["gain_interval"] or (None, None)
+    numbers = {name: found[name] for name in ("observed", "chance", "gain", "p")}
+    return numbers | {"gain_low": low, "gain_high": high}
+
+
+def summary(record: dict) -> str:
+    """The main numbers in few lines."""
+    pure = record["embedding"]["purity"]["features"]["other_groups"]
+    lines = [f"purity of neighbours from other groups {pure['purity']}, by chance {pure['chance']}"]
+    if found := record["agreement"].get("dead_map"):
+        lines.append(
+            f"dead map against PI-stained nuclei, {found['windows']} windows of {found['groups']} groups:"
+        )
+        lines += [
+            f"  {name} {found[name]['observed']}, by chance {found[name]['chance']}, gain {found[name]['gain']}, "
+            f"95% interval over groups {found[name]['gain_interval']}"
+            for name in AGREEMENT
+        ]
+    lines.append(emptiness(record["empty_windows"]))
+    return "\n".join(f"explain@{record['partition']}: {line}" for line in lines)
+
+
+def clean(record: dict) -> dict:
+    """The record as JSON keeps it: floats rounded to 6 decimals, numpy's numbers as Python's, NaN
+    as None.
+    """
+    text = json.dumps(record, default=lambda number: number.item())
+    return json.loads(
+        text, parse_float=lambda number: round(float(number), 6), parse_constant=lambda name: None
+    )

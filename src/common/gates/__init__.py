@@ -1,1 +1,0 @@
-"""The Great Expectations gates between the stages."""

@@ -1,0 +1,134 @@
+"""What a source yields: fields of view, each with where its two channels lie, as plain picklable
+records.
+
+A source finds fields without reading pixels; the acquire stage reads, checks and writes them on any
+number of workers.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..workspace.errors import UserError
+
+TEXT = ("partition", "experiment", "well", "position", "compound")
+NUMBERS = ("time", "day", "concentration", "pixel_size_um")
+_ID = re.compile(r"[\w.+=@-]{1,200}")
+
+
+class SourceError(UserError):
+    """The source as a whole cannot be used; the message says what is wrong, where, and what to do."""
+
+
+class Refused(UserError):
+    """One field cannot be used: the kind of reason, what is wrong and what to do, and the file in
+    the source.
+    """
+
+    def __init__(self, kind: str, detail: str, file: str = "") -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind, self.detail, self.file = kind, detail, file
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The two registered channels of one field as read: 2-D arrays of whatever dtype the file has."""
+
+    brightfield: np.ndarray
+    pi: np.ndarray
+    pixel_size_um: float | None = None
+    truth: dict[str, pd.DataFrame] = field(default_factory=dict)  # simulated fields only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One field of view; unknown text is '', an unknown number None."""
+
+    image_id: str
+    partition: str
+    experiment: str = ""
+    well: str = ""
+    position: str = ""
+    compound: str = ""
+    time: float | None = None
+    day: float | None = None
+    concentration: float | None = None
+    pixel_size_um: float | None = None
+    name: str = ""  # the file(s), as the source names them
+    problem: tuple[str, str] | None = (
+        None  # kind and detail, when it is refused before any file is opened
+    )
+
+    def expand(self) -> list["Field"]:
+        """The fields of view this entry holds: itself, or one for each time point of a stack.
+        Raises Refused.
+        """
+        return [self]
+
+    def read(self) -> Frame:
+        """Read both channels. Raises Refused."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything a source holds, and what is worth saying about it."""
+
+    fields: Sequence[Field]
+    notes: tuple[str, ...] = ()
+
+
+def valid_id(text: str) -> bool:
+    """Whether a text can name a field: it becomes a file name and part of every patch_id, which
+    uses colons.
+    """
+    return bool(_ID.fullmatch(text)) and not text.startswith((".", "-"))
+
+
+def clean_id(text: str) -> str:
+    """An image_id made from a file name: every other character becomes an underscore."""
+    return re.sub(r"[^\w.+=@-]", "_", text).lstrip(".-")[:200]
+
+
+def metadata(values: dict[str, str], where: str) -> dict[str, str | float | None]:
+    """Texts as a manifest or a file name gives them, as Field's arguments.
+
+    Raises SourceError for no number.
+    """
+    found: dict[str, str | float | None] = {
+        key: values[key].strip() for key in TEXT if values.get(key)
+    }
+    for key in NUMBERS:
+        if text := (values.get(key) or "").strip():
+            found[key] = _number(key, text, where)
+    return found
+
+
+def _number(key: str, text: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise SourceError(f"{where}: {key} must be a number, not {text!r}") from None
+    if not np.isfinite(number) or (key == "pixel_size_um" and number <= 0):
+        raise SourceError(f"{where}: {key} cannot be {text}; leave it empty if it is not known")
+    if number < 0:
+        unit = (
+            "count it from the start"
+            if key in ("time", "day")
+            else "an untreated well has 0, or nothing"
+        )
+        raise SourceError(f"{where}: {key} cannot be negative, and is {text}: {unit}")
+    return number
+
+
+def known(path: Path, what: str) -> Path:
+    """The path, if it exists. Raises SourceError."""
+    if not path.exists():
+        raise SourceError(
+            f"{what} {path} does not exist: set dataset.path (relative to the repository, or absolute)"
+        )
+    return path

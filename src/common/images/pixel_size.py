@@ -1,0 +1,92 @@
+"""Pixel size and channel names from a TIFF's metadata: OME, ImageJ, Micro-Manager, or the
+resolution tags.
+"""
+
+import tifffile
+
+from .field import Refused
+
+UM = {
+    "m": 1e6,
+    "cm": 1e4,
+    "mm": 1e3,
+    "um": 1.0,
+    "µm": 1.0,
+    "μm": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "nm": 1e-3,
+}
+UM |= {"micrometer": 1.0, "micrometre": 1.0, "inch": 25400.0, "\\u00B5m": 1.0}
+PLAUSIBLE = (
+    0.005,
+    50.0,
+)  # um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um)
+MICRO_MANAGER = 51123
+
+
+def pixel_size(tif: tifffile.TiffFile, name: str) -> float | None:
+    """Pixel size in um, or None where the file does not say.
+
+    Raises Refused for pixels that are not square.
+    """
+    size = _ome(tif) or _micro_manager(tif) or _tags(tif)
+    if size is None or not all(PLAUSIBLE[0] <= side <= PLAUSIBLE[1] for side in size):
+        return None
+    x, y = size
+    if abs(x - y) > 0.01 * x:
+        raise Refused("pixel size", f"pixels are not square: {x:g} x {y:g} um", name)
+    return round(x, 6)
+
+
+def channel_names(tif: tifffile.TiffFile) -> tuple[str, ...]:
+    """The channels' names in OME metadata, in order; empty where there are none."""
+    channels = _list(_pixels(tif).get("Channel", []))
+    return tuple(str(channel.get("Name", "")) for channel in channels) if channels else ()
+
+
+def _pixels(tif: tifffile.TiffFile) -> dict:
+    """The Pixels element of the first image of OME metadata."""
+    if not tif.is_ome:
+        return {}
+    images = _list(tifffile.xml2dict(tif.ome_metadata).get("OME", {}).get("Image", []))
+    return images[0].get("Pixels", {}) if images else {}
+
+
+def _list(value: object) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _ome(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    pixels = _pixels(tif)
+    if "PhysicalSizeX" not in pixels:
+        return None
+    units = [UM.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))) for axis in "XY"]
+    if None in units:
+        return None
+    x = float(pixels["PhysicalSizeX"])
+    return x * units[0], float(pixels.get("PhysicalSizeY", x)) * units[1]
+
+
+def _micro_manager(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    tag = tif.pages.first.tags.get(MICRO_MANAGER)
+    size = tag.value.get("PixelSizeUm") if tag is not None and isinstance(tag.value, dict) else None
+    return (float(size), float(size)) if size else None
+
+
+def _tags(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    """From pixels per unit; ImageJ names the unit in its description, plain TIFF in a tag."""
+    tags = tif.pages.first.tags
+    if "XResolution" not in tags or "YResolution" not in tags:
+        return None
+    unit = (tif.imagej_metadata or {}).get("unit") or {2: "inch", 3: "cm"}.get(
+        int(tags.valueof("ResolutionUnit", 1))
+    )
+    per_unit = [_ratio(tags[f"{axis}Resolution"].value) for axis in "XY"]
+    if unit not in UM or not all(per_unit):
+        return None
+    return UM[unit] / per_unit[0], UM[unit] / per_unit[1]
+
+
+def _ratio(value: tuple[int, int]) -> float:
+    return value[0] / value[1] if value[1] else 0.0

@@ -1,0 +1,119 @@
+"""Confidence intervals: the paper's, which takes patches as independent, and the honest one, over
+whole groups.
+
+Overlapping patches of one field are near-copies of each other, so an interval over patches is too
+narrow; resampling the groups that the split keeps together is not. With fewer than about ten groups
+a percentile bootstrap is itself too narrow: the number of groups stands beside every interval.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CELLS = 8_000_000  # resamples x patches worked on at once: 64 MB per array
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Bootstrap draws: `weights` (B, G), how often each group stands in a resample; `codes` (n,), a
+    patch's group.
+    """
+
+    weights: np.ndarray
+    codes: np.ndarray
+    lacking: int  # draws without one of the classes, redrawn
+
+    @property
+    def groups(self) -> int:
+        """How many groups the draws are of."""
+        return self.weights.shape[1]
+
+
+def draw(groups: np.ndarray, live: np.ndarray, count: int, seed: int) -> Resamples:
+    """`count` resamples of whole groups with replacement, each holding both classes; others are
+    redrawn and counted.
+
+    groups: (n,) names; live: (n,) bool. Fewer resamples come back if 20 x count draws do not
+    suffice; none if there are fewer than two groups or a class lacks altogether.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    lives, deads = (
+        np.bincount(codes, weights=part, minlength=len(names)) for part in (live, ~live)
+    )
+    random = np.random.default_rng(seed)
+    kept, have, lacking = [], 0, 0
+    tries = 20 if len(names) > 1 and lives.any() and deads.any() else 0
+    while tries and have < count:
+        weights = random.multinomial(len(names), np.full(len(names), 1 / len(names)), count)
+        both = np.flatnonzero((weights @ lives > 0) & (weights @ deads > 0))[: count - have]
+        drawn = both[-1] + 1 if have + len(both) == count else count
+        kept, have, lacking, tries = (
+            [*kept, weights[both]],
+            have + len(both),
+            lacking + drawn - len(both),
+            tries - 1,
+        )
+    weights = np.concatenate(kept) if kept else np.empty((0, len(names)))
+    return Resamples(weights.astype(float), codes, int(lacking))
+
+
+def draw_patches(live: np.ndarray, count: int, seed: int) -> Resamples:
+    """Resamples of single patches, as if they were independent."""
+    return draw(np.arange(len(live)), live, count, seed)
+
+
+Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def bootstrap(
+    statistic: Statistic, resamples: Resamples, by_patch: bool = True
+) -> dict[str, np.ndarray]:
+    """A statistic over all resamples, in pieces that fit in memory: name -> (B,).
+
+    `statistic` takes (b, n) weights of patches, or (b, G) weights of groups if `by_patch` is false.
+    """
+    width = max(1, len(resamples.codes) if by_patch else resamples.groups)
+    pieces = []
+    for start in range(0, len(resamples.weights), max(1, CELLS // width)):
+        weights = resamples.weights[start : start + max(1, CELLS // width)]
+        pieces.append(statistic(weights[:, resamples.codes] if by_patch else weights))
+    return (
+        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        if pieces
+        else {}
+    )
+
+
+def percentile(values: np.ndarray | None, confidence: float) -> list[float] | None:
+    """The central `confidence` share of bootstrap values, NaN left out; None if fewer than 20
+    remain.
+    """
+    values = np.empty(0) if values is None else values[np.isfinite(values)]
+    if len(values) < 20:
+        return None
+    return np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+
+
+def binomial(value: float, n: int, confidence: float) -> list[float] | None:
+    """value +- z sqrt(value (1 - value) / n), cut to 0..1: the paper's interval of balanced
+    accuracy.
+
+    It gives the paper's 0.851-0.881 from its 0.866 and 1,872 test patches. None if undefined.
+    """
+    if not n or not np.isfinite(value):
+        return None
+    half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(value * (1 - value) / n)
+    return [max(0.0, value - half), min(1.0, value + half)]
+
+
+def wilson(value: float, n: int, confidence: float) -> list[float] | None:
+    """Wilson's interval of a proportion of n patches, which has a width at 0 and 1 too.
+
+    None if undefined.
+    """
+    if not n or not np.isfinite(value):
+        return None
+    found = stats.binomtest(round(value * n), n).proportion_ci(confidence, method="wilson")
+    return [float(found.low), float(found.high)]

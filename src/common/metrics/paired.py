@@ -1,0 +1,143 @@
+"""Two models on the very same test patches: by how much one is better, and the error that pairing
+leaves.
+
+Both models meet the same patches in every resample of whole groups, so what both find hard cancels
+out. The interval is Hesterberg's expanded percentile interval (The American Statistician 69, 2015):
+the plain one takes too little from few groups, by the factor sqrt((n - 1) / n) and by the normal
+quantile in place of Student's.
+"""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..workspace.errors import UserError
+from ..workspace.params import Register
+from .intervals import bootstrap, draw, percentile
+from .point import weighted_thresholded
+
+SIDE = ["patch_id", "group", "live", "probability", "called"]
+
+
+class Incomparable(UserError):
+    """Two models were not judged, and cannot be judged fairly, on the same patches; the message
+    says why.
+    """
+
+
+def side(predictions: pd.DataFrame, record: dict) -> pd.DataFrame:
+    """A model's test patches (columns of SIDE) from its saved predictions and evaluation record.
+
+    Under kfold every round has its own threshold, which the record lists.
+    """
+    test = predictions[predictions["split"] == "test"]
+    threshold = test["round"].map({at["round"]: at["threshold"] for at in record["rounds"]})
+    return test.assign(live=test["label"] == "live", called=test["probability"] >= threshold)[SIDE]
+
+
+def pair(candidate: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
+    """Both models' rows of SIDE beside each other (`probability`, `called`, and with suffix
+    `_champion`).
+
+    Raises Incomparable unless they hold the same patches under the same labels.
+    """
+    both = candidate.merge(champion[["patch_id", "live", "probability", "called"]], "outer", "patch_id",
+                           suffixes=("", "_champion"), validate="1:1", indicator=True)  # fmt: skip
+    if (lacking := int((both["_merge"] != "both").sum())) or (
+        both["live"] != both["live_champion"]
+    ).any():
+        raise Incomparable(
+            f"their saved predictions are of other patches or labels ({lacking} patches have no counterpart)"
+        )
+    return both.astype({"live": bool, "called": bool, "called_champion": bool})
+
+
+def compare(both: pd.DataFrame, rule: Register) -> dict:
+    """Balanced accuracy and Brier score of both models and their difference (candidate - champion)
+    with its interval.
+
+    The interval is None where resampling gives none (one group, or a class that lacks).
+    """
+    live, groups = both["live"].to_numpy(), both["group"].to_numpy()
+    draws = draw(groups, live, rule.bootstrap, rule.seed)
+    level = expanded(rule.confidence, draws.groups)
+    found: dict = {"patches": len(both), "groups": draws.groups, "confidence": rule.confidence}
+    values = bootstrap(partial(_differences, both), draws)
+    ones = np.ones((1, len(both)))
+    for name, score in {"balanced_accuracy": _balanced_accuracy, "brier": _brier}.items():
+        ours, theirs = (float(score(both, suffix, ones)[0]) for suffix in ("", "_champion"))
+        span = percentile(values.get(name), level)
+        found[name] = {
+            "candidate": round(ours, 6),
+            "champion": round(theirs, 6),
+            "difference": round(ours - theirs, 6),
+            "interval": span and [round(bound, 6) for bound in span],
+        }
+    return found
+
+
+def expanded(confidence: float, groups: int) -> float:
+    """The level at which to take percentiles so that an interval over so few groups covers
+    `confidence`.
+    """
+    if groups < 2:
+        return confidence
+    tail = stats.norm.cdf(
+        np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - confidence) / 2, groups - 1)
+    )
+    return float(1 - 2 * tail)
+
+
+def judge(numbers: dict, rule: Register) -> tuple[bool | None, str]:
+    """Whether the candidate is better by the rule, and the reason with its numbers; None where
+    nothing can be told.
+
+    The reason's first part, up to a semicolon, is enough to understand it.
+    """
+    accuracy, brier = numbers["balanced_accuracy"], numbers["brier"]
+    told = (
+        f"{in_words(numbers)}; on {numbers['patches']} test patches of {numbers['groups']} groups"
+    )
+    if numbers["groups"] < rule.min_groups or accuracy["interval"] is None:
+        return (
+            None,
+            f"{numbers['groups']} test groups carry no interval to decide by: {told}; promote it by hand",
+        )
+    if brier["interval"][0] > 0:
+        return False, f"its probabilities are worse beyond the paired error: {told}"
+    if accuracy["interval"][0] > rule.margin:
+        return True, f"better by more than the paired error: {told}"
+    beyond = f" and the margin of {rule.margin:g}" if rule.margin else ""
+    return False, f"not better by more than the paired error{beyond}: {told}"
+
+
+def in_words(numbers: dict) -> str:
+    """The difference of both scores with its interval, for people."""
+    parts = []
+    for name, title in (("balanced_accuracy", "balanced accuracy"), ("brier", "Brier score")):
+        found = numbers[name]
+        span = found["interval"]
+        shown = f" ({span[0]:+.3f} to {span[1]:+.3f})" if span else " (no interval)"
+        both = f"{found['candidate']:.3f} against {found['champion']:.3f}"
+        parts.append(f"{title} {both}, {found['difference']:+.3f}{shown}")
+    return "; ".join(parts)
+
+
+def _differences(both: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
+    kinds = {"balanced_accuracy": _balanced_accuracy, "brier": _brier}
+    return {
+        name: score(both, "", weights) - score(both, "_champion", weights)
+        for name, score in kinds.items()
+    }
+
+
+def _balanced_accuracy(both: pd.DataFrame, suffix: str, weights: np.ndarray) -> np.ndarray:
+    called = both[f"called{suffix}"].to_numpy()
+    return weighted_thresholded(both["live"].to_numpy(), called, weights)["balanced_accuracy"]
+
+
+def _brier(both: pd.DataFrame, suffix: str, weights: np.ndarray) -> np.ndarray:
+    squares = (both[f"probability{suffix}"].to_numpy() - both["live"].to_numpy()) ** 2
+    return (weights @ squares) / weights.sum(1)

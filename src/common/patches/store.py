@@ -1,0 +1,108 @@
+"""The patch store: 8-bit frames end to end in few memory-mappable shards, and windows as rows of a
+table.
+
+Frames are stored once, so overlapping windows cost no bytes; PI is kept at a quarter of the
+resolution, for figures.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..scoring.imaging import PI_REDUCTION
+from ..workspace.tables import existing, read_table
+
+SHARD_BYTES = 256 * 2**20  # few files, as DVC likes them, yet many enough to move in parallel
+
+
+class PatchStore:
+    """Read access to data/patches: `frames` (DataFrame by image_id), tables of windows, and pixels
+    as memory maps.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory)
+        self._shards: dict[str, np.ndarray] = {}
+        self.frames = pd.read_parquet(existing(self.directory / "frames.parquet")).set_index(
+            "image_id", drop=False
+        )
+        self._facts = {
+            frame.image_id: frame for frame in self.frames.itertuples(index=False)
+        }  # faster than .loc
+
+    def patches(self, partitions: Sequence[str]) -> pd.DataFrame:
+        """The table of windows of the named partitions."""
+        return read_table(self.directory / "patches.parquet", partitions)
+
+    def brightfield(self, image_id: str) -> np.ndarray:
+        """The (H, W) uint8 bright-field frame, read only."""
+        frame = self._facts[image_id]
+        return self._view(
+            f"brightfield-{frame.shard:03d}.npy", frame.offset, frame.height, frame.width
+        )
+
+    def pi(self, image_id: str) -> np.ndarray:
+        """The (ceil(H/4), ceil(W/4)) uint8 PI frame, scaled between the frame's pi_low and pi_high
+        counts.
+        """
+        frame = self._facts[image_id]
+        height, width = -(-frame.height // PI_REDUCTION), -(-frame.width // PI_REDUCTION)
+        return self._view(f"pi-{frame.shard:03d}.npy", frame.pi_offset, height, width)
+
+    def window(self, image_id: str, y: int, x: int, size: int) -> np.ndarray:
+        """The (size, size) uint8 bright-field window whose upper left corner is (y, x)."""
+        return self.brightfield(image_id)[y : y + size, x : x + size]
+
+    def pi_window(self, image_id: str, y: int, x: int, size: int) -> np.ndarray:
+        """The same window of the reduced PI frame, (size // 4, size // 4) uint8."""
+        y, x, size = y // PI_REDUCTION, x // PI_REDUCTION, size // PI_REDUCTION
+        return self.pi(image_id)[y : y + size, x : x + size]
+
+    def _view(self, name: str, offset: int, height: int, width: int) -> np.ndarray:
+        if name not in self._shards:
+            self._shards[name] = np.asarray(np.load(existing(self.directory / name), mmap_mode="r"))
+        return self._shards[name][offset : offset + height * width].reshape(height, width)
+
+
+class ShardWriter:
+    """Writes 1-D uint8 shards NAME-000.npy, ...
+
+    of planned sizes; memory does not grow with the number of frames.
+    """
+
+    def __init__(self, directory: Path, name: str, sizes: Sequence[int]):
+        self._paths = [directory / f"{name}-{i:03d}.npy" for i in range(len(sizes))]
+        self._maps = [
+            np.lib.format.open_memmap(p, "w+", np.uint8, (n,)) for p, n in zip(self._paths, sizes)
+        ]
+
+    def put(self, shard: int, offset: int, frame: np.ndarray) -> None:
+        """Copies a uint8 array to its planned place."""
+        self._maps[shard][offset : offset + frame.size] = frame.ravel()
+
+    def close(self) -> None:
+        """Flushes and releases all shards."""
+        for shard in self._maps:
+            shard.flush()
+        self._maps.clear()
+
+
+def plan_shards(
+    areas: Sequence[int], limit: int = SHARD_BYTES
+) -> tuple[list[int], list[int], list[int]]:
+    """Places arrays of the given sizes into shards in order: (shard of each, offset of each, size
+    of each shard).
+
+    A shard takes arrays until it would pass `limit` bytes; one larger than that has a shard of its
+    own.
+    """
+    shard, offset, sizes = [], [], []
+    for area in areas:
+        if not sizes or (sizes[-1] and sizes[-1] + area > limit):
+            sizes.append(0)
+        shard.append(len(sizes) - 1)
+        offset.append(sizes[-1])
+        sizes[-1] += area
+    return shard, offset, sizes

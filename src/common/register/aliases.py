@@ -1,0 +1,295 @@
+"""Who is champion and challenger, who moved it and why: every move is a tag `alias.TIME` of the
+version it went to.
+"""
+
+import getpass
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from rich.markup import escape
+from rich.table import Table
+
+from ..tracking import runs as tracking
+from ..workspace.errors import UserError
+from .card import with_decision
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+MOVE = "alias."  # begins the key of a move's tag
+REPLACED = "replaced"  # the tag of a former champion: by which version, and why
+ABSENT = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+)  # what MLflow says of an unknown model, and alias
+TAG_LIMIT = 5000  # characters MLflow keeps of a version's tag and of its description
+HOW = {"hand": "by hand"}  # kinds of moves in words, where that differs
+NONE = "none in this store: `unstained sync` registers the models at hand; without any, `make repro` trains them"
+
+
+class RegistryError(UserError):
+    """The registry does not hold what was asked for."""
+
+
+def number(version: ModelVersion) -> str:
+    """A version's number as text: MLflow gives a number or text, depending on the store."""
+    return str(version.version)
+
+
+def about(name: str) -> str:
+    """The description of a registered model, true of all its versions."""
+    return (
+        f"Calls patches of bright-field images live or dead. Load `models:/{name}@{CHAMPION}`. Each version's "
+        "description is its model card: data (real or SYNTHETIC), results, contract, limits, decision. "
+        f"`unstained history {name}` shows who moved the aliases, and why. For research, not for diagnosis."
+    )
+
+
+def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that carries an alias, or None.
+
+    Raises MlflowException if the store does not answer.
+    """
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise  # a server that fails must not read as "there is no champion"
+        return None
+
+
+def move(version: ModelVersion, alias: str, reason: str, kind: str) -> None:
+    """Gives an alias to a version, which then carries no other of ours, and keeps the move; nothing
+    if it has it.
+
+    kind: rule, hand or rollback.
+    """
+    client = MlflowClient()
+    before = by_alias(client, version.name, alias)
+    if before is None or before.version != version.version:
+        client.set_registered_model_alias(version.name, alias, version.version)
+        write_move(version, alias, number(before) if before else "", number(version), reason, kind)
+        if alias == CHAMPION:
+            write_replaced(before, version, reason, kind)
+    other = CHALLENGER if alias == CHAMPION else CHAMPION
+    held = by_alias(client, version.name, other)
+    if held and held.version == version.version:
+        client.delete_registered_model_alias(version.name, other)
+        write_move(version, other, number(version), "", f"is the {alias} now", kind)
+
+
+def write_move(version: ModelVersion, alias: str, left: str, to: str, why: str, kind: str) -> None:
+    """Keeps one move of an alias from version `left` to version `to` ('' for none) on the version
+    it concerns.
+    """
+    key = f"{MOVE}{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    record = {
+        "alias": alias,
+        "from": left,
+        "to": to,
+        "kind": kind,
+        "who": who(kind),
+        "reason": why[:4000],
+    }
+    text = json.dumps(record, ensure_ascii=False)
+    MlflowClient().set_model_version_tag(version.name, version.version, key, text)
+
+
+def write_replaced(
+    before: ModelVersion | None, version: ModelVersion, reason: str, kind: str
+) -> None:
+    """Says on the champion `before`, if there was one, that `version` took over and why."""
+    client = MlflowClient()
+    if REPLACED in version.tags:  # once, and no more
+        client.delete_model_version_tag(version.name, version.version, REPLACED)
+    if before:
+        done = "rolled back to" if kind == "rollback" else "replaced by"
+        text = f"{done} version {number(version)}: {reason}"
+        client.set_model_version_tag(before.name, before.version, REPLACED, text[:TAG_LIMIT])
+        write_decision(before, text)
+
+
+def who(kind: str) -> str:
+    """Who moves an alias: a person; of the rule, the experiment it runs in, '' in a plain run."""
+    if kind == "rule":
+        experiment = os.environ.get("DVC_EXP_NAME")
+        return f"experiment {experiment}" if experiment else ""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+
+
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions of a registered model, oldest first.
+
+    Raises RegistryError naming the models that exist.
+    """
+    found = sorted(
+        client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version)
+    )
+    if not found:
+        names = ", ".join(model.name for model in client.search_registered_models()) or NONE
+        raise RegistryError(f"no registered model {name}; there are: {names}")
+    return found
+
+
+def moves(versions: Sequence[ModelVersion]) -> list[dict]:
+    """Every kept move of a model's aliases, oldest first: time, alias, from, to, kind, who, reason."""
+    tags = [
+        item for version in versions for item in version.tags.items() if item[0].startswith(MOVE)
+    ]
+    return [{"time": key.removeprefix(MOVE)} | json.loads(value) for key, value in sorted(tags)]
+
+
+def champions(versions: Sequence[ModelVersion], now: str | None) -> list[str]:
+    """The versions a rollback would walk through, the present champion `now` last; deleted ones are
+    left out.
+
+    A rollback takes the last one off; a champion made by other means than ours counts as put on
+    top.
+    """
+    stack: list[str] = []
+    for step in moves(versions):
+        if step["alias"] != CHAMPION:
+            continue
+        if step["from"] and (not stack or stack[-1] != step["from"]):
+            stack.append(step["from"])  # set in MLflow itself
+        if step["kind"] == "rollback":
+            stack.pop()
+            while stack and stack[-1] != step["to"]:
+                stack.pop()  # deleted versions, which a rollback passes over
+        if not stack or stack[-1] != step["to"]:
+            stack.append(step["to"])
+    if now and (not stack or stack[-1] != now):
+        stack.append(now)
+    there = {number(version) for version in versions}
+    return [found for found in stack if found in there]
+
+
+def was_champion(version: ModelVersion) -> bool:
+    """Whether a version has been the champion before."""
+    return any(step["alias"] == CHAMPION and step["to"] for step in moves([version]))
+
+
+def promote(name: str, chosen: int, reason: str) -> str:
+    """Makes a version champion by hand; returns what was done and what it overrides.
+
+    Raises RegistryError if there is no such version, or no reason.
+    """
+    return _by_hand(name, str(chosen), reason, "hand")
+
+
+def rollback(name: str, reason: str) -> str:
+    """Gives the champion's alias back to the version before.
+
+    Raises RegistryError if none is known.
+    """
+    client = tracking.connect()
+    versions = versions_of(client, name)
+    champion = by_alias(client, name, CHAMPION)
+    known = champions(versions, number(champion) if champion else None)
+    if champion is None or len(known) < 2:
+        now = (
+            f"its champion, version {champion.version}, replaced no other"
+            if champion
+            else "it has no champion"
+        )
+        raise RegistryError(
+            f"{name}: {now}; {listed(versions)}; `unstained promote` makes any of them champion"
+        )
+    return _by_hand(name, known[-2], reason, "rollback")
+
+
+def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
+    client = tracking.connect()
+    versions = versions_of(client, name)
+    version = next((found for found in versions if number(found) == chosen), None)
+    if version is None:
+        raise RegistryError(f"no version {chosen} of {name}; {listed(versions)}")
+    if not reason.strip():
+        raise RegistryError("a reason is needed: it is kept on the version")
+    before = by_alias(client, name, CHAMPION)
+    if before and number(before) == chosen:
+        return f"{name} version {chosen} is the champion already"
+    loud = (
+        [f"WARNING, this overrides: {line}" for line in overrides(version, before)]
+        if kind == "hand"
+        else []
+    )
+    move(version, CHAMPION, reason, kind)
+    again = (
+        f"{CHAMPION} again: version {number(before)} was rolled back ({reason})"
+        if kind == "rollback"
+        else ""
+    )
+    write_decision(version, again or f"{CHAMPION}: by hand: {reason}")
+    was = f", was {before.version}" if before else ""
+    return "\n".join([*loud, f"models:/{name}@{CHAMPION} is now version {chosen}{was}"])
+
+
+def overrides(version: ModelVersion, champion: ModelVersion | None) -> list[str]:
+    """What speaks against a version as champion, by what is written on it."""
+    tags, found = version.tags, []
+    if tags.get("gates", "passed") != "passed":
+        found.append(f"a gate on its data: {tags['gates']}")
+    if tags.get("weights") == "random":
+        better = (
+            " over pretrained ones"
+            if champion and champion.tags.get("weights") not in ("random", None)
+            else ""
+        )
+        found.append(f"random first weights{better}")
+    if tags.get("synthetic") == "true":
+        real = (
+            " over a model of real images"
+            if champion and champion.tags.get("synthetic") == "false"
+            else ""
+        )
+        found.append(f"trained on SYNTHETIC images{real}: not for real plates")
+    decision = tags.get("decision", "")
+    if decision.startswith(CHALLENGER):
+        found.append(f"the rule, which said {decision}")
+    if decision.startswith("rolled back"):
+        found.append(f"that it was {decision}")
+    return found
+
+
+def write_decision(version: ModelVersion, text: str) -> None:
+    """Writes a decision on a version: as the tag `decision`, and at the end of its card."""
+    client = MlflowClient()
+    client.set_model_version_tag(version.name, version.version, "decision", text[:TAG_LIMIT])
+    description = with_decision(version.description or "", text)[:TAG_LIMIT]
+    client.update_model_version(version.name, version.version, description)
+
+
+def listed(versions: Sequence[ModelVersion]) -> str:
+    """The versions there are, for a message."""
+    return "there are: " + "; ".join(
+        f"{v.version} ({v.tags.get('arch', '?')}, balanced accuracy {_short(v.tags.get('balanced_accuracy'))})"
+        for v in versions
+    )
+
+
+def history(name: str) -> Table:
+    """Every move of a model's aliases, oldest first, for the terminal.
+
+    Raises RegistryError without such a model.
+    """
+    client = tracking.connect()
+    versions = versions_of(client, name)
+    held = sorted(client.get_registered_model(name).aliases.items())
+    now = ", ".join(f"{alias} is version {holder}" for alias, holder in held) or "no alias"
+    table = Table(title=f"{name}: {now}", title_justify="left")
+    for column in ("time (UTC)", "alias", "from", "to", "how", "who", "why"):
+        table.add_column(column, no_wrap=column in ("time (UTC)", "alias"))
+    for step in moves(versions):
+        time = step["time"][:16].replace("T", " ")
+        how = HOW.get(step["kind"], step["kind"])
+        cells = (time, step["alias"], step["from"], step["to"], how, step["who"], step["reason"])
+        table.add_row(*(escape(cell or "-") for cell in cells))
+    return table
+
+
+def _short(value: str | None) -> str:
+    return f"{float(value):.3f}" if value else "?"

@@ -1,0 +1,130 @@
+"""The model card, written as the description of a registered version: data, results, contract,
+limits, decision.
+"""
+
+DECISION = "### Decision"
+BASELINES = (("experiment only", "experiment_only", "in_sample"), ("texture", "texture_linear", ""),
+             ("linear probe", "linear_probe", ""))  # fmt: skip
+
+
+def card(model: dict, record: dict, contract: dict, digests: dict[str, str]) -> str:
+    """The card without its decision, in Markdown.
+
+    model: models/PARTITION/model.json; record: metrics/evaluate/PARTITION.json; contract: the
+    package's contract.json; digests: DVC's, of the folders of data/.
+    """
+    sections = (
+        _head(model),
+        _data(model, record, digests),
+        _results(model, record),
+        _contract(contract),
+        _limits(model),
+    )
+    return "\n\n".join(sections)
+
+
+def with_decision(text: str, decision: str) -> str:
+    """The card with its last section replaced."""
+    return f"{text.partition(DECISION)[0].rstrip()}\n\n{DECISION}\n{decision}\n"
+
+
+def _head(model: dict) -> str:
+    kind = (
+        "**Trained on SYNTHETIC images: not for real plates.**"
+        if model["synthetic"]
+        else "Trained on real images."
+    )
+    what = f"`{model['arch']}`, partition `{model['partition']}`"
+    return f"{kind}\n\nCalls patches of bright-field images live or dead: {what}."
+
+
+def _data(model: dict, record: dict, digests: dict[str, str]) -> str:
+    data, kind = record["data"], "synthetic" if model["synthetic"] else "real"
+    marks = ", ".join(f"{name} `{digests[name][:12]}`" for name in _FOLDERS if name in digests)
+    recipe = model["params"] | {"pooling": model["pooling"]}
+    told = _HEAD if recipe.get("layers") == "head" else _RECIPE
+    weights = f"{model['weights']['weights']} ({model['weights']['origin']})"
+    return "\n".join([
+        "### Data and training",
+        f"- source `{model['source']}` ({kind}); {model['patches']['live']} live and {model['patches']['dead']} dead "
+        f"labelled patches of {model['groups']} groups; labels from the PI stain",
+        f"- digests: {marks or 'not known'}; model `{model['digest'][:12]}`; test split `{data['digest'][:12]}`",
+        f"- first weights: {weights}",
+        f"- recipe: {', '.join(f'{name} {recipe[name]}' for name in told if name in recipe)}",
+    ])  # fmt: skip
+
+
+_FOLDERS = ("raw", "patches", "labels", "splits")
+_RECIPE = ("layers", "epochs", "optimizer", "lr", "batch_size", "schedule", "seed")
+_HEAD = ("layers", "pooling", "C")  # what a head trained alone depends on
+
+
+def _results(model: dict, record: dict) -> str:
+    data, overall = record["data"], record["overall"]
+    within = (record.get("within_experiment") or {}).get("pair_weighted")
+    rows = [("balanced accuracy", overall["balanced_accuracy"]), ("AUC", overall["auc"])]
+    rows.append(("AUC within experiments", within))
+    for title, name, inner in BASELINES:
+        found = (record.get("baselines") or {}).get(name) or {}
+        rows.append(
+            (f"AUC of the baseline: {title}", (found.get(inner, {}) if inner else found).get("auc"))
+        )
+    calibration = record["calibration"]
+    return "\n".join([
+        "### Results",
+        f"{data['n_patches']} test patches of {data['n_groups']} groups ({_scheme(model)}); intervals over groups.",
+        "", "| | value | interval |", "|---|---|---|",
+        *(f"| {title} | {_number(value)} | {_span(value)} |" for title, value in rows if value),
+        f"| Brier score | {calibration['brier']['after']:.3f} | |",
+    ])  # fmt: skip
+
+
+def _contract(contract: dict) -> str:
+    tile, at, label = contract["tile"], contract["operating"], contract["label"]
+    band = sorted((at["dead_to"], at["live_from"]))
+    size = (
+        f"{contract['pixel_size_um']} um per pixel"
+        if contract["pixel_size_um"]
+        else "pixel size not known"
+    )
+    return "\n".join([
+        "### Contract",
+        f"- one bright-field channel, {'/'.join(str(bits) for bits in contract['bits'])} bit, {size}",
+        f"- windows of {tile['window']:g} {tile['unit']}, stride {tile['stride']:g}; 16 to 8 bit by "
+        f"{contract['scaling']['method']} {contract['scaling']['low']:g} to {contract['scaling']['high']:g}",
+        f"- live from {at['threshold']:.3f}; abstains between {band[0]:.3f} and {band[1]:.3f}; "
+        f"temperature {at['temperature']:.3f}",
+        f"- stain thresholds of the labels: live below {label['live_below']:.4g}, dead above {label['dead_above']:.4g} "
+        f"({label['intensity']})",
+    ])  # fmt: skip
+
+
+def _limits(model: dict) -> str:
+    lines = [
+        "### Intended use and limits",
+        "- for research, not for diagnosis; yields the live-patch fraction, not cell viability",
+        "- for plates like those of training: cell line, microscope, magnification, treatment; others need "
+        "`unstained validate` against a stain first",
+    ]
+    if model["scheme"] != "holdout":
+        lines.append(
+            "- the results are those of the folds' models; the registered model is trained on all groups"
+        )
+    return "\n".join(lines)
+
+
+def _scheme(model: dict) -> str:
+    return (
+        "held-out groups"
+        if model["scheme"] == "holdout"
+        else "out-of-fold scores of the folds' models"
+    )
+
+
+def _number(value: dict) -> str:
+    return "n/a" if value["value"] is None else f"{value['value']:.3f}"
+
+
+def _span(value: dict) -> str:
+    span = value.get("group_interval")
+    return f"{span[0]:.3f} to {span[1]:.3f}" if span else ""

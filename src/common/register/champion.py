@@ -1,0 +1,111 @@
+"""The champion's answers on the candidate's test split: as it saved them, or scored anew where that
+is fair.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from ..metrics.paired import SIDE, Incomparable, side
+from ..patches.store import PatchStore
+from ..scoring.inference import load_model, predict
+from ..scoring.operating import calibrate, called_live
+from ..scoring.scorer import PIXEL_SIZE_TOLERANCE
+from ..workspace.params import Tile
+from ..workspace.paths import PATCHES
+
+
+def answers(
+    champion: ModelVersion, predictions: pd.DataFrame, digest: str, tile: Tile
+) -> tuple[pd.DataFrame, str]:
+    """The champion's rows of duel.SIDE for the candidate's test patches, and how they came about.
+
+    predictions: the candidate's predictions.parquet; digest: of its test split. Raises Incomparable
+    where the champion can give no fair answer.
+    """
+    saved = saved_answers(champion, digest)
+    if saved is not None:
+        return saved, "both as saved on the same test split"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            uri = f"models:/{champion.name}/{champion.version}"
+            package = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+        except (MlflowException, OSError) as error:
+            raise Incomparable(f"the champion's package cannot be read ({error})") from None
+        scorer = next(Path(package).rglob("contract.json")).parent
+        contract = json.loads((scorer / "contract.json").read_text())
+        test, store = predictions[predictions["split"] == "test"], PatchStore(PATCHES)
+        check_fair(contract, store.frames.loc[test["image_id"].unique()], tile)
+        return scored_anew(
+            scorer, contract, test, store
+        ), "the champion scored anew on the candidate's test split"
+
+
+def saved_answers(champion: ModelVersion, test_digest: str) -> pd.DataFrame | None:
+    """The champion's own saved test predictions, if they are of that test split; None if not, or
+    not at hand.
+    """
+    try:
+        record = mlflow.artifacts.load_dict(f"runs:/{champion.run_id}/evaluate/record.json")
+        if record["data"]["digest"] != test_digest:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            uri = f"runs:/{champion.run_id}/evaluate/predictions.parquet"
+            return side(
+                pd.read_parquet(mlflow.artifacts.download_artifacts(uri, dst_path=folder)), record
+            )
+    except (MlflowException, OSError):
+        return None
+
+
+def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
+    """Raises Incomparable unless the champion never saw these frames in training and they fit its
+    contract.
+
+    frames: rows of data/patches/frames.parquet of the candidate's test split.
+    """
+    if not contract.get("training_images"):
+        raise Incomparable(
+            "the champion was tested on other patches and does not list its training images"
+        )
+    if seen := sorted(set(contract["training_images"]) & set(frames["brightfield_sha256"])):
+        raise Incomparable(
+            f"the champion was tested on other patches, and trained on {len(seen)} of the {len(frames)} images of this "
+            "test split"
+        )
+    own, here = contract["tile"], tile.model_dump()
+    if differing := [name for name in ("window", "unit") if own[name] != here[name]]:
+        raise Incomparable(
+            f"the champion was trained on other windows: {_both(own, here, differing)}"
+        )
+    if contract["scaling"] != here["scaling"]:
+        raise Incomparable(
+            f"the champion scales 16 to 8 bit as {contract['scaling']}, this data as {here['scaling']}"
+        )
+    size, known = contract["pixel_size_um"], frames["pixel_size_um"].dropna()
+    if size and len(known) and abs(known.median() / size - 1) > PIXEL_SIZE_TOLERANCE:
+        raise Incomparable(
+            f"the champion was trained at {size} um per pixel, this data has {known.median()}"
+        )
+
+
+def scored_anew(
+    scorer: Path, contract: dict, test: pd.DataFrame, store: PatchStore
+) -> pd.DataFrame:
+    """The champion's network on the test patches, under its own temperature and threshold."""
+    net = load_model(scorer / "net", contract["arch"])
+    logits = predict(net, store, test, desc="register: the champion on this test split").astype(
+        float
+    )
+    probability = calibrate(logits[:, 1] - logits[:, 0], contract["operating"]["temperature"])
+    called = called_live(probability, contract["operating"]["threshold"])
+    return test.assign(live=test["label"] == "live", probability=probability, called=called)[SIDE]
+
+
+def _both(own: dict, here: dict, names: list[str]) -> str:
+    return ", ".join(f"{name} {own[name]} against {here[name]}" for name in names)

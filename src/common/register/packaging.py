@@ -1,0 +1,199 @@
+"""A trained model as an MLflow model that stands alone: weights, filter, contract and the code that
+scores.
+
+Models-from-code with safetensors: nothing is pickled. The code ships as a package named by its own
+digest, so that two versions with different code can be loaded in one process, and a project with
+its own `src` is not disturbed.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types.schema import AnyType, ColSpec, Schema
+
+from .. import scoring
+from ..scoring.backbones import CLASSES, facts
+from ..scoring.novelty import FILE, RANGE
+from ..scoring.operating import Operating
+from ..workspace.errors import UserError
+from ..workspace.params import Tile
+from ..workspace.paths import LABELS, METRICS, MODELS, PATCHES
+
+CODE = Path(scoring.__file__).parent  # ships as it is
+INTENSITY_TOLERANCE = (
+    0.5  # a frame half as dark or bright again as any in training is taken as it is
+)
+UNLIKE_SHARE = (
+    0.15  # a frame with more of its windows with cells unlike the training data is flagged
+)
+REQUIREMENTS = [
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "safetensors",
+    "torch",
+    "torchvision",
+    "tqdm",
+]
+SIGNATURE = ModelSignature(
+    inputs=Schema([
+        ColSpec(AnyType(), "image"),
+        ColSpec("double", "pixel_size_um", required=False),
+        ColSpec("string", "image_id", required=False),
+    ]),
+    outputs=Schema([
+        ColSpec("string", "image_id"), ColSpec("long", "y"), ColSpec("long", "x"), ColSpec("long", "size"),
+        ColSpec("string", "verdict"), ColSpec("double", "live_probability"), ColSpec("double", "novelty"),
+        ColSpec("string", "call"),
+    ]),
+)  # fmt: skip
+
+
+class StaleModel(UserError):
+    """The outputs of training are of older code; the message says how to renew them."""
+
+
+def contract(partition: str, tile: Tile) -> dict:
+    """What a frame must be for this model, how it is cut, scaled and called, and what the model was
+    trained on.
+    """
+    model = json.loads((MODELS / partition / "model.json").read_text())
+    record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
+    frames = pd.read_parquet(PATCHES / "frames.parquet").query("partition == @partition")
+    known = frames["pixel_size_um"].dropna()
+    seen = training_range(partition)
+    return {
+        "partition": partition,
+        "arch": model["arch"],
+        "classes": list(CLASSES),
+        "synthetic": model["synthetic"],
+        "source": model["source"],
+        "pixel_size_um": float(known.median()) if len(known) else None,
+        "bits": sorted(frames["bits"].unique().tolist()),
+        "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit, "edge": "anchor"},
+        "scaling": tile.scaling.model_dump(),
+        "intensity": intensity(seen, tile),
+        "least_sharpness": seen["least_sharpness"],
+        "novelty": seen["novelty"],
+        "unlike_share": UNLIKE_SHARE,
+        "operating": {name: value for name, value in operating(record).items()},
+        "label": json.loads((LABELS / "thresholds.json").read_text()),
+        "weights": model["weights"],
+        "patches": model["patches"],
+        "scheme": model["scheme"],
+        "digest": model["digest"],
+        "training_images": seen["images"],
+        "versions": {name: version(name) for name in requirements(model["arch"])},
+    }
+
+
+def training_range(partition: str) -> dict:
+    """What training_range.py noted of the training data.
+
+    Raises StaleModel for a model that older code trained.
+    """
+    path = MODELS / partition / RANGE
+    seen = json.loads(path.read_text()) if path.exists() else {}
+    if lacking := sorted({"novelty", "least_sharpness", "low", "high", "images"} - seen.keys()):
+        raise StaleModel(
+            f"{path} lacks {', '.join(lacking)}: train again with `dvc repro -f -s train@{partition}`"
+        )
+    return seen
+
+
+def intensity(seen: dict, tile: Tile) -> dict | None:
+    """Between which counts the darkest and brightest of training frames lay; None where fixed
+    counts scale them all.
+    """
+    if tile.scaling.method == "fixed":
+        return None
+    return {"low": seen["low"], "high": seen["high"], "tolerance": INTENSITY_TOLERANCE}
+
+
+def operating(record: dict) -> dict[str, float]:
+    """Temperature, threshold and abstain band of an evaluation record."""
+    at = Operating(
+        record["calibration"]["temperature"], record["threshold"]["value"],
+        record["conformal"]["live_from"], record["conformal"]["dead_to"],
+    )  # fmt: skip
+    return vars(at)
+
+
+def requirements(arch: str) -> list[str]:
+    """Names of the packages that scoring needs."""
+    filter_arch = json.loads((MODELS / "filter" / "filter.json").read_text())["arch"]
+    timm = any(facts(name).library == "timm" for name in (arch, filter_arch))
+    return [*REQUIREMENTS, "timm"] if timm else REQUIREMENTS
+
+
+def assemble(partition: str, tile: Tile, directory: Path) -> str:
+    """Writes scorer/ (contract, net, filter, novelty) and the code package to DIRECTORY; returns
+    the package's digest.
+
+    The filter's backbone is there also where rules filter: its features tell what is unlike the
+    training data.
+    """
+    scorer = directory / "scorer"
+    take = (
+        shutil.copyfile
+    )  # not the files' modes: safetensors lets their owner alone read what it writes
+    shutil.copytree(MODELS / "filter", scorer / "filter", copy_function=take)
+    take(
+        MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter" / "model.safetensors"
+    )
+    (scorer / "net").mkdir()
+    take(MODELS / partition / "model.safetensors", scorer / "net" / "model.safetensors")
+    take(MODELS / partition / FILE, scorer / FILE)
+    (scorer / "contract.json").write_text(json.dumps(contract(partition, tile), indent=2) + "\n")
+    add_code(directory)
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return _digest(b"".join(_digest(p.read_bytes()).encode() + p.name.encode() for p in files))
+
+
+def add_code(directory: Path) -> Path:
+    """Writes the package of code that scores, and model.py beside it, which loads it; returns the
+    package's folder.
+    """
+    sources = {path.name: path.read_text() for path in sorted(CODE.glob("*.py"))}
+    package = directory / f"unstained_{_digest(json.dumps(sources).encode())[:12]}"
+    package.mkdir()
+    for name, text in sources.items():
+        (package / name).write_text(text)
+    entry = [
+        "from mlflow.models import set_model",
+        f"from {package.name}.pyfunc import LiveDeadModel",
+    ]
+    (directory / "model.py").write_text("\n\n".join([*entry, "set_model(LiveDeadModel())\n"]))
+    return package
+
+
+def log_model(directory: Path, arch: str, metadata: dict) -> str:
+    """Logs an assembled model into the active run; returns its URI."""
+    code = next(path for path in directory.iterdir() if path.name.startswith("unstained_"))
+    sys.path.insert(
+        0, str(directory)
+    )  # MLflow imports model.py, which imports the package beside it
+    try:
+        info = mlflow.pyfunc.log_model(
+            name="model", python_model=str(directory / "model.py"), code_paths=[str(code)],
+            artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE, metadata=metadata,
+            pip_requirements=[f"{name}=={version(name)}" for name in requirements(arch)],
+        )  # fmt: skip
+    finally:
+        sys.path.remove(str(directory))
+    mlflow.pyfunc.load_model(
+        info.model_uri
+    )  # a model that cannot be loaded must never get a version
+    return info.model_uri
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

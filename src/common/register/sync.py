@@ -1,0 +1,98 @@
+"""Rebuilds MLflow from stage outputs: a stage that DVC restores from its cache does not run, so it
+logs nothing.
+"""
+
+import json
+from pathlib import Path
+
+from ..tracking import runs as tracking
+from ..tracking.origin import git
+from ..workspace.params import load
+from ..workspace.paths import METRICS, MODELS, REPORTS, WORKSPACE
+from .registry import register_model
+
+
+def sync_all() -> None:
+    """Runs, model versions and aliases of every model at hand.
+
+    What MLflow has already is left as it is.
+    """
+    dataset, tile, rule = load("dataset", "tile", "register")
+    sync_filter()
+    for partition in dataset.partitions:
+        if not (MODELS / partition / "model.json").exists():
+            print(f"sync: no model of {partition} at hand: run `dvc repro`, or `dvc pull`")
+            continue
+        if sync_run(partition):
+            register_model(partition, tile, rule)
+    sync_experiments()
+
+
+def sync_filter() -> None:
+    """The filter's run."""
+    if (METRICS / "filter.json").exists() and (MODELS / "filter" / "filter.json").exists():
+        print(f"sync: filter is run {tracking.filter_run(restored=True)}")
+
+
+def sync_run(partition: str) -> bool:
+    """The training run of a partition, with its test metrics and explanation; returns whether it
+    was evaluated.
+    """
+    run_id = tracking.training_run(partition)
+    evaluation, explanation = (
+        METRICS / "evaluate" / f"{partition}.json",
+        REPORTS / "explain" / partition,
+    )
+    evaluated = is_of(partition, evaluation)
+    if evaluated and (REPORTS / "evaluate" / partition).exists():
+        tracking.log_evaluation(
+            partition, json.loads(evaluation.read_text()), REPORTS / "evaluate" / partition
+        )
+    if is_of(partition, explanation / "explain.json"):
+        tracking.log_explanation(
+            partition, json.loads((explanation / "explain.json").read_text()), explanation
+        )
+    print(f"sync: {partition} is run {run_id}")
+    return evaluated
+
+
+def is_of(partition: str, path: Path) -> bool:
+    """Whether a record is there and of the model at hand; one of an earlier model is left out, and
+    said so.
+    """
+    if not path.exists():
+        return False
+    model = json.loads((MODELS / partition / "model.json").read_text())["digest"]
+    same = _digest(path.read_text()) == model
+    if not same:
+        print(
+            f"sync: {path.relative_to(WORKSPACE)} is of another model than models/{partition}: run `dvc repro`"
+        )
+    return same
+
+
+def sync_experiments() -> None:
+    """Names every DVC experiment in git on the runs of its models: a model from the cache belongs
+    to several.
+
+    What an experiment holds is read from its commit, so its files need not be at hand. It trained
+    those models that the commit which it started from (part of the ref's name) does not have; of
+    several experiments, the earliest did.
+    """
+    for ref in git(
+        "for-each-ref", "--sort=creatordate", "--format=%(refname)", "refs/exps/*/*/*"
+    ).split():
+        *_, first, rest, experiment = ref.split("/")
+        for path in git("ls-tree", "-r", "--name-only", ref, "metrics/evaluate/").split():
+            digest = _digest(git("show", f"{ref}:{path}"))
+            before = _digest(git("show", f"{first}{rest}:{path}") or "{}")
+            if run_id := tracking.find_run(digest):
+                tracking.add_experiment(run_id, experiment, trained=digest != before)
+
+
+def _digest(record: str) -> str:
+    """Digest of the model that an evaluation or an explanation (as JSON) is of; '' if it does not
+    say.
+    """
+    found = json.loads(record)
+    return found.get("model", found).get("digest", "")

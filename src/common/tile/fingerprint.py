@@ -1,0 +1,157 @@
+"""What a field looks like, in a form that survives another exposure, another encoding or another
+time point.
+
+`phash` (64 bits; DCT hash after Zauner, "Implementation and benchmarking of perceptual image hash
+functions", 2010) holds the coarse layout: a re-encoded copy differs in a few bits. Cells that
+divide, die and drift change it beyond recognition, so `phash_fine` keeps finer, local structure:
+brightness after a median filter (which drops what is small and moves) on a 64 x 64 grid, and the
+amount of texture on a 32 x 32 grid, each relative to its surroundings, so that illumination and
+exposure cancel. Two of them are compared by their correlation (`correlations`).
+
+Black registration borders are left out, or they would be what two fields have in common. All sums
+are of integers, so that the bytes do not depend on the processor.
+"""
+
+import cv2
+import numpy as np
+from scipy.fft import dctn
+
+GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
+LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a fine hash
+SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
+BRIGHTNESS_WEIGHT = 0.85  # of the correlation; the rest is texture's
+
+
+def fingerprint(frame: np.ndarray) -> dict[str, str | bytes]:
+    """Both hashes of a field as columns of frames.parquet: {"phash": 16 hex digits, "phash_fine":
+    5120 bytes}.
+
+    `frame`: (H, W) uint8 bright-field, any exposure, at least 64 x 64 px.
+    """
+    if frame.ndim != 2 or frame.dtype != np.uint8 or min(frame.shape) < GRID:
+        raise ValueError(
+            f"a fingerprint wants a 2-D uint8 frame of {GRID} px or more, not {frame.shape} {frame.dtype}"
+        )
+    seen = ~_border(frame)
+    return {"phash": _phash(frame, seen), "phash_fine": _fine(frame, seen)}
+
+
+def hamming(hashes: list[str]) -> np.ndarray:
+    """Bits in which each two of N hashes (16 hex digits each) differ: (N, N) int64."""
+    bits = np.array(
+        [[int(digit) for digit in f"{int(text, 16):064b}"] for text in hashes], np.float32
+    ).reshape(-1, 64)
+    return (bits @ (1 - bits).T + (1 - bits) @ bits.T).astype(np.int64)
+
+
+def correlations(fine: list[bytes]) -> np.ndarray:
+    """Correlation of each two of N fine hashes: (N, N) float32 in -1..1, near 0 for different
+    fields.
+
+    The best over shifts of one grid cell (1/64 of the field) either way, since a stage does not
+    come back exactly.
+    """
+    bright, texture = _maps(fine)
+    bright = bright.reshape(-1, GRID, GRID)
+    best = np.full((len(fine), len(fine)), -1, np.float32)
+    for dy, dx in SHIFTS:  # and their opposites, by symmetry
+        one = bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)].reshape(len(fine), -1)
+        other = bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)].reshape(len(fine), -1)
+        best = np.maximum(best, one @ other.T)
+    return BRIGHTNESS_WEIGHT * np.maximum(best, best.T) + (1 - BRIGHTNESS_WEIGHT) * (
+        texture @ texture.T
+    )
+
+
+def chance(fine: list[bytes]) -> np.ndarray:
+    """Standard deviation of the correlation of each two of N fine hashes if they were of different
+    fields: (N, N).
+
+    Of two independent random fields with power spectra P and Q (each adding up to 1) it is the root
+    of sum(P Q): two smooth fields, as empty or blurred ones are, resemble each other by chance more
+    than two finely structured ones.
+    """
+    bright, texture = (_spectra(part) for part in _maps(fine))
+    weight = BRIGHTNESS_WEIGHT
+    return np.sqrt(weight**2 * (bright @ bright.T) + (1 - weight) ** 2 * (texture @ texture.T))
+
+
+def _maps(fine: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The brightness (N, 4096) and texture maps (N, 1024) of fine hashes, rows of length 1 (or 0)."""
+    codes = np.frombuffer(b"".join(fine), np.int8).reshape(-1, LENGTH).astype(np.float32)
+    return _unit(codes[:, : GRID**2]), _unit(codes[:, GRID**2 :])
+
+
+def _spectra(maps: np.ndarray) -> np.ndarray:
+    """Power spectra of N square maps, without their mean, each adding up to 1: (N, cells) float32."""
+    side = int(np.sqrt(maps.shape[1]))
+    power = np.abs(np.fft.fft2(maps.reshape(-1, side, side))).reshape(len(maps), -1) ** 2
+    power[:, 0] = 0
+    return (power / np.maximum(power.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+def _fine(frame: np.ndarray, seen: np.ndarray) -> bytes:
+    bright, known = _grid(cv2.medianBlur(frame, 7).astype(np.int32) * 256, seen, GRID)
+    fine = cv2.boxFilter(frame, cv2.CV_32S, (9, 9), normalize=False) * 41**2
+    coarse = cv2.boxFilter(frame, cv2.CV_32S, (41, 41), normalize=False) * 9**2
+    texture, known_texture = _grid(
+        np.rint(np.sqrt(np.abs(fine - coarse))).astype(np.int32), seen, TEXTURE_GRID
+    )
+    return _code(bright, known, 13) + _code(texture, known_texture, 13)
+
+
+def _code(grid: np.ndarray, known: np.ndarray, size: int) -> bytes:
+    """A map relative to its surroundings (mean over `size` cells), clipped at two robust sd, as
+    signed bytes.
+    """
+    values = np.where(known, grid, 0)
+    around = _box(values, size) // np.maximum(_box(known.astype(np.int64), size), 1)
+    relative = np.where(known, values - around, 0)
+    if not known.any():
+        return bytes(relative.size)
+    relative = np.where(known, relative - int(np.median(relative[known])), 0)
+    limit = int(2 * 1.4826 * np.median(np.abs(relative[known])))
+    return (
+        np.rint(np.clip(relative, -limit, limit) * (127 / max(limit, 1))).astype(np.int8).tobytes()
+    )
+
+
+def _phash(frame: np.ndarray, seen: np.ndarray) -> str:
+    grid, known = _grid(frame.astype(np.int32) * 256, seen, 32)
+    filled = np.where(known, grid, int(np.median(grid[known])) if known.any() else 0)
+    coefficients = np.round(dctn(filled.astype(np.float64), norm="ortho")[:8, :8].ravel(), 3)
+    bits = coefficients > np.median(coefficients[1:])
+    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
+
+
+def _border(frame: np.ndarray) -> np.ndarray:
+    """(H, W) bool: black areas left by registration and a rim around them; single dark pixels are
+    not border.
+    """
+    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
+    areas = cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4]
+    return cv2.dilate(np.ascontiguousarray(areas), np.ones((25, 25), np.uint8)) > 0
+
+
+def _grid(values: np.ndarray, seen: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means (integer) over a `cells` x `cells` grid, and which cells are wholly `seen`."""
+    rows, cols = (np.arange(cells) * length // cells for length in values.shape)
+    total = np.add.reduceat(
+        np.add.reduceat(np.where(seen, values, 0), rows, 0, dtype=np.int64), cols, 1
+    )
+    count = np.add.reduceat(np.add.reduceat(seen.astype(np.int64), rows, 0), cols, 1)
+    area = np.outer(
+        np.diff(np.append(rows, values.shape[0])), np.diff(np.append(cols, values.shape[1]))
+    )
+    return total // np.maximum(count, 1), count == area
+
+
+def _box(values: np.ndarray, size: int) -> np.ndarray:
+    """Sums over a `size` x `size` neighbourhood (odd), cut at the edges: int64."""
+    half = size // 2
+    total = np.pad(values, ((half + 1, half), (half + 1, half))).cumsum(0).cumsum(1)
+    return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

@@ -1,0 +1,139 @@
+"""What a run shows in MLflow: the few parameters and metrics that people compare, and a note that
+says what it is.
+
+Everything else stays in the artifacts (evaluate/record.json, explain/explain.json,
+train/history.csv). Parameters are named as `dvc exp run -S` takes them; metrics of the test split
+come first in the alphabet: test/, train/, valid/.
+"""
+
+from collections.abc import Sequence
+
+LEFT_OUT = {
+    "precision",
+    "devices",
+    "nodes",
+    "strategy",
+    "workers",
+}  # of the machine: they stay in model/model.json
+COMPARED = ("balanced_accuracy", "auc")  # with their intervals
+
+
+def parameters(model: dict, sections: dict[str, dict]) -> dict[str, str]:
+    """The parameters of a training run: the recipe, and of the data what changes the patches or the
+    labels.
+
+    model: models/PARTITION/model.json; sections: dataset, tile, label and split of params.yaml, as
+    dictionaries.
+    """
+    recipe = {
+        f"train.{key}": value for key, value in model["params"].items() if key not in LEFT_OUT
+    }
+    found = {"model.arch": model["arch"], "model.weights": model["weights"]["weights"]} | recipe
+    found["model.pooling"] = model.get(
+        "pooling", "last"
+    )  # of models from before there was a choice
+    for section, keys in (("dataset", ["source"]), ("tile", ["window", "stride"]), ("label", ["intensity", "log"]),
+                          ("split", ["scheme", "seed"])):  # fmt: skip
+        found |= {f"{section}.{key}": sections[section][key] for key in keys}
+    return {key: str(value) for key, value in found.items()}
+
+
+def epoch(round_name: str, row: dict[str, float]) -> dict[str, float]:
+    """An epoch's metrics; of a fold only its validation AUC, so that five folds do not fill the
+    page.
+    """
+    known = {name.replace("_", "/", 1): value for name, value in row.items() if value == value}
+    if "lr" in known:
+        known["train/lr"] = known.pop("lr")
+    if round_name in ("holdout", "final"):
+        return known
+    return {f"valid/auc_{round_name}": known["valid/auc"]} if "valid/auc" in known else {}
+
+
+def evaluation(record: dict) -> dict[str, float]:
+    """The test metrics of an evaluation record; what is not known is left out."""
+    overall = record["overall"]
+    found = {
+        f"test/{name}": overall[name]["value"] for name in (*COMPARED, "average_precision", "mcc")
+    }
+    for name in COMPARED:
+        low, high = overall[name]["group_interval"] or (None, None)
+        found |= {f"test/{name}_low": low, f"test/{name}_high": high}
+    within = (record.get("within_experiment") or {}).get("pair_weighted") or {}
+    found["test/auc_within_experiments"] = within.get("value")
+    found["test/brier"] = record["calibration"]["brier"]["after"]
+    found["test/ece"] = record["calibration"]["ece"]["after"]
+    found["test/share_abstained"] = record["conformal"]["abstention"]
+    found["test/groups"] = record["data"]["n_groups"]
+    return {key: float(value) for key, value in found.items() if value is not None}
+
+
+def explanation(record: dict) -> dict[str, float]:
+    """The two numbers of an explanation that tell models apart."""
+    found = {
+        "test/purity": _dig(record, "embedding", "purity", "features", "other_groups", "purity"),
+        "test/cam_iou_gain": _dig(record, "agreement", "dead_map", "iou", "gain"),
+    }
+    return {key: float(value) for key, value in found.items() if value is not None}
+
+
+def note(model: dict, record: dict | None, folders: Sequence[str]) -> str:
+    """A run's note in Markdown: what was trained, on which data, how good it is, and where to look.
+
+    record: metrics/evaluate/PARTITION.json, or None before evaluation; folders: of the run's
+    artifacts.
+    """
+    kind = "**SYNTHETIC images**" if model["synthetic"] else "real images"
+    weights = f"{model['weights']['weights']} weights ({model['weights']['origin']})"
+    lines = [
+        f"`{model['arch']}` from {weights}, fine-tuned for partition `{model['partition']}`.",
+        f"Data: {kind} (source `{model['source']}`), {model['patches']['live']} live and "
+        f"{model['patches']['dead']} dead patches of {model['groups']} groups, {model['scheme']}.",
+        _figures(record) if record else "Not evaluated yet.",
+        "Artifacts: "
+        + ", ".join(f"`{name}` ({WHAT[name]})" for name in folders if name in WHAT)
+        + ".",
+        "For research, not for diagnosis.",
+    ]
+    return "\n\n".join(lines)
+
+
+WHAT = {
+    "model": "weights and record",
+    "train": "history of epochs",
+    "evaluate": "record, predictions, figures",
+    "explain": "Grad-CAM, embedding maps, errors",
+    "checks": "verdicts and reports of the gates",
+}
+
+
+def _figures(record: dict) -> str:
+    """A small table of the key figures."""
+    data = record["data"]
+    within = (record.get("within_experiment") or {}).get("pair_weighted")
+    rows = [
+        ("balanced accuracy", record["overall"]["balanced_accuracy"]),
+        ("AUC", record["overall"]["auc"]),
+    ]
+    rows += [("AUC within experiments", within)] if within else []
+    lines = [
+        f"| {title} | {_number(found['value'])} | {_span(found['group_interval'])} |"
+        for title, found in rows
+    ]
+    head = f"| test: {data['n_patches']} patches of {data['n_groups']} groups | value | interval over groups |"
+    return "\n".join([head, "|---|---|---|", *lines])
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _span(span: list[float] | None) -> str:
+    return f"{span[0]:.3f} to {span[1]:.3f}" if span else "n/a"
+
+
+def _dig(record: dict, *keys: str) -> float | None:
+    """A value deep inside a record, None where any of it lacks."""
+    for key in keys:
+        record = (record or {}).get(key)
+    return record

@@ -1,0 +1,79 @@
+"""Where a run comes from, as tags: stage, DVC experiment, git revision, DVC's digests of its data."""
+
+import os
+import subprocess
+
+import yaml
+
+from ..workspace.paths import WORKSPACE
+
+VARIABLES = {
+    "dvc_exp": "DVC_EXP_NAME",
+    "dvc_baseline": "DVC_EXP_BASELINE_REV",
+    "dvc_stage": "DVC_STAGE",
+}
+
+REWRITTEN = (
+    ":!dvc.lock",
+    ":!metrics",
+    ":!params.yaml",
+    ":!sources",
+)  # by DVC and the stages, in every experiment
+
+
+def origin(stage: str) -> dict[str, str]:
+    """Tags of a run that a stage makes now."""
+    tags = {"stage": stage, "git_revision": git("rev-parse", "HEAD") or "none"}
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *REWRITTEN)
+    tags |= {"git_dirty": str(bool(changed)).lower()}
+    tags |= {
+        tag: value for tag, variable in VARIABLES.items() if (value := os.environ.get(variable))
+    }
+    return tags | _belongs() | _data_tags()
+
+
+def restoration(stage: str) -> dict[str, str]:
+    """Tags of a run rebuilt from a stage's outputs; by which revision and experiment they were made
+    is not known.
+    """
+    tags = {
+        "stage": stage,
+        "restored": "true",
+        "restored_at_revision": git("rev-parse", "HEAD") or "none",
+    }
+    return tags | _belongs() | _data_tags()
+
+
+def _belongs() -> dict[str, str]:
+    """The tag of the experiments that a run's model is part of, begun with the present one."""
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return {"dvc_exps": experiment} if experiment else {}
+
+
+def _data_tags() -> dict[str, str]:
+    return {f"data.{name}": digest for name, digest in data_digests().items()}
+
+
+def title(name: str, tags: dict[str, str]) -> str:
+    """A run's name: the DVC experiment that it was made in, if any, goes before."""
+    return f"{tags['dvc_exp']}: {name}" if "dvc_exp" in tags else name
+
+
+def data_digests() -> dict[str, str]:
+    """DVC's digests of the folders of data/, as dvc.lock has them: {"raw": "md5...", ...}."""
+    lock = WORKSPACE / "dvc.lock"
+    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return {
+        o["path"].removeprefix("data/"): o["md5"]
+        for o in outs
+        if o["path"].startswith("data/") and "md5" in o
+    }
+
+
+def git(*arguments: str) -> str:
+    """What a git command prints in the workspace; empty if it fails."""
+    result = subprocess.run(
+        ["git", *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() if result.returncode == 0 else ""

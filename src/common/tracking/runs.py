@@ -1,0 +1,287 @@
+"""MLflow, anchored at the repository root, also from DVC's temporary copies; MLFLOW_TRACKING_URI
+wins.
+
+A training run is found again by the digest of its model, never by an id kept in a file: a cached
+stage does not run, so `training_run` makes from the stage's outputs whatever MLflow lacks, and
+`unstained sync` calls it for all. A run so rebuilt is tagged `restored`, and claims neither the
+revision nor the DVC stage nor the experiment of who rebuilds it.
+"""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+
+from ..workspace.params import load
+from ..workspace.paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS
+from . import content as run_content
+from . import server
+from .origin import data_digests, origin, restoration, title
+
+EXPERIMENT = "unstained"
+NOTE = "mlflow.note.content"
+KIND = "mlflow.experimentKind"  # the pages for trained models, not those for language models
+ABOUT = """One run trains one partition's model; `test/` metrics are of the test split, with intervals over groups
+(`_low`, `_high`); parameters are named as `dvc exp run -S` takes them. Group by the tag `dvc_exp` to see a DVC
+experiment's runs together; search `tags.dvc_exps LIKE '%NAME%'` finds also models that NAME took from the cache. Runs
+tagged `synthetic: true` are of simulated plates; those tagged `restored` were rebuilt from a stage's outputs. A failed
+run says why in the tag `failure`; `attributes.status = 'FINISHED'` hides them."""
+VIEW = "mlflow.sharedViewState.results"  # a saved view, which the page of runs lists under "Views"
+COLUMNS = ["tags.`partition`", "params.`model.arch`", "metrics.`test/balanced_accuracy`", "metrics.`test/auc`",
+           "metrics.`test/auc_within_experiments`", "metrics.`test/brier`", "tags.`dvc_exp`"]  # fmt: skip
+RESULTS = json.dumps(
+    {"name": "Results", "createdAt": 0, "state": json.dumps({"selectedColumns": COLUMNS})}
+)
+DIGEST = "model_digest"  # the tag by which a run and a model version are found again
+SOURCE = (
+    "mlflow.source.name",
+    "mlflow.source.git.commit",
+    "mlflow.source.git.branch",
+)  # MLflow's tags of what runs
+failed: set[str] = set()  # stages that this process has left a FAILED run of
+
+
+def connect() -> MlflowClient:
+    """Points MLflow at the store, makes the experiment if it lacks, and returns a client."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        MLRUNS.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
+    server.check(mlflow.get_tracking_uri())
+    client = MlflowClient()
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        local = mlflow.get_tracking_uri().startswith("sqlite:")
+        place = (MLRUNS / "artifacts").as_uri() if local else None
+        tags = {NOTE: ABOUT, KIND: "custom_model_development", VIEW: RESULTS}
+        client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
+    mlflow.set_experiment(EXPERIMENT)
+    return client
+
+
+@contextmanager
+def run(
+    stage: str,
+    name: str,
+    tags: dict[str, str] | None = None,
+    run_id: str | None = None,
+    restored: bool = False,
+) -> Iterator[str]:
+    """A run of a stage with the tags of its origin; goes on with `run_id` if given. Yields the
+    run's id.
+
+    A run whose body raises ends as FAILED, with the reason in the tag `failure`. `restored`:
+    rebuilt from outputs.
+    """
+    client = connect()
+    given = restoration(stage) if restored else origin(stage)
+    with mlflow.start_run(run_id=run_id, run_name=None if run_id else title(name, given)) as active:
+        mlflow.set_tags(given | (tags or {}))
+        for tag in SOURCE if restored else ():
+            if tag in active.data.tags:
+                client.delete_tag(active.info.run_id, tag)
+        try:
+            yield active.info.run_id
+        except BaseException as error:
+            failed.add(stage)
+            mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:2000])
+            raise
+
+
+def find_run(digest: str, stage: str = "train") -> str | None:
+    """Id of the newest finished or running run of a stage with that digest, or None."""
+    client = connect()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    condition = (
+        f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}' and attributes.status != 'FAILED'"
+    )
+    runs = client.search_runs([experiment.experiment_id], condition, max_results=1)
+    return runs[0].info.run_id if runs else None
+
+
+def training_run(partition: str, models: Path = MODELS) -> str:
+    """Id of the run that trained models/PARTITION; made from the stage's outputs if MLflow has
+    none.
+
+    An experiment that found the model in DVC's cache is added to the experiments the run belongs
+    to.
+    """
+    model = json.loads((models / partition / "model.json").read_text())
+    if found := find_run(model["digest"]):
+        if experiment := os.environ.get("DVC_EXP_NAME"):
+            add_experiment(found, experiment)
+        return found
+    with run("train", run_name(model), restored=True) as run_id:
+        log_training(model, models / partition)
+        log_history(pd.read_csv(REPORTS / "train" / partition / "history.csv"))
+    return run_id
+
+
+def add_experiment(run_id: str, experiment: str, trained: bool = False) -> None:
+    """Adds a DVC experiment to the tag `dvc_exps` of a run, once: all experiments that this model
+    is part of.
+
+    A run rebuilt from outputs gets the name of the first one that `trained` its model, as it had
+    where it was trained.
+    """
+    client = MlflowClient()
+    found = client.get_run(run_id)
+    tags = found.data.tags
+    names = [name for name in tags.get("dvc_exps", "").split(", ") if name]
+    if experiment not in names:
+        client.set_tag(run_id, "dvc_exps", ", ".join([*names, experiment])[:5000])
+    if trained and "restored" in tags and "dvc_exp" not in tags:
+        client.set_tag(run_id, "dvc_exp", experiment)
+        client.update_run(run_id, name=f"{experiment}: {found.info.run_name}")
+
+
+def run_name(model: dict) -> str:
+    """Name of a training run, from its model.json: partition, architecture, and that it started
+    from nothing.
+    """
+    random = " from random weights" if model["weights"]["weights"] == "random" else ""
+    return f"{model['partition']} {model['arch']}{random}"
+
+
+def log_history(history: pd.DataFrame) -> None:
+    """Per-epoch metrics of the active run."""
+    for row in history.to_dict("records"):
+        log_epoch(row.pop("round"), row, int(row.pop("epoch")))
+
+
+def log_epoch(round_name: str, row: dict[str, float], epoch: int) -> None:
+    """One epoch's metrics of one round of the active run."""
+    mlflow.log_metrics(run_content.epoch(round_name, row), step=epoch)
+
+
+def log_training(model: dict, directory: Path) -> None:
+    """What a finished training leaves in the active run: tags, parameters, data, weights, history
+    and note.
+    """
+    mlflow.set_tags(
+        {DIGEST: model["digest"], "partition": model["partition"], "arch": model["arch"]}
+    )
+    mlflow.set_tags(
+        {"synthetic": str(model["synthetic"]).lower(), "weights": model["weights"]["weights"]}
+    )
+    names = ("dataset", "tile", "label", "split")
+    sections = {name: section.model_dump() for name, section in zip(names, load(*names))}
+    mlflow.log_params(run_content.parameters(model, sections))
+    log_data(model["partition"])
+    mlflow.log_artifacts(str(directory), "model")
+    mlflow.log_artifacts(str(REPORTS / "train" / model["partition"]), "train")
+    for gate in sorted(path for path in (REPORTS / "checks").glob("*") if path.is_dir()):
+        mlflow.log_artifacts(str(gate), f"checks/{gate.name}")
+    mlflow.set_tag(NOTE, run_content.note(model, None, ["model", "train", "checks"]))
+
+
+def log_data(partition: str) -> None:
+    """Logs the labelled windows of each part of the split as inputs of the active run: each with
+    MLflow's digest of its table, the file it comes from, and DVC's digest of that file's folder in
+    the tag `dvc_md5`.
+    """
+    if MlflowClient().get_run(mlflow.active_run().info.run_id).inputs.dataset_inputs:
+        return
+    file = SPLITS / "splits.parquet"
+    splits = pd.read_parquet(file).query("partition == @partition")
+    folder = data_digests().get("splits")
+    for part, rows in splits.groupby(splits["split"].replace("", "kfold"), sort=False):
+        table = rows[["patch_id", "group", "label"]].reset_index(drop=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "The specified dataset source can be interpreted in multiple ways"
+            )
+            dataset = mlflow.data.from_pandas(
+                table, f"data/splits/{file.name}", "label", f"{partition} {part}"
+            )
+        mlflow.log_input(dataset, context=str(part), tags={"dvc_md5": folder} if folder else None)
+
+
+def filter_run(restored: bool = False) -> str:
+    """Id of the run that fitted models/filter; made if MLflow has none, by the stage or `restored`
+    from its outputs.
+    """
+    directory = MODELS / "filter"
+    digest = hashlib.sha256(
+        b"".join(p.read_bytes() for p in sorted(directory.iterdir()))
+    ).hexdigest()
+    if found := find_run(digest, "filter"):
+        return found
+    metrics = json.loads((METRICS / "filter.json").read_text())
+    facts = json.loads((directory / "filter.json").read_text())
+    tags = {DIGEST: digest, "arch": facts["arch"]}
+    with run("filter", f"filter {facts['arch']}", tags, restored=restored) as run_id:
+        mlflow.log_params(
+            {f"filter.{k}": str(v) for k, v in facts.items() if isinstance(v, str | int | float)}
+        )
+        known = {
+            k: metrics[k] for k in ("f1_cells", "f1_not_cells") if metrics[k] is not None
+        }  # None by rules alone
+        mlflow.log_metrics({f"filter/{name}": value for name, value in known.items()})
+        mlflow.log_artifacts(str(directory), "model")
+        mlflow.log_artifacts(str(REPORTS / "filter"), "figures")
+        mlflow.log_dict(metrics, "filter.json")
+    return run_id
+
+
+def log_evaluation(partition: str, record: dict, reports: Path) -> None:
+    """Adds the test metrics, figures and predictions to the run that trained the model, and puts
+    them in its note.
+    """
+    model = json.loads((MODELS / partition / "model.json").read_text())
+    text = run_content.note(model, record, ["evaluate", "explain", "model", "train", "checks"])
+    _add(partition, "evaluate", run_content.evaluation(record), record, reports, {NOTE: text})
+
+
+def log_explanation(partition: str, record: dict, reports: Path) -> None:
+    """Adds the embedding maps and Grad-CAM figures and their numbers to the run that trained the
+    model.
+    """
+    _add(partition, "explain", run_content.explanation(record), record, reports, {})
+
+
+def _add(
+    partition: str, name: str, metrics: dict[str, float], record: dict, reports: Path, tags: dict
+) -> None:
+    """Adds a later stage's outcome to a training run, unless that very outcome is there already.
+
+    Through the client, which leaves the run's status and times alone.
+    """
+    run_id, client = training_run(partition), MlflowClient()
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    if client.get_run(run_id).data.tags.get(f"{name}_digest") == digest:
+        return
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+    client.log_artifacts(run_id, str(reports), name)
+    if name == "evaluate":  # the explanation's folder has its own
+        client.log_dict(run_id, record, "evaluate/record.json")
+    client.log_batch(
+        run_id,
+        tags=[RunTag(key, value) for key, value in (tags | {f"{name}_digest": digest}).items()],
+    )
+
+
+@contextmanager
+def run_again(run_id: str) -> Iterator[None]:
+    """Makes a run that has ended the active one, for what MLflow adds to no other; keeps its status
+    and end.
+
+    MLflow calls it running meanwhile, and then finished (or failed, if the body raises) at the
+    present time.
+    """
+    client = connect()
+    before = client.get_run(run_id).info
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        if before.end_time:
+            client.set_terminated(run_id, before.status, before.end_time)

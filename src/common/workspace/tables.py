@@ -1,0 +1,58 @@
+"""Reading the tables of the graph, restricted to the partitions now in params; the others are named
+as ignored.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from .errors import UserError
+
+TEXT = ["image_id", "partition", "experiment", "well", "position", "compound", "brightfield", "pi"]
+
+
+class MissingInput(UserError):
+    """A file of an earlier stage is not there, or holds nothing for the partitions asked for."""
+
+
+def read_images(raw: Path, partitions: Sequence[str]) -> pd.DataFrame:
+    """The manifest data/raw/images.csv: one row per accepted field of view."""
+    return select(
+        pd.read_csv(existing(raw / "images.csv"), dtype=dict.fromkeys(TEXT, "str")),
+        partitions,
+        "images",
+    )
+
+
+def read_table(path: Path, partitions: Sequence[str], aloud: bool = True) -> pd.DataFrame:
+    """Any parquet table of the graph with a `partition` column."""
+    return select(pd.read_parquet(existing(path)), partitions, path.name, aloud)
+
+
+def select(
+    table: pd.DataFrame, partitions: Sequence[str], name: str, aloud: bool = True
+) -> pd.DataFrame:
+    """The rows of the named partitions, in the order of the table; says which others it ignores, if
+    `aloud`.
+
+    Raises MissingInput if a partition has none.
+    """
+    found = set(table["partition"])
+    if missing := [p for p in partitions if p not in found]:
+        raise MissingInput(
+            f"{name} has no rows of partition {', '.join(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}. "
+            "Set dataset.partitions in params.yaml to what the source holds."
+        )
+    if aloud and (ignored := sorted(found - set(partitions))):
+        print(f"{name}: ignoring partition {', '.join(ignored)}, not in dataset.partitions")
+    return table[table["partition"].isin(list(partitions))].reset_index(drop=True)
+
+
+def existing(path: Path) -> Path:
+    """The path, if it exists. Raises MissingInput naming it and the command that makes it."""
+    if not path.exists():
+        raise MissingInput(
+            f"{path} does not exist: run `dvc repro`, or `dvc pull` if it was pushed"
+        )
+    return path
