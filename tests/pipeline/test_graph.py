@@ -31,7 +31,7 @@ SHARED = {"workspace", "scoring", "images", "figures", "metrics", "patches", "tr
 # What a room may import besides itself: shared rooms, and rooms upstream of it
 ROOMS = {
     "workspace": set(), "scoring": set(), "images": {"workspace", "scoring"}, "figures": {"workspace", "scoring"},
-    "metrics": {"workspace", "scoring"}, "patches": {"workspace"}, "tracking": {"workspace"},
+    "metrics": {"workspace", "scoring"}, "patches": {"workspace", "scoring"}, "tracking": {"workspace"},
     "acquire": {"images", "scoring"}, "tile": {"patches", "scoring"}, "weights": {"scoring"},
     "filter": {"figures", "patches", "scoring"}, "label": {"figures", "patches"}, "split": {"patches"},
     "describe": {"figures", "metrics", "patches"}, "check": {"split", "tile"},
