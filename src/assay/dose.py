@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .words import number
+
 LEAST = 4  # concentrations above zero
 ALPHA = 0.05  # of the test that there is a response at all
 DECADES = 1.0  # beyond the tested range, as far as the IC50 is looked for
@@ -95,7 +97,7 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
         )
     values = {name: float(result.params[name].value) for name in ("top", "bottom", "hill")}
     if not _responds(y, weight / weight.mean(), result):
-        span = f"{_number(facts['lowest'])} to {_number(facts['highest'])}"
+        span = f"{number(facts['lowest'])} to {number(facts['highest'])}"
         none = f"not reached: no response from {span}, as a curve fits no better than a constant (F test)"
         return blank | _said("no response", none)
     if values["top"] < values["bottom"]:
@@ -176,29 +178,25 @@ def _judge(ic50: float, low: float, high: float, facts: dict) -> dict:
         for name, v in (("low", low), ("high", high))
     }
     if ic50 > highest:
-        least = f" (95% interval from {_number(low)})" if limits["low"] else ""
+        least = f" (95% interval from {number(low)})" if limits["low"] else ""
         return limits | _said(
-            "above", f"> {_number(highest)}{least}: not reached within the tested range"
+            "above", f"> {number(highest)}{least}: not reached within the tested range"
         )
     if ic50 < lowest:
         return limits | _said(
-            "below", f"< {_number(lowest)}: the fall begins below the tested range"
+            "below", f"< {number(lowest)}: the fall begins below the tested range"
         )
     if np.isnan(low):
         return {"ic50": float(ic50), **limits} | _said(
-            "fitted", f"{_number(ic50)}; its interval cannot be given"
+            "fitted", f"{number(ic50)}; its interval cannot be given"
         )
-    left = f"< {_number(lowest)}" if low < lowest else _number(low)
-    right = f"> {_number(highest)}" if high > highest else _number(high)
+    left = f"< {number(lowest)}" if low < lowest else number(low)
+    right = f"> {number(highest)}" if high > highest else number(high)
     beyond = "above" if high > highest else "below" if low < lowest else ""
-    text = f"{_number(ic50)} (95% interval {left} to {right})"
+    text = f"{number(ic50)} (95% interval {left} to {right})"
     text += f"; it may lie {beyond} the tested range" if beyond else ""
     return {"ic50": float(ic50), **limits} | _said("fitted", text)
 
 
 def _said(outcome: str, text: str) -> dict:
     return {"outcome": outcome, "text": text}
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"

@@ -16,7 +16,7 @@ from matplotlib.patches import Circle
 
 from .dose import curve
 from .layout import FORMATS, place, plate_format, row_name
-from .page import LEAST_CALLED
+from .words import DASH, FEWEST_CALLS
 
 DPI, INK, GREY, FAINT = 130, "#1d2733", "#6b7680", "#dfe4e8"
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]  # Okabe and Ito 2008
@@ -28,19 +28,17 @@ STYLE = {
 
 
 def draw(out: Path, wells: pd.DataFrame, plate: dict) -> dict[str, list[str]]:
-    """Writes plate.png, dose-*.png and time-*.png into OUT; returns their names by kind. Older ones
-    are removed.
+    """Writes plate.png, dose-*.png and time-*.png into OUT; returns their names by kind.
+
+    A compound of which no concentration is known has no figure of its dose response.
     """
     matplotlib.use("Agg")
-    for pattern in ("plate.png", "dose-*.png", "time-*.png"):
-        for old in out.glob(pattern):
-            old.unlink()
     suffix = " (synthetic model)" if plate["model"].get("synthetic") else ""
     made: dict[str, list[str]] = {"plate": [], "dose": [], "time": []}
     with plt.rc_context(STYLE):
         if (figure := heat_maps(wells, suffix, plate["time_column"])) is not None:
             made["plate"].append(_save(figure, out / "plate.png"))
-        fits = pd.DataFrame(plate["doses"])
+        fits = pd.DataFrame([row for row in plate["doses"] if row["concentrations"]])
         for name, group in fits.groupby("compound", sort=True) if len(fits) else ():
             figure = dose_figure(name, group.to_dict("records"), wells, plate, suffix)
             made["dose"].append(_save(figure, out / f"dose-{file_name(name)}.png"))
@@ -125,14 +123,14 @@ def heat_map(axes: Axes, part: pd.DataFrame):
     axes.tick_params(which="minor", length=0)
     note = (
         "N negative control    P positive control    F images left out    ring: no well scored\n"
-        f"? nothing called    – fewer than {LEAST_CALLED} patches called"  # noqa: RUF001
+        f"? nothing called    {DASH} fewer than {FEWEST_CALLS} patches called"
     )
     axes.set_xlabel(note, fontsize=8, color=GREY)
     return image
 
 
 def _enough(row) -> bool:
-    return row.live + row.dead >= LEAST_CALLED
+    return row.live + row.dead >= FEWEST_CALLS
 
 
 def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
@@ -141,7 +139,7 @@ def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
         axes.add_patch(Circle((x, y), 0.3, fill=False, ec=FAINT, lw=0.8))
         return
     if not _enough(row):
-        few = "?" if np.isnan(row.live_patch_fraction) else "–"  # noqa: RUF001
+        few = "?" if np.isnan(row.live_patch_fraction) else DASH
         axes.text(x, y, few, ha="center", va="center", color=GREY, fontsize=font + 2)
     else:
         percent = 100 * row.live_patch_fraction

@@ -58,7 +58,7 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
     and ServerError at once if the server that MLFLOW_TRACKING_URI names does not answer.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    if not os.environ.get("MLFLOW_TRACKING_URI") and (MLRUNS / "mlflow.db").exists():
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
     reachable = _ask_server(uri)
     try:

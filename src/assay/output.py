@@ -8,14 +8,20 @@ pixels and pixel size, so that an interrupted or repeated run computes nothing t
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from ..common.workspace.errors import UserError
 
 MODEL = "model.json"  # in OUT: which model and command it belongs to
+NEW = ".new"  # in OUT: where a page and its tables are made before they replace the earlier ones
+LEFT = {".lock", NEW, "parts"}  # what a run that was killed at its start may leave
 
 
 class OutputError(UserError):
@@ -44,27 +50,48 @@ def refuse(inputs: Sequence[Path], out: Path) -> None:
         )
 
 
-def claim(out: Path, facts: dict, command: str) -> None:
-    """Takes OUT for a model and a command: writes model.json, unless it is there. Raises
-    OutputError if another's.
+@contextmanager
+def claimed(out: Path, facts: dict, command: str) -> Iterator[None]:
+    """Holds OUT for a model and a command: writes model.json, and keeps a second run out of it.
+
+    Raises OutputError if OUT is another's, is being written by another run, or cannot be written.
     """
+    lock = FileLock(out / ".lock", timeout=0)
     try:
-        path = out / MODEL
-        before = json.loads(path.read_text()) if path.exists() else None
-        if before is not None:
-            _same(out, before, facts, command)
-        elif out.exists() and any(out.iterdir()):
-            raise OutputError(
-                f"{out} is not empty and holds no earlier output: give a new folder as --out"
-            )
+        before = _before(out, facts, command)
         (out / "parts").mkdir(parents=True, exist_ok=True)
+        lock.acquire()
         kept = facts | {"command": command, "created": (before or facts).get("created")}
-        whole(path, lambda temporary: temporary.write_text(json.dumps(kept, indent=2) + "\n"))
+        whole(out / MODEL, lambda path: path.write_text(json.dumps(kept, indent=2) + "\n"))
+    except Timeout:
+        raise OutputError(
+            f"another run is writing into {out}: wait for it, or give another --out"
+        ) from None
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
             f"--out {out} cannot be written ({reason}): name a folder that you may write to"
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _before(out: Path, facts: dict, command: str) -> dict | None:
+    """What model.json of an earlier run says, None in a new folder; raises OutputError if
+    another's.
+    """
+    path = out / MODEL
+    if path.exists():
+        before = json.loads(path.read_text())
+        _same(out, before, facts, command)
+        return before
+    if out.exists() and any(one.name not in LEFT for one in out.iterdir()):
+        raise OutputError(
+            f"{out} is not empty and holds no earlier output: give a new folder as --out"
+        )
+    return None
 
 
 def _same(out: Path, before: dict, facts: dict, command: str) -> None:
@@ -100,11 +127,48 @@ def part(out: Path, key: str, predict: Callable[[], pd.DataFrame]) -> pd.DataFra
     return windows
 
 
-def write(out: Path, name: str, found: pd.DataFrame) -> None:
-    """Writes a table as OUT/NAME.parquet and .csv, whole or not at all."""
-    found = found.reset_index(drop=True)
-    whole(out / f"{name}.parquet", found.to_parquet)
-    whole(out / f"{name}.csv", lambda path: found.to_csv(path, index=False))
+@contextmanager
+def together(out: Path, page: str, old: Sequence[str]) -> Iterator[Path]:
+    """A folder to make a page and its tables in; they replace those of OUT together, or not at all.
+
+    page: its file, which is taken away first and put back last, so that a run that is killed in
+    between leaves no page beside tables of another run. old: patterns of the files of earlier runs,
+    which go unless they were made anew.
+    """
+    new = out / NEW
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        (out / page).unlink(missing_ok=True)
+        for gone in {path for pattern in old for path in out.glob(pattern)}:
+            shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        for path in sorted(new.iterdir(), key=lambda path: path.name == page):
+            path.replace(out / path.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def write(out: Path, name: str, table: pd.DataFrame) -> None:
+    """Writes a table as OUT/NAME.parquet and, for spreadsheets, OUT/NAME.csv."""
+    table = table.reset_index(drop=True)
+    whole(out / f"{name}.parquet", table.to_parquet)
+    whole(out / f"{name}.csv", lambda path: for_spreadsheet(table).to_csv(path, index=False))
+
+
+def for_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before every text that a spreadsheet would run as a formula.
+
+    Such texts begin with = + - @, a tab or a line end (OWASP: CSV injection); plain numbers stay.
+    """
+    texts = table.select_dtypes(["object", "string"]).columns
+    return table.assign(**{name: table[name].map(_harmless) for name in texts})
+
+
+def _harmless(value):
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return value
+    return value if re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", value) else f"'{value}"
 
 
 def whole(path: Path, put: Callable) -> None:

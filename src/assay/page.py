@@ -9,19 +9,23 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .overlay import DPI, FOOT, HEAD, SIDE
+from .words import FEWEST_CALLS, FILTERS
 
 OVERLAYS, FIGURES, ROWS = 12, 40, 4000  # shown on the page; the rest is in the folder
 WIDTH = 560  # px of an overlay on the page
-LEAST_CALLED = (
-    5  # calls below which no percentage is shown: a single call would move it by 20 points or more
-)
-LONGEST = 30  # letters of an image's name; the rest is in the tables
 
 
 def summary(
-    out: Path, images: pd.DataFrame, wells: pd.DataFrame, plate: dict, figures: dict[str, list[str]]
+    out: Path,
+    images: pd.DataFrame,
+    wells: pd.DataFrame,
+    plate: dict,
+    figures: dict[str, list[str]],
+    pictures: Path,
 ) -> Path:
-    """Writes OUT/summary.html from the tables, the plate's record and the names of its figures."""
+    """Writes OUT/summary.html from the tables, the plate's record, the names of its figures in OUT
+    and the folder of overlay pictures.
+    """
     drawn = {
         kind: [(name, inline(out / name)) for name in names[:FIGURES]]
         for kind, names in figures.items()
@@ -31,7 +35,7 @@ def summary(
     several = images["experiment"].unique().size > 1
     context = {
         "plate": plate, "model": plate["model"], "figures": drawn, "dropped": dropped,
-        "overlays": overlays(out, images), "several": several,
+        "overlays": overlays(pictures, images), "several": several,
         "wells": wells.head(ROWS).to_dict("records"), "rows": ROWS, "more_wells": max(0, len(wells) - ROWS),
         "per_image": [] if len(wells) else shown[:ROWS],
     }  # fmt: skip
@@ -48,14 +52,8 @@ def write(path: Path, template: str, context: dict) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "number": number,
-        "known": known,
-        "short": short,
-        "share": share,
-    }
-    environment.globals["least_called"] = LEAST_CALLED
+    environment.filters |= FILTERS
+    environment.globals["fewest_calls"] = FEWEST_CALLS
     path.write_text(environment.get_template(template).render(**context), encoding="utf-8")
     return path
 
@@ -66,11 +64,11 @@ def inline(path: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def overlays(out: Path, images: pd.DataFrame) -> list[dict]:
-    """At most OVERLAYS of the pictures in OUT/overlays: some flagged ones, then a row from most
+def overlays(folder: Path, images: pd.DataFrame) -> list[dict]:
+    """At most OVERLAYS of the pictures in a folder: some flagged ones, then a row from most
     dead to most live.
     """
-    have = images[[(out / "overlays" / f"{name}.jpg").is_file() for name in images["image_id"]]]
+    have = images[[(folder / f"{name}.jpg").is_file() for name in images["image_id"]]]
     flagged = have[have["status"] == "flagged"].head(OVERLAYS // 4)
     scored = have[have["status"] == "scored"].sort_values(["live_patch_fraction", "image_id"])
     count = min(OVERLAYS - len(flagged), len(scored))
@@ -80,9 +78,7 @@ def overlays(out: Path, images: pd.DataFrame) -> list[dict]:
         else scored
     )
     rows = pd.concat([chosen, flagged]).to_dict("records")
-    return [
-        row | {"picture": thumbnail(out / "overlays" / f"{row['image_id']}.jpg")} for row in rows
-    ]
+    return [row | {"picture": thumbnail(folder / f"{row['image_id']}.jpg")} for row in rows]
 
 
 def thumbnail(path: Path) -> str:
@@ -97,35 +93,3 @@ def thumbnail(path: Path) -> str:
     small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 78])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"
-
-
-def known(value) -> bool:
-    """Whether a value is there: not None, NaN or empty."""
-    return value is not None and value == value and value != ""
-
-
-def percent(value, digits: int = 0) -> str:
-    """A fraction as percent, or a dash."""
-    return f"{100 * value:.{digits}f}%" if known(value) else "–"  # noqa: RUF001
-
-
-def share(row: dict, digits: int = 0) -> str:
-    """The live-patch fraction of an image or well as percent; a dash where too few patches are
-    called.
-    """
-    return (
-        percent(row["live_patch_fraction"], digits)
-        if row["live"] + row["dead"] >= LEAST_CALLED
-        else percent(None)
-    )
-
-
-def short(text: str) -> str:
-    """A long name with its middle left out."""
-    half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]}…{text[1 - half :]}"
-
-
-def number(value, digits: int = 3) -> str:
-    """A number with that many significant digits, or a dash."""
-    return f"{value:.{digits}g}" if known(value) else "–"  # noqa: RUF001

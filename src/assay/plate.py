@@ -124,6 +124,8 @@ def edge_effect(part: pd.DataFrame, confidence: float = 0.95) -> dict:
     freedom = len(used) - by.ngroups - 1
     if freedom < 1:
         return _no_edge(f"only {len(used)} wells are of treatments with both outer and inner wells")
+    if np.allclose(y, 0):
+        return _no_edge("the wells of each treatment have one and the same live-patch fraction")
     line = stats.linregress(x, y)
     error = line.stderr * np.sqrt((len(used) - 2) / freedom)
     half = stats.t.ppf((1 + confidence) / 2, freedom) * error

@@ -8,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from ..common.workspace.errors import UserError
-from . import dose, figures, page, plate
+from . import dose, figures, output, page, plate
 from .wells import WINDOWS, Dispersion, prepare, well_table
 
 TRAINED_ON = "a training image of this model"
+PAGE = "summary.html"
+FILES = ("plate.png", "dose-*.png", "time-*.png")  # of earlier runs: gone unless made anew
 STATUS = ("scored", "flagged", "refused")
 
 
@@ -20,21 +22,29 @@ class ReportError(UserError):
 
 
 def report(out: Path) -> dict:
-    """Makes wells.{parquet,csv}, plate.json, plate.png, dose-*.png, time-*.png and summary.html in
-    the folder OUT.
+    """Makes the report of a folder that `unstained score` wrote anew, from its images.parquet.
 
-    Reads OUT/images.parquet, OUT/model.json and OUT/overlays (see `unstained score`). Returns the
-    content of plate.json. Raises ReportError naming a file that lacks. Running it again gives the
-    same files.
+    Returns the content of plate.json. Raises ReportError naming a file that lacks. Running it again
+    gives the same files.
     """
     out = Path(out)
-    for name in ("images.parquet", "model.json"):
+    for name in ("images.parquet", output.MODEL):
         if not (out / name).is_file():
             raise ReportError(
                 f"{out / name} does not exist: {out} is not the output of `unstained score`"
             )
-    model = json.loads((out / "model.json").read_text())
-    images, column = prepare(pd.read_parquet(out / "images.parquet"))
+    model = json.loads((out / output.MODEL).read_text())
+    with output.together(out, PAGE, FILES) as new:
+        return make(pd.read_parquet(out / "images.parquet"), model, new, out / "overlays")
+
+
+def make(images: pd.DataFrame, model: dict, new: Path, overlays: Path | None = None) -> dict:
+    """Writes wells.{parquet,csv}, plate.json, plate.png, dose-*.png, time-*.png and summary.html
+    into the folder NEW; overlays: the folder of pictures, NEW/overlays by default.
+
+    Returns the content of plate.json.
+    """
+    images, column = prepare(images)
     wells, spread, remarks = well_table(images)
     wells = plate.normalise(wells)
     record = clean({
@@ -42,11 +52,10 @@ def report(out: Path) -> dict:
         "plates": plate.describe(wells), "doses": dose.responses(wells), "left_out": left_out(images),
         "notes": [*remarks, *notes(images, wells)],
     })  # fmt: skip
-    wells.to_parquet(out / "wells.parquet", index=False)
-    wells.to_csv(out / "wells.csv", index=False)
-    (out / "plate.json").write_text(json.dumps(record, indent=2) + "\n")
-    drawn = figures.draw(out, wells, record)
-    page.summary(out, images, wells, record, drawn)
+    output.write(new, "wells", wells)
+    (new / "plate.json").write_text(json.dumps(record, indent=2) + "\n")
+    drawn = figures.draw(new, wells, record)
+    page.summary(new, images, wells, record, drawn, overlays or new / "overlays")
     return record
 
 
@@ -120,7 +129,7 @@ def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
 
 
 def clean(value):
-    """A value as JSON can hold it: floats at 6 decimals, NaN and infinities as None, numpy's
+    """A value as JSON can hold it: floats with 6 significant digits, NaN and infinities as None, numpy's
     scalars as Python's.
     """
     if isinstance(value, dict):

@@ -5,6 +5,7 @@ Every image is checked against the model's contract before the first is scored. 
 from OUT/parts (see output.py), and so are the same however often a run stopped.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from ..common.scoring.imaging import scaling_range, to_uint8
 from ..common.scoring.novelty import frame_flags
 from ..common.scoring.scorer import RefusedFrame
 from ..common.workspace.errors import UserError
-from . import images, output, overlay
+from . import images, output, overlay, report
 from .images import Image
 from .model import Model, load
-from .report import TRAINED_ON, report
+from .report import TRAINED_ON
 
 FACTS = ["experiment", "well", "position", "time", "day", "compound", "concentration", "control"]
 COUNTS = ["windows", "cells", "empty", "unusable", "live", "dead", "abstain", "unlike"]
@@ -85,35 +86,36 @@ def score(
     """
     output.refuse(inputs, out)
     model = load(uri, allow_synthetic)
-    found, notes = images.find(inputs, options.layout, options.manifest)
-    output.claim(out, model.facts, "score")
+    entries, notes = images.find(inputs, options.layout, options.manifest)
     if not model.facts["novelty"]:
         notes.append(
             "this model was packaged before novelty was: images unlike its training data are NOT flagged"
         )
     for note in notes:
         print(f"score: {note}")
-    checked = check(found, model, options.pixel_size_um)
-    if all(one.reason for one in checked):
-        output.write(out, "images", table([(one, None) for one in checked], model.contract))
-        raise ScoreError(f"every image is refused:\n{_reasons(checked)}\nsee {out / 'images.csv'}")
-    parts = [
-        (one, None if one.reason else part(one, model, out, options.overlays))
-        for one in _progress(checked)
-    ]
-    result = table(parts, model.contract)
-    patches = pd.concat(
-        [
-            windows.assign(image_id=one.image.image_id)
-            for one, windows in parts
-            if windows is not None
+    with output.claimed(out, model.facts, "score"):
+        checked = check(entries, model, options.pixel_size_um)
+        parts = [
+            (one, None if one.reason else part(one, model, out, options.overlays))
+            for one in tqdm(checked, desc="score", unit="image")
         ]
-    )
-    output.write(out, "patches", patches[PATCHES])
-    output.write(out, "images", result)
-    place_overlays(out, checked, options.overlays)
-    report(out)
+        result = table(parts, model.contract)
+        with output.together(out, report.PAGE, [*report.FILES, "overlays"]) as new:
+            output.write(new, "patches", patches(parts))
+            output.write(new, "images", result)
+            place_overlays(out, new, checked, options.overlays)
+            report.make(result, json.loads((out / output.MODEL).read_text()), new)
+    if all(one.reason for one in checked):
+        raise ScoreError(f"every image is refused:\n{_reasons(checked)}\nsee {out / 'images.csv'}")
     return result
+
+
+def patches(parts: Sequence[tuple[Checked, pd.DataFrame | None]]) -> pd.DataFrame:
+    """The windows of all images that were scored, with their image's id."""
+    tables = [
+        windows.assign(image_id=one.image.image_id) for one, windows in parts if windows is not None
+    ]
+    return pd.concat(tables)[PATCHES] if tables else pd.DataFrame(columns=PATCHES)
 
 
 def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> list[Checked]:
@@ -219,23 +221,18 @@ def counts(windows: pd.DataFrame) -> dict[str, int | float]:
     return found | {"unlike": int((windows["novelty"] > 1).sum()), "live_patch_fraction": fraction}
 
 
-def place_overlays(out: Path, checked: Sequence[Checked], wanted: bool) -> None:
-    """Names the parts' pictures by image: OUT/overlays/IMAGE_ID.jpg, of these images only."""
-    shutil.rmtree(out / "overlays", ignore_errors=True)
+def place_overlays(out: Path, new: Path, checked: Sequence[Checked], wanted: bool) -> None:
+    """Names the parts' pictures by image: NEW/overlays/IMAGE_ID.jpg, of these images only."""
     if not wanted:
         return
-    (out / "overlays").mkdir()
+    (new / "overlays").mkdir()
     for one in checked:
         if one.key:
-            target = out / "overlays" / f"{one.image.image_id}.jpg"
+            target = new / "overlays" / f"{one.image.image_id}.jpg"
             try:
                 target.hardlink_to(out / "parts" / f"{one.key}.jpg")
             except OSError:  # a file system without hard links
                 shutil.copyfile(out / "parts" / f"{one.key}.jpg", target)
-
-
-def _progress(checked: Sequence[Checked]) -> tqdm:
-    return tqdm(checked, desc="score", unit="image")
 
 
 def _reasons(checked: Sequence[Checked]) -> str:

@@ -12,14 +12,16 @@ from matplotlib.figure import Figure
 from ..common.evaluate import figures as plots
 from ..common.label.mixture import LABELS
 from . import agreement, checks, output, own_test, page, stained
-from .model import load
+from .model import Model, load
 from .report import clean
-from .stained import Options
+from .stained import Options, Stained
 
 EXPERIMENT, WELL = ["experiment"], ["experiment", "well", "time"]
 FIELD = ["experiment", "well", "position", "time", "image_id"]
 CALLS = ["dead", "abstain", "live"]
 DPI = 120
+PAGE = "validation.html"
+FILES = ("*.png", "fields.csv", "wells.csv", "experiments.csv")  # gone unless made anew
 
 
 def validate(images: Path, uri: str, out: Path, options: Options, own: bool = False) -> dict:
@@ -36,39 +38,52 @@ def validate(images: Path, uri: str, out: Path, options: Options, own: bool = Fa
     output.refuse([images], out)
     entries, notes = stained.find(images, options)
     model = load(uri, allow_synthetic=True)  # a synthetic one can be validated, which the page says
-    output.claim(out, model.facts, "validate")
     for note in notes:
         print(f"validate: {note}")
-    found = stained.score(model, entries, options, out)
-    cells, rule = stained.label(found.patches, model.contract["label"], own)
-    test = agreement.scored_table(cells, model.contract["operating"])
-    if test["live"].nunique() < 2:
-        seen = found.counts["in training"]
-        left = (
-            f"{seen} images trained this model and are left out; validate on images it has never seen. "
-            if seen
-            else ""
-        )
-        raise stained.ValidationError(f"{left}{found.told()}; {agreement.misfit(cells, rule)}")
-    tables = by_unit(cells)
-    record = judged(
-        test,
-        tables,
-        model.facts,
-        model.contract,
-        found.training_known,
-        agreement.misfit(cells, rule),
+    with output.claimed(out, model.facts, "validate"):
+        scored = stained.score(model, entries, options, out)
+        cells, rule = stained.label(scored.patches, model.contract["label"], own)
+        test = agreement.scored_table(cells, model.contract["operating"])
+        if test["live"].nunique() < 2:
+            raise stained.ValidationError(_one_class(scored, agreement.misfit(cells, rule)))
+        tables = by_unit(cells)
+        record = clean(record_of(model, scored, cells, test, tables, rule) | {"notes": notes})
+        with output.together(out, PAGE, FILES) as new:
+            write(new, cells, test, tables, record)
+    return record
+
+
+def _one_class(scored: Stained, problem: str) -> str:
+    seen = scored.counts["in training"]
+    left = (
+        f"{seen} images trained this model and are left out; validate on images it has never seen. "
+        if seen
+        else ""
     )
-    record |= {
-        "partition": model.contract["partition"], "synthetic": model.contract["synthetic"], "model": model.facts,
-        "images": {kind: found.counts[kind] for kind in stained.KINDS}, "refused": found.refused, "notes": notes,
-        "training_known": found.training_known, "thresholds": rule,
+    return f"{left}{scored.told()}; {problem}"
+
+
+def record_of(
+    model: Model,
+    scored: Stained,
+    cells: pd.DataFrame,
+    test: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    rule: dict,
+) -> dict:
+    """The content of validation.json, but for the notes."""
+    problem, known = agreement.misfit(cells, rule), scored.training_known
+    return judged(test, tables, model.facts, model.contract, known, problem) | {
+        "partition": model.contract["partition"],
+        "synthetic": model.contract["synthetic"],
+        "model": model.facts,
+        "images": {kind: scored.counts[kind] for kind in stained.KINDS},
+        "refused": scored.refused,
+        "training_known": known,
+        "thresholds": rule,
         "labels": {name: int((cells["label"] == name).sum()) for name in LABELS},
         "cells": {name: int((cells["call"] == name).sum()) for name in CALLS},
-    }  # fmt: skip
-    record = clean(record)
-    write(out, cells, test, tables, record)
-    return record
+    }
 
 
 def by_unit(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -114,7 +129,7 @@ def write(out: Path, cells: pd.DataFrame, test: pd.DataFrame, tables: dict, reco
     """Writes tables, validation.json, figures and the page."""
     output.write(out, "patches", cells)
     for name, table in tables.items():
-        table.to_csv(out / f"{name}.csv", index=False)
+        output.for_spreadsheet(table).to_csv(out / f"{name}.csv", index=False)
     (out / "validation.json").write_text(json.dumps(record, indent=2) + "\n")
     drawn = draw(out, test, record, tables)
     context = {
@@ -122,7 +137,7 @@ def write(out: Path, cells: pd.DataFrame, test: pd.DataFrame, tables: dict, reco
         "by": {one["key"]: one for one in record["checks"]},
         "model": record["model"],
     }
-    page.write(out / "validation.html", "validation.html.j2", context | {"figures": drawn})
+    page.write(out / PAGE, "validation.html.j2", context | {"figures": drawn})
 
 
 def draw(

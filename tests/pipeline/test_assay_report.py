@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.assay import output, page
 from src.assay.report import ReportError, report
+from src.assay.wells import prepare
 from tests import plates
 
 
@@ -191,3 +193,101 @@ def test_long_names_are_cut_in_the_middle_and_kept_as_a_title(tmp_path):
     report(plates.write(tmp_path / "out", table))
     html = (tmp_path / "out" / "summary.html").read_text()
     assert f'title="{name}">NKratio_Exp_402…79_1206_682_1296'[:40] in html
+
+
+# --- statistics of too little
+
+
+def _wells(count: int, **facts) -> list[dict]:
+    return [{"well": f"B{n}", "truth": 0.5} | facts for n in range(1, count + 1)]
+
+
+def _called(table: pd.DataFrame, live: int, dead: int) -> pd.DataFrame:
+    called = live + dead
+    return table.assign(live=live, dead=dead, live_patch_fraction=live / called if called else None)
+
+
+DRUG = {"compound": "drug", "concentration": np.nan, "control": ""}
+TOO_LITTLE = {
+    "all live": _called(plates.images(_wells(12)), 20, 0),
+    "all dead": _called(plates.images(_wells(12)), 0, 20),
+    "nothing called": _called(plates.images(_wells(12)), 0, 0),
+    "one well": plates.images(_wells(1)),
+    "one image": plates.images(_wells(1), fields=1),
+    "one control": plates.images(_wells(1, **DRUG | {"control": "positive"})),
+    "no concentration": plates.images(_wells(6, **DRUG)),
+    "concentration zero": plates.images(_wells(6, **DRUG | {"concentration": 0.0})),
+    "one dose": plates.images(_wells(6, **DRUG | {"concentration": 3.0})),
+    "one time": plates.images(_wells(6, **DRUG), time=24.0),
+    "all live with doses": _called(plates.images(plates.layout_96()), 20, 0),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LITTLE)
+def test_a_plate_of_too_little_gives_a_page_and_says_what_is_not_given(name, tmp_path):
+    out = plates.write(tmp_path / "out", TOO_LITTLE[name])
+    record = report(out)
+    (only,) = record["plates"]
+    assert only["quality"]["reason"] or only["quality"]["z_prime"] is not None
+    html = (out / "summary.html").read_text()
+    assert "nan" not in re.sub(r'"data:image[^"]*"', "", html).lower()
+    if "live" in name or "dead" in name:
+        assert only["edge"]["difference"] is None and "one and the same" in only["edge"]["reason"]
+    assert all(fit["ic50"] is None for fit in record["doses"])
+
+
+def _numbers(value, path=()):
+    """Where a record holds floats: the paths to them."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in items:
+        if isinstance(part, dict | list):
+            yield from _numbers(part, (*path, key))
+        elif isinstance(part, float):
+            yield (*path, key)
+
+
+def test_any_number_of_the_record_may_be_absent(plate, tmp_path):
+    out, record = plate
+    paths, none = list(_numbers(record)), {"plate": [], "dose": [], "time": []}
+    assert len(paths) > 20
+    for absent in (None, np.nan):
+        changed = json.loads(json.dumps(record))
+        for *path, key in paths:
+            part = changed
+            for step in path:
+                part = part[step]
+            part[key] = absent
+        images, _ = prepare(pd.read_parquet(out / "images.parquet"))
+        wells = pd.read_parquet(out / "wells.parquet").assign(low=np.nan, normalised=np.nan)
+        written = page.summary(tmp_path, images, wells, changed, none, out / "overlays")
+        assert ">nan" not in written.read_text() and "None" not in written.read_text()
+
+
+def test_a_report_that_fails_leaves_the_earlier_one_whole(tmp_path, monkeypatch):
+    out = plates.write(tmp_path / "out", plates.images(plates.layout_96()[:6]))
+    report(out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    monkeypatch.setattr(page, "summary", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report(out)
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert after == before and not (out / output.NEW).exists()
+
+
+def test_a_run_killed_while_it_replaces_files_leaves_no_page(tmp_path):
+    out = plates.write(tmp_path / "out", plates.images(plates.layout_96()[:6]))
+    (out / "summary.html").mkdir()  # stands for a kill: the last step cannot be done
+    with pytest.raises(OSError):
+        report(out)
+    assert not (out / "summary.html").is_file()
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1+2", "-2+3", "@SUM(A1)", "\t=1"])
+def test_no_text_of_a_table_is_a_formula_in_a_spreadsheet(text, tmp_path):
+    wells = _wells(3, **DRUG | {"compound": text, "concentration": 1.0})
+    out = plates.write(tmp_path / "out", plates.images(wells))
+    report(out)
+    assert set(pd.read_csv(out / "wells.csv")["compound"]) == {f"'{text}"}
+    assert set(pd.read_parquet(out / "wells.parquet")["compound"]) == {text}
+    numbers = pd.DataFrame({"n": ["-5", "+1.5e3", "x"], "v": [-1.0, 2.0, 3.0]})
+    pd.testing.assert_frame_equal(output.for_spreadsheet(numbers), numbers)

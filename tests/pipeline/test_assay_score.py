@@ -14,7 +14,7 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from src.assay import output, overlay, score
+from src.assay import output, overlay, page, score
 from src.assay.model import Model, ModelError, load
 from src.assay.report import TRAINED_ON
 from src.common.acquire.intake import pixel_digest
@@ -314,3 +314,35 @@ def test_a_part_of_the_overlay_is_the_mean_of_the_windows_over_it():
     means, rows, columns = overlay.parts(windows, (5, 9), np.array([1.0, 0.0, np.nan]))
     assert (rows.tolist(), columns.tolist()) == ([0, 4, 5], [0, 2, 4, 6, 8, 9])
     np.testing.assert_array_equal(means, [[1.0, 0.5, 0.0, np.nan, np.nan], [np.nan] * 5])
+
+
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_goes_on(
+    plate, model, tmp_path, monkeypatch
+):
+    out, predict = tmp_path / "out", Model.predict
+
+    def meanwhile(self, *arguments):
+        with pytest.raises(output.OutputError, match="another run is writing into"):
+            run(plate, model, out)
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(Model, "predict", meanwhile)
+    run(plate, model, out, overlays=False)
+    assert (out / "summary.html").is_file() and not (out / output.NEW).exists()
+
+
+def test_if_the_report_fails_tables_and_page_stay_those_of_the_earlier_run(
+    plate, model, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    run(plate, model, out, overlays=False)
+    before = {
+        path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".csv", ".html")
+    }
+    (plate / "good1.tif").unlink()
+    monkeypatch.setattr(page, "summary", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(plate, model, out, overlays=False)
+    assert {
+        p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".csv", ".html")
+    } == before

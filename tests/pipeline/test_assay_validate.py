@@ -392,7 +392,8 @@ def test_a_check_follows_its_interval(interval, outcome):
 
 def test_out_belongs_to_one_command_and_is_found_unusable_before_anything_is_loaded(run, tmp_path):
     folder = write_fields(tmp_path / "in", fields=2, signal=16000)
-    output.claim(tmp_path / "out", {"digest": "0", "created": "then"}, "score")
+    with output.claimed(tmp_path / "out", {"digest": "0", "created": "then"}, "score"):
+        pass
     with pytest.raises(
         output.OutputError, match=r"the output of `unstained score`: give `validate` another --out"
     ):
@@ -409,10 +410,14 @@ def test_a_folder_that_may_not_be_written_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(output.os, "access", lambda path, mode: False)
     with pytest.raises(output.OutputError, match=r"you may not write into .*: name a folder"):
         output.refuse([tmp_path / "in"], tmp_path / "out")
-    with pytest.raises(
-        output.OutputError, match=r"cannot be written \(.*\): name a folder that you may write to"
+    with (
+        pytest.raises(
+            output.OutputError,
+            match=r"cannot be written \(.*\): name a folder that you may write to",
+        ),
+        output.claimed(Path("/proc/unstained"), {"digest": "0"}, "score"),
     ):
-        output.claim(Path("/proc/unstained"), {"digest": "0"}, "score")
+        pass
 
 
 def test_a_second_run_computes_nothing_twice(run, tmp_path, monkeypatch):

@@ -38,7 +38,8 @@ ROOMS = {
     "train": {"patches", "scoring", "split", "tracking"},
     "evaluate": {"patches", "scoring", "split", "metrics", "figures"},
     "explain": {"figures", "patches", "scoring", "metrics"},
-    "compare": {"evaluate", "metrics", "figures", "tracking"}, "register": {"patches", "scoring", "metrics", "tracking"},
+    "compare": {"evaluate", "metrics", "figures", "tracking"},
+    "register": {"patches", "scoring", "metrics", "tracking"},
 }  # fmt: skip
 
 
