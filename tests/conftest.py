@@ -18,6 +18,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from src.common.images.stain import ratio
 from src.common.patches.store import PatchStore, ShardWriter, plan_shards
 from src.common.scoring.imaging import reduce_mean, reduced_size
 
@@ -56,7 +57,9 @@ def default_params(**changes: dict) -> dict:
 def write_store(
     directory: Path, frames: dict[str, np.ndarray], limit: int = 2**20, **columns
 ) -> PatchStore:
-    """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced."""
+    """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced, over
+    a background of 50.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     areas = [frame.size for frame in frames.values()]
     shard, offset, sizes = plan_shards(areas, limit)
@@ -64,10 +67,15 @@ def write_store(
     for number, frame in zip(shard, frames.values()):
         pi_offset.append(pi_sizes[number])
         pi_sizes[number] += reduced_size(*frame.shape)
-    writers = ShardWriter(directory, "brightfield", sizes), ShardWriter(directory, "pi", pi_sizes)
+    writers = [
+        ShardWriter(directory, "brightfield", sizes),
+        ShardWriter(directory, "pi", pi_sizes),
+        ShardWriter(directory, "pi_ratio", pi_sizes, np.float16),
+    ]
     for i, frame in enumerate(frames.values()):
         writers[0].put(shard[i], offset[i], frame)
         writers[1].put(shard[i], pi_offset[i], reduce_mean(frame).astype(np.uint8))
+        writers[2].put(shard[i], pi_offset[i], ratio(frame.astype(np.uint16), 50.0, 8))
     for writer in writers:
         writer.close()
     table = pd.DataFrame(

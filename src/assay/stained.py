@@ -15,11 +15,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..common.acquire.intake import expand, pixel_digest, refuse_same_ids
-from ..common.images import folder
+from ..common.images import folder, stain
 from ..common.images.field import Field, Refused
 from ..common.images.files import check
 from ..common.label import mixture as mixtures
-from ..common.scoring.imaging import pi_measures
 from ..common.scoring.windows import in_pixels
 from ..common.workspace.errors import UserError
 from . import images as scoring
@@ -163,9 +162,10 @@ def _one(
             return
         key = output.part_key(model.facts["digest"], pixel_digest(frame.brightfield), size)
         table = output.part(out, key, partial(model.predict, frame.brightfield, size))
-        measures = pi_measures(pi, table[["y", "x", "size"]].to_numpy(np.int64), 2**bits - 1)
+        corners, rule = table[["y", "x", "size"]].to_numpy(np.int64), model.contract["label"]
+        measures = stain.window_measures(pi, corners, bits, rule["background"])
         if measures["pi_background"][0] <= 0:
-            raise Refused("dark", "the median PI is zero: there is no background")
+            raise Refused("dark", "each 8 x 8 px of PI hold a zero: there is no background")
     except (Refused, ValueError) as error:  # a model's own RefusedFrame is a ValueError
         missing = (
             isinstance(error, Refused) and error.kind == "missing partner" and "PI" in str(error)

@@ -61,11 +61,11 @@ def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: L
         )
 
 
-def thresholds(mixture: mixtures.Mixture, label: Label) -> dict:
+def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> dict:
     """The head of thresholds.json: thresholds in the intensity's own unit, components in the fit's,
-    rounded.
+    rounded; `background` is the percentile that a field's background is.
     """
-    unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's median PI"}[
+    unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's background"}[
         label.intensity
     ]
     parts = zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True)
@@ -75,7 +75,7 @@ def thresholds(mixture: mixtures.Mixture, label: Label) -> dict:
     if mixture.log:
         components = [{**part, "median": float(np.exp(part["mean"]))} for part in components]
     return rounded({
-        "intensity": label.intensity, "unit": unit, "log": label.log,
+        "intensity": label.intensity, "background": background, "unit": unit, "log": label.log,
         "components_unit": f"natural logarithm of {unit}" if label.log else unit,
         "fit_on": label.fit_on, "components": components, "overlap": mixture.overlap,
         "live_below": mixture.live_below, "dead_above": mixture.dead_above,
@@ -101,7 +101,7 @@ def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str,
 
 def run() -> dict[str, float]:
     """Does the stage's work; raises ValueError for what a user can mend."""
-    dataset, label = load("dataset", "label")
+    dataset, label, tile = load("dataset", "label", "tile")
     synthetic = dataset.source == "synthetic"
     store = PatchStore(PATCHES)
     verdicts = read_table(FILTERED / "verdicts.parquet", dataset.partitions)
@@ -113,7 +113,7 @@ def run() -> dict[str, float]:
     used = fit_rows(cells, label.fit_on)
     values = used["intensity"].to_numpy()
     mixture = mixtures.fit(values, label.log, label.seed)
-    record = thresholds(mixture, label)
+    record = thresholds(mixture, label, tile.background)
     cells["label"] = mixtures.classify(
         cells["intensity"].to_numpy(), record["live_below"], record["dead_above"]
     )

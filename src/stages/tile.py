@@ -13,6 +13,7 @@ import tifffile
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from ..common.images import stain
 from ..common.patches.groups import GROUP_COLUMNS
 from ..common.patches.store import ShardWriter, plan_shards
 from ..common.scoring import imaging
@@ -23,9 +24,9 @@ from ..common.workspace.paths import PATCHES, RAW
 from ..common.workspace.tables import read_images
 
 
-def cut(field: pd.Series, tile: Tile) -> tuple[np.ndarray, np.ndarray, dict, pd.DataFrame]:
-    """One field of view: its 8-bit bright-field (H, W), its reduced 8-bit PI, its frame record and
-    its windows.
+def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.DataFrame]:
+    """One field of view: its arrays by shard (8-bit bright-field (H, W), reduced PI in 8 bit and over
+    its background), its frame record and its windows.
     """
     raw = tifffile.imread(RAW / field["brightfield"])
     pi = tifffile.imread(RAW / field["pi"])
@@ -39,15 +40,22 @@ def cut(field: pd.Series, tile: Tile) -> tuple[np.ndarray, np.ndarray, dict, pd.
     table = pd.DataFrame(windows(*raw.shape, size, stride, tile.edge))
     corners = table[["y", "x", "size"]].to_numpy(np.int64)
     measures = imaging.bright_field_measures(frame8, raw == 0, corners)
-    measures |= imaging.pi_measures(pi, corners, 2 ** int(field["bits"]) - 1)
+    bits = int(field["bits"])
+    measures |= stain.window_measures(pi, corners, bits, tile.background)
+    background, floor, median = stain.backgrounds(pi, [tile.background, stain.FLOOR, 50])
     record = {
         "scale_low": low, "scale_high": high, "pi_low": pi_low, "pi_high": pi_high,
-        "pi_background": float(measures["pi_background"][0]),
+        "pi_background": background, "pi_floor": floor, "pi_median": median,
         "remainder_right": remainder(raw.shape[1], size, stride, tile.edge),
         "remainder_bottom": remainder(raw.shape[0], size, stride, tile.edge),
         **fingerprint(frame8),
     }  # fmt: skip
-    return frame8, imaging.to_uint8(reduced, pi_low, pi_high), record, _rows(field, table, measures)
+    arrays = {
+        "brightfield": frame8,
+        "pi": imaging.to_uint8(reduced, pi_low, pi_high),
+        "pi_ratio": stain.ratio(pi, background, bits),
+    }
+    return arrays, record, _rows(field, table, measures)
 
 
 def _rows(field: pd.Series, table: pd.DataFrame, measures: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -70,19 +78,24 @@ def main() -> dict[str, int]:
     pi_offset, pi_sizes = _offsets(shard, reduced)
     shutil.rmtree(PATCHES, ignore_errors=True)
     PATCHES.mkdir(parents=True)
-    writers = ShardWriter(PATCHES, "brightfield", sizes), ShardWriter(PATCHES, "pi", pi_sizes)
+    writers = {
+        "brightfield": ShardWriter(PATCHES, "brightfield", sizes),
+        "pi": ShardWriter(PATCHES, "pi", pi_sizes),
+        "pi_ratio": ShardWriter(PATCHES, "pi_ratio", pi_sizes, np.float16),
+    }
     jobs = Parallel(n_jobs=tile.workers, return_as="generator", pre_dispatch="2*n_jobs")(
         delayed(cut)(field, tile) for _, field in images.iterrows()
     )
     records, tables = [], []
-    for i, (frame8, pi8, record, table) in enumerate(
+    for i, (arrays, record, table) in enumerate(
         tqdm(jobs, total=len(images), desc="tile", unit="field")
     ):
-        writers[0].put(shard[i], offset[i], frame8)
-        writers[1].put(shard[i], pi_offset[i], pi8)
+        for name, pixels in arrays.items():
+            start = offset[i] if name == "brightfield" else pi_offset[i]
+            writers[name].put(shard[i], start, pixels)
         records.append({"shard": shard[i], "offset": offset[i], "pi_offset": pi_offset[i]} | record)
         tables.append(table)
-    for writer in writers:
+    for writer in writers.values():
         writer.close()
     frames = pd.concat([images.drop(columns=["brightfield", "pi"]), pd.DataFrame(records)], axis=1)
     patches = pd.concat(tables, ignore_index=True)

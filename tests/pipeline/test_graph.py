@@ -32,7 +32,7 @@ SHARED = {"workspace", "scoring", "images", "figures", "metrics", "patches", "tr
 ROOMS = {
     "workspace": set(), "scoring": set(), "images": {"workspace", "scoring"}, "figures": {"workspace", "scoring"},
     "metrics": {"workspace", "scoring"}, "patches": {"workspace", "scoring"}, "tracking": {"workspace"},
-    "acquire": {"images", "scoring"}, "tile": {"patches", "scoring"}, "weights": {"scoring"},
+    "acquire": {"images", "scoring"}, "tile": {"images", "patches", "scoring"}, "weights": {"scoring"},
     "filter": {"figures", "patches", "scoring"}, "label": {"figures", "patches"}, "split": {"patches"},
     "describe": {"figures", "metrics", "patches"}, "check": {"split", "tile"},
     "train": {"patches", "scoring", "split", "tracking"},

@@ -31,25 +31,6 @@ def test_window_sums_and_variances_are_those_of_numpy(frame, seed):
     )
 
 
-def test_mean_pi_is_exact_and_from_16_bit_counts():
-    rng = np.random.default_rng(0)
-    pi = rng.integers(60000, 65536, (1024, 1344)).astype(np.uint16)  # sums beyond 32 bit
-    corners = np.array([[0, 0, 224], [800, 1120, 224], [0, 0, 1024]])
-    found = imaging.pi_measures(pi, corners, 65535)
-    expected = [pi[y : y + s, x : x + s].astype(np.int64).sum() / s**2 for y, x, s in corners]
-    assert found["mean_pi"].tolist() == expected
-    assert found["pi_saturated"][2] == (pi[:, :1024] == 65535).mean()
-    assert found["pi_background"].tolist() == [np.median(pi)] * 3
-
-
-def test_background_leaves_black_borders_out_and_an_empty_field_has_none():
-    pi = np.full((20, 20), 100, np.uint16)
-    pi[:, :12] = 0
-    corners = np.array([[0, 0, 20]])
-    assert imaging.pi_measures(pi, corners, 65535)["pi_background"][0] == 100
-    assert imaging.pi_measures(np.zeros_like(pi), corners, 65535)["pi_background"][0] == 0
-
-
 def test_percentile_range_of_known_counts():
     frame = np.arange(1, 1001, dtype=np.uint16).reshape(25, 40)
     assert imaging.percentile_range(frame, 0, 100) == (1.0, 1000.0)

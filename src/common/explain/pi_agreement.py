@@ -33,7 +33,7 @@ def pi_counts(store: PatchStore, image_id: str) -> np.ndarray:
 
 
 def pi_ratio(store: PatchStore, image_id: str, y: int, x: int, size: int) -> np.ndarray:
-    """PI of a window over its field's background (the median), for figures: (size // 4, size // 4)
+    """PI of a window over its field's background (`tile.background`), for figures: (size // 4, size // 4)
     float32.
     """
     return _cut(pi_counts(store, image_id), y, x, size) / max(

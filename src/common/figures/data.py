@@ -16,7 +16,7 @@ COLOURS = {
     "cells": "#1b7f79", "empty": "#c8a020", "unusable": "#7a4b94",
     "live": "#1b7837", "dead": "#c51b7d", "discarded": "#9a9a9a",
 }  # fmt: skip
-UNITS = {"counts": "mean PI (16-bit counts)", "background_ratio": "mean PI / field's median PI"}
+UNITS = {"counts": "mean PI (16-bit counts)", "background_ratio": "mean PI / field's background"}
 MAP_POINTS = 1500
 
 

@@ -66,7 +66,7 @@ class Mixture:
 
 def intensities(patches: pd.DataFrame, kind: str) -> pd.Series:
     """Intensity of each patch: `counts`, mean PI in 16-bit counts; `background_ratio`, that over
-    the field's median PI.
+    the field's background.
 
     Rounded to 6 decimals. Raises MixtureError for fields whose PI background is zero.
     """
@@ -74,8 +74,8 @@ def intensities(patches: pd.DataFrame, kind: str) -> pd.Series:
         return patches["mean_pi"].round(6)
     if len(dark := patches.loc[patches["pi_background"] <= 0, "image_id"].unique()):
         raise MixtureError(
-            f"label.intensity background_ratio: the median PI of {len(dark)} images is zero ({', '.join(dark[:5])}), "
-            "so there is no background to divide by; use counts, or remove these images"
+            f"label.intensity background_ratio: {len(dark)} images have no PI background to divide by, since each "
+            f"8 x 8 px of them holds a zero ({', '.join(dark[:5])}); use counts, or remove these images"
         )
     return (patches["mean_pi"] / patches["pi_background"]).round(6)
 

@@ -1,8 +1,11 @@
 """The patch store: 8-bit frames end to end in few memory-mappable shards, and windows as rows of a
 table.
 
-Frames are stored once, so overlapping windows cost no bytes; PI is kept at a quarter of the
-resolution, for figures.
+Frames are stored once, so overlapping windows cost no bytes. PI is kept at a quarter of the
+resolution, twice: in 8 bit for figures (pi-000.npy, ...), and over the field's background as
+float16 to train on (pi_ratio-000.npy, ...; see `images.stain.ratio`), NaN where there are no counts
+and negative where the camera clipped. All shards are 1-D, frames in the order of frames.parquet:
+`offset` counts pixels of the bright-field, `pi_offset` those of both PI shards of the same number.
 """
 
 from collections.abc import Sequence
@@ -47,9 +50,18 @@ class PatchStore:
         """The (ceil(H/4), ceil(W/4)) uint8 PI frame, scaled between the frame's pi_low and pi_high
         counts.
         """
-        frame = self._facts[image_id]
-        height, width = -(-frame.height // PI_REDUCTION), -(-frame.width // PI_REDUCTION)
-        return self._view(f"pi-{frame.shard:03d}.npy", frame.pi_offset, height, width)
+        return self._reduced("pi", image_id)
+
+    def pi_ratio(self, image_id: str) -> np.ndarray:
+        """PI over the field's background, means of 4 x 4 px: (ceil(H/4), ceil(W/4)) float32.
+
+        NaN where a pixel has no count; a lower bound where `pi_clipped`.
+        """
+        return np.abs(self._reduced("pi_ratio", image_id)).astype(np.float32)
+
+    def pi_clipped(self, image_id: str) -> np.ndarray:
+        """Which of `pi_ratio`'s pixels hold clipped counts: (ceil(H/4), ceil(W/4)) bool."""
+        return self._reduced("pi_ratio", image_id) < 0
 
     def window(self, image_id: str, y: int, x: int, size: int) -> np.ndarray:
         """The (size, size) uint8 bright-field window whose upper left corner is (y, x)."""
@@ -60,6 +72,11 @@ class PatchStore:
         y, x, size = y // PI_REDUCTION, x // PI_REDUCTION, size // PI_REDUCTION
         return self.pi(image_id)[y : y + size, x : x + size]
 
+    def _reduced(self, name: str, image_id: str) -> np.ndarray:
+        frame = self._facts[image_id]
+        height, width = -(-frame.height // PI_REDUCTION), -(-frame.width // PI_REDUCTION)
+        return self._view(f"{name}-{frame.shard:03d}.npy", frame.pi_offset, height, width)
+
     def _view(self, name: str, offset: int, height: int, width: int) -> np.ndarray:
         if name not in self._shards:
             self._shards[name] = np.asarray(np.load(existing(self.directory / name), mmap_mode="r"))
@@ -67,19 +84,16 @@ class PatchStore:
 
 
 class ShardWriter:
-    """Writes 1-D uint8 shards NAME-000.npy, ...
+    """Writes 1-D shards NAME-000.npy, ... of planned sizes; memory does not grow with their number."""
 
-    of planned sizes; memory does not grow with the number of frames.
-    """
-
-    def __init__(self, directory: Path, name: str, sizes: Sequence[int]):
-        self._paths = [directory / f"{name}-{i:03d}.npy" for i in range(len(sizes))]
+    def __init__(self, directory: Path, name: str, sizes: Sequence[int], dtype: type = np.uint8):
         self._maps = [
-            np.lib.format.open_memmap(p, "w+", np.uint8, (n,)) for p, n in zip(self._paths, sizes)
+            np.lib.format.open_memmap(directory / f"{name}-{i:03d}.npy", "w+", dtype, (size,))
+            for i, size in enumerate(sizes)
         ]
 
     def put(self, shard: int, offset: int, frame: np.ndarray) -> None:
-        """Copies a uint8 array to its planned place."""
+        """Copies an array of the shards' type to its planned place."""
         self._maps[shard][offset : offset + frame.size] = frame.ravel()
 
     def close(self) -> None:

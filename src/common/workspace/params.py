@@ -103,6 +103,7 @@ class Tile(Section):
     unit: Literal["px", "um"]
     edge: Literal["drop", "anchor"]
     scaling: Scaling
+    background: Annotated[float, Field(ge=1, le=50)]
     workers: int
 
 
