@@ -34,11 +34,13 @@ UNLIKE_SHARE = (
     0.15  # a frame with more of its windows with cells unlike the training data is flagged
 )
 REQUIREMENTS = [
+    "imagecodecs",
     "mlflow",
     "numpy",
     "opencv-python-headless",
     "pandas",
     "safetensors",
+    "tifffile",
     "torch",
     "torchvision",
     "tqdm",

@@ -5,12 +5,12 @@ the model.
 import base64
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from .scorer import COLUMNS, RefusedFrame, Scorer
+from .stacks import ImageError, single_plane
 
 
 class LiveDeadModel(PythonModel):
@@ -25,14 +25,15 @@ class LiveDeadModel(PythonModel):
 
         `model_input`: a DataFrame with a row per frame. image: the raw bright-field counts, as a
         (H, W) uint8 or uint16 array, as nested lists, or as the bytes of a PNG or TIFF file (over
-        HTTP: those bytes in base64). pixel_size_um: micrometres per pixel. image_id (optional): a
-        name; else the row number.
+        HTTP: those bytes in base64). pixel_size_um: micrometres per pixel; else what the file says.
+        image_id (optional): a name; else the row number.
         """
         tables = []
         for number, row in enumerate(model_input.to_dict("records")):
             name = row.get("image_id") or str(number)
             try:
-                table = self.scorer.score(decode(row["image"]), _number(row.get("pixel_size_um")))
+                frame, size = decode(row["image"])
+                table = self.scorer.score(frame, _number(row.get("pixel_size_um")) or size)
             except RefusedFrame as error:
                 raise RefusedFrame(f"image {name}: {error}") from None
             tables.append(table.assign(image_id=str(name)))
@@ -41,8 +42,12 @@ class LiveDeadModel(PythonModel):
         return pd.concat(tables, ignore_index=True)[["image_id", *COLUMNS]]
 
 
-def decode(image) -> np.ndarray:
-    """A frame from an array, nested lists, the bytes of an image file, or those bytes in base64."""
+def decode(image) -> tuple[np.ndarray, float | None]:
+    """A frame from an array, nested lists, the bytes of an image file, or those bytes in base64;
+    and um per pixel where a file says.
+
+    Bytes are read as the stages read files (stacks.py). Raises RefusedFrame.
+    """
     if isinstance(image, str):
         try:
             image = base64.b64decode("".join(image.split()), validate=True)
@@ -51,15 +56,13 @@ def decode(image) -> np.ndarray:
                 f"the text is not base64 ({error}): send the bytes of a PNG or TIFF file in base64, without any prefix"
             ) from None
     if not isinstance(image, bytes | bytearray):
-        return np.asarray(image)
+        return np.asarray(image), None
     if not image:
         raise RefusedFrame("there are no bytes: give those of a PNG or TIFF file")
-    frame = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
-    if frame is None:
-        raise RefusedFrame(
-            "the bytes are no image that OpenCV reads: give the bytes of a PNG or TIFF file"
-        )
-    return frame
+    try:
+        return single_plane(bytes(image))
+    except ImageError as error:
+        raise RefusedFrame(str(error)) from None
 
 
 def _number(value) -> float | None:

@@ -1,10 +1,10 @@
 """Pixel size and channel names from a TIFF's metadata: OME, ImageJ, Micro-Manager, or the
-resolution tags.
+resolution tags. Ships inside registered models.
 """
 
-import tifffile
+import re
 
-from .field import Refused
+import tifffile
 
 UM = {
     "m": 1e6,
@@ -25,17 +25,17 @@ PLAUSIBLE = (
 MICRO_MANAGER = 51123
 
 
-def pixel_size(tif: tifffile.TiffFile, name: str) -> float | None:
+def pixel_size(tif: tifffile.TiffFile) -> float | None:
     """Pixel size in um, or None where the file does not say.
 
-    Raises Refused for pixels that are not square.
+    Raises ValueError for pixels that are not square.
     """
     size = _ome(tif) or _micro_manager(tif) or _tags(tif)
     if size is None or not all(PLAUSIBLE[0] <= side <= PLAUSIBLE[1] for side in size):
         return None
     x, y = size
     if abs(x - y) > 0.01 * x:
-        raise Refused("pixel size", f"pixels are not square: {x:g} x {y:g} um", name)
+        raise ValueError(f"pixels are not square: {x:g} x {y:g} um")
     return round(x, 6)
 
 
@@ -64,8 +64,16 @@ def _ome(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     units = [UM.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))) for axis in "XY"]
     if None in units:
         return None
-    x = float(pixels["PhysicalSizeX"])
-    return x * units[0], float(pixels.get("PhysicalSizeY", x)) * units[1]
+    sides = [_stated(tif.ome_metadata, f"PhysicalSize{axis}") for axis in "XY"]
+    return sides[0] * units[0], (sides[1] or sides[0]) * units[1]
+
+
+def _stated(xml: str, name: str) -> float | None:
+    """The first number of that name in OME metadata; some programs write the decimal comma of their
+    user.
+    """
+    found = re.search(rf"""\b{name}=["']([^"']*)["']""", xml)
+    return float(found[1].replace(",", ".")) if found else None
 
 
 def _micro_manager(tif: tifffile.TiffFile) -> tuple[float, float] | None:
