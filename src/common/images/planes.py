@@ -1,6 +1,6 @@
 """One channel of one field: where it lies in which file, and reading it.
 
-How files are read is scoring/stacks.py, as in registered models; here a plane of a stack is chosen.
+How files are read is scoring/reader.py, as in registered models; here a plane of a stack is chosen.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..scoring.stacks import ImageError, Stack, opened
+from ..scoring.reader import opened
+from ..scoring.stacks import ImageError, Stack
 from .field import Refused
 
 CONVERT = {

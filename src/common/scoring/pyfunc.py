@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
+from .reader import single_plane
 from .scorer import COLUMNS, RefusedFrame, Scorer
-from .stacks import ImageError, single_plane
+from .stacks import ImageError
 
 
 class LiveDeadModel(PythonModel):
@@ -46,7 +47,7 @@ def decode(image) -> tuple[np.ndarray, float | None]:
     """A frame from an array, nested lists, the bytes of an image file, or those bytes in base64;
     and um per pixel where a file says.
 
-    Bytes are read as the stages read files (stacks.py). Raises RefusedFrame.
+    Bytes are read as the stages read files (reader.py). Raises RefusedFrame.
     """
     if isinstance(image, str):
         try:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.common.scoring import stacks
+from src.common.scoring import reader, tiff
 from src.common.scoring.pyfunc import decode
+from src.common.scoring.reader import opened, single_plane
 from src.common.scoring.scorer import RefusedFrame
-from src.common.scoring.stacks import ImageError, opened, single_plane
+from src.common.scoring.stacks import ImageError
 
 RNG = np.random.default_rng(3)
 IMAGE = RNG.integers(1, 4000, (40, 50), dtype=np.uint16)
@@ -143,7 +144,7 @@ def test_metadata_that_names_a_file_of_another_folder_is_refused(tmp_path):
         (b"II*\0", "unreadable: damaged or truncated"),
         (b"II*\0" + bytes(4), "unreadable: damaged or truncated"),
         (b"not an image", "unreadable: damaged or truncated: it does not begin as a TIFF"),
-        (stacks.PNG, "unreadable: damaged or truncated"),
+        (reader.PNG, "unreadable: damaged or truncated"),
     ],
 )
 def test_what_is_no_image_is_called_by_its_name(tmp_path, content, message):
@@ -167,7 +168,7 @@ def test_a_file_cut_before_its_directory_is_called_truncated(tmp_path):
 def _png(width: int, height: int, depth: int, colour: int) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunk = b"IHDR" + head
-    return stacks.PNG + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return reader.PNG + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_a_tiff_bomb_is_refused_before_it_is_unpacked(tmp_path):
 
 
 def test_too_many_pages_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(stacks, "MOST_PAGES", 3)
+    monkeypatch.setattr(tiff, "MOST_PAGES", 3)
     path = write(tmp_path / "a.tif", np.stack([IMAGE] * 4), photometric="minisblack")
     with pytest.raises(ImageError, match="too large: it holds more than 3 pages"):
         read(path)

@@ -1,0 +1,106 @@
+"""TIFF and OME-TIFF files as stacks: pages, axes, orientation. Ships inside registered models."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from .pixel_size import channel_names, pixel_size
+from .stacks import SHADES, ImageError, Stack, axis_order, refuse_large, sliced
+
+MOST_PAGES = 10_000
+
+
+@contextmanager
+def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
+    """A TIFF file, or its bytes, as a stack; axes and setting as in reader.opened. Raises
+    ImageError, and whatever tifffile raises on damaged bytes.
+    """
+    inside = isinstance(source, Path)  # bytes must not lead to files of this machine
+    stream = source if inside else io.BytesIO(source)
+    with tifffile.TiffFile(stream, _multifile=inside) as tif:
+        _refuse_pages(tif)
+        series = _series(tif)
+        refuse_large(*series.keyframe.shape[:2])
+        if shade := SHADES.get(int(series.keyframe.photometric)):
+            raise ImageError("look-up table", f"the file {shade}")
+        order = axis_order(axes, series.axes, series.shape, setting)
+        try:
+            size = pixel_size(tif)
+        except ValueError as error:
+            raise ImageError("pixel size", str(error)) from None
+        turn = int(series.keyframe.tags.valueof("Orientation", 1))
+        yield Stack(
+            order,
+            series.shape,
+            lambda index: _upright(_take(series, order, index), turn),
+            channel_names(tif),
+            size,
+        )
+
+
+def _refuse_pages(tif: tifffile.TiffFile) -> None:
+    """Raises ImageError for more pages than a stack has, and for a series that lies in other
+    folders.
+    """
+    try:
+        tif.pages[MOST_PAGES]
+    except IndexError:
+        pass
+    else:
+        raise ImageError("too large", f"it holds more than {MOST_PAGES} pages: save fewer a file")
+    for name in re.findall(r'FileName="([^"]*)"', tif.ome_metadata or "" if tif.is_ome else ""):
+        if re.search(r"[/\\]|^\.\.", name):
+            raise ImageError("outside", f"its OME metadata names a file of another folder: {name}")
+
+
+def _series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """The one image of a file; OME metadata may name further ones, or parts of it, that lie in
+    other files.
+    """
+    if tif.is_ome and len(tif.pages) == 1:
+        return tifffile.TiffPageSeries([tif.pages.first], kind="page")
+    here = [
+        s for s in tif.series if any(page is not None and page.parent is tif for page in s.pages)
+    ]
+    if not here:
+        raise ImageError("unreadable", "damaged or truncated: no image is found in it")
+    if len(here) != 1:
+        raise ImageError("axes", f"holds {len(here)} separate images: save one field a file")
+    return here[0]
+
+
+def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...]) -> np.ndarray:
+    """One plane of a series, reading no more of the file than needed where planes are pages."""
+    lead = series.shape[:-2]
+    if not (set(axes[-2:]) == {"Y", "X"} and len(series.pages) == int(np.prod(lead, dtype=int))):
+        return sliced(series.asarray(), axes, index)
+    page = series.pages[int(np.ravel_multi_index(index, lead)) if lead else 0]
+    if page is None:
+        raise ImageError("missing file", "a page that the metadata names is not there")
+    end = max((a + b for a, b in zip(page.dataoffsets, page.databytecounts)), default=0)
+    if end > page.parent.filehandle.size:
+        raise ImageError("unreadable", "truncated: the file ends before its pixels do")
+    handle = page.parent.filehandle
+    if not handle.closed:
+        return page.asarray()
+    handle.open()  # another file of the series, which tifffile closed after its metadata
+    try:
+        return page.asarray()
+    finally:
+        handle.close()
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A stored plane as it is to be seen (TIFF 6.0, Orientation: 1 is upright, from 5 on rows and
+    columns are exchanged).
+    """
+    if orientation >= 5:
+        image = image.T
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image[:, ::-1] if orientation in (2, 3, 6, 7) else image
