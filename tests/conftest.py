@@ -133,7 +133,7 @@ def live_dead(tmp_path_factory) -> tuple[PatchStore, pd.DataFrame]:
 
 @pytest.fixture
 def stage_tree(tmp_path) -> Path:
-    """A tree in which `python -m src.stages.train p` runs: code, params.yaml and small synthetic
+    """A tree in which `python -m src.stages train p` runs: code, params.yaml and small synthetic
     inputs, gates passed.
 
     Nothing here is shared with the repository, so a stage may write wherever it likes.

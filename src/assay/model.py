@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from ..common.scoring.scorer import Scorer
 from ..common.tracking import server
-from ..common.workspace.errors import UserError
+from ..common.workspace.errors import ServerError, UserError
 from ..common.workspace.paths import MLRUNS
 from . import own_test
 
@@ -86,8 +86,8 @@ def _ask_server(uri: str) -> bool:
     """
     try:
         for place in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
-            server.check(place)
-    except server.ServerError:
+            server.require_store(place)
+    except ServerError:
         if uri.startswith(("models:", "runs:", "mlflow-artifacts:")):
             raise
         return False

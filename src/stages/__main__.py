@@ -1,84 +1,81 @@
-"""Runs a stage as `python -m src.stages.STAGE ITEM` does, and leaves a FAILED run with the reason
-if it fails.
+"""Runs a stage: `python -m src.stages STAGE [ITEM]`, as src/run and so `dvc repro` call it.
 
-`python -m src.stages STAGE [ITEM]`, as src/run and so `dvc repro` call it: one entry, so that no
-stage's code (which DVC watches) needs to know of it. A stage that succeeds leaves nothing here.
+What a user can mend ends in one line, `error: STAGE@ITEM: ...`, here and for all stages. A stage
+that fails leaves a FAILED run with the reason in MLflow; one that succeeds leaves nothing here.
 """
 
-import runpy
 import sys
 import threading
 import time
 import traceback
+from importlib import import_module
 from importlib.util import find_spec
 
-ITEMS = {
-    "check": "artifact",
-    "weights": "role",
-}  # the tag that says what a stage ran on; of others, the partition
-PATIENCE = (
-    60  # seconds that recording may take: an MLflow that hangs must not hold the stage's end up
-)
+from ..common.scoring import ScoringError
+from ..common.workspace.errors import ServerError, UserError
+
+# The tag that says what a stage ran on; of others, the partition
+ITEM_TAGS = {"check": "artifact", "weights": "role"}
+# Seconds that recording may take: an MLflow that hangs must not hold the stage's end up
+PATIENCE = 60
 
 
 def main() -> None:
-    """Runs the stage that the command line names; exits as it does. Its error is printed before it
-    is recorded.
+    """Runs the stage that the command line names, and exits as it does: 0, or 1 after its error is
+    printed and recorded.
     """
-    stage = sys.argv[1] if len(sys.argv) > 1 else ""
-    if not stage.isidentifier() or find_spec(f"src.stages.{stage}") is None:
+    stage, *items = sys.argv[1:] or [""]
+    if not stage.isidentifier() or find_spec(f"{__package__}.{stage}") is None:
         sys.exit(f"error: there is no stage '{stage}': src/stages has a file of each")
-    sys.argv = sys.argv[1:]
     started = time.time()
     try:
-        runpy.run_module(f"src.stages.{stage}", run_name="__main__", alter_sys=True)
+        import_module(f"{__package__}.{stage}").main(*items)
     except (Exception, SystemExit) as error:
-        code, reason = told(stage, error)
-        if code and not of_tracking(error):
-            record(stage, "".join(sys.argv[1:2]), reason, started)
-        sys.exit(code)
+        reason = tell("@".join([stage, *items]), error)
+        if reason and not isinstance(error, ServerError):
+            record(stage, "".join(items), reason, started, error)
+        sys.exit(1 if reason else 0)
 
 
-def told(stage: str, error: BaseException) -> tuple[int, str]:
-    """Prints an error as Python does; returns the exit code and the reason: its message, with a
-    crash's last lines.
+def tell(name: str, error: BaseException) -> str:
+    """Prints an error and returns the reason for the record; '' for an exit that is none.
 
-    An earlier stage's file that is not there is no crash, whether or not the stage says so itself.
+    Of what a user can mend, and of an exit with a message, one line; of a crash the traceback.
     """
-    from ..common.workspace.tables import MissingInput
-
-    if isinstance(error, MissingInput):
-        error = SystemExit(f"error: {stage}: {error}")
-    if isinstance(error, SystemExit):
-        if error.code is None or isinstance(error.code, int):
-            return error.code or 0, f"exit code {error.code}"
-        print(error.code, file=sys.stderr)
-        return 1, str(error.code)[:2000]
-    traceback.print_exception(error)
-    head = "".join(traceback.format_exception_only(error)).strip()
-    return 1, f"{head[:1000]}\n{''.join(traceback.format_tb(error.__traceback__)[-4:])[-2000:]}"
-
-
-def of_tracking(error: BaseException) -> bool:
-    """Whether the MLflow server itself is what failed: asking it again would only take time."""
-    module = sys.modules.get(
-        f"{__package__}.server"
-    )  # not imported before it is needed: it brings all of MLflow
-    return module is not None and isinstance(error, module.ServerError)
+    if isinstance(error, UserError | ScoringError):
+        reason = f"error: {name}: {error}"
+    elif not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+        return crash(error)
+    elif not error.code:
+        return ""
+    else:
+        reason = f"error: {name}: exit code {error.code}" if error.code == 1 else str(error.code)
+    print(reason, file=sys.stderr)
+    return reason[:2000]
 
 
-def record(stage: str, item: str, reason: str, started: float) -> None:
-    """Leaves the run, unless the stage has one or is not the leader of several; says where, or why
-    it could not.
+def crash(error: BaseException) -> str:
+    """A crash's message and the last lines of where it happened."""
+    message = "".join(traceback.format_exception_only(error)).strip()
+    place = "".join(traceback.format_tb(error.__traceback__)[-4:])
+    return f"{message[:1000]}\n{place[-2000:]}"
+
+
+def record(stage: str, item: str, reason: str, started: float, error: BaseException) -> None:
+    """Leaves the run of a failed stage, unless it has one or another process leads; says where, or
+    why it could not.
     """
     said = [f"not recorded in MLflow: it did not answer within {PATIENCE} seconds"]
 
     def attempt() -> None:
         try:
             said[:] = failed_run(stage, item, reason, started)
-        except (Exception, SystemExit) as error:
-            said[:] = [f"not recorded in MLflow: {error}"]
+        except (Exception, SystemExit) as failure:
+            said[:] = [f"not recorded in MLflow: {failure}"]
 
+    if hasattr(error, "run_id") or (stage == "train" and not leads()):
+        return
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(PATIENCE)
@@ -95,12 +92,10 @@ def failed_run(stage: str, item: str, reason: str, started: float) -> list[str]:
     from ..common.tracking import runs as tracking
     from ..common.tracking.origin import origin, title
 
-    if stage in tracking.failed or (stage == "train" and not leads()):
-        return []
     client = tracking.connect()
     tags = origin(stage) | {"failure": reason, tracking.NOTE: f"Failed:\n\n```\n{reason}\n```"}
     if item:
-        tags[ITEMS.get(stage, "partition")] = item
+        tags[ITEM_TAGS.get(stage, "partition")] = item
     name = title(f"{' '.join(filter(None, [stage, item]))} (failed)", tags)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     run = client.create_run(experiment.experiment_id, int(started * 1000), resolve_tags(tags), name)
@@ -110,7 +105,7 @@ def failed_run(stage: str, item: str, reason: str, started: float) -> list[str]:
 
 def leads() -> bool:
     """Whether this process leads a training on several devices."""
-    from ..common.train.fine_tuning import is_rank_zero
+    from ..common.train.devices import is_rank_zero
 
     return is_rank_zero()
 

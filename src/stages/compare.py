@@ -5,7 +5,6 @@ the few numbers that `dvc exp show` sets beside each other.
 """
 
 import json
-import sys
 
 from ..common.compare.table import markdown, rows
 from ..common.workspace.params import load
@@ -46,10 +45,7 @@ def summary(records: dict[str, dict]) -> dict[str, dict]:
 
 def main() -> dict:
     """Runs the stage; returns what it wrote to metrics/compare.json."""
-    try:
-        records = read_records(load("dataset").partitions)
-    except ValueError as error:
-        sys.exit(f"error: compare: {error}")
+    records = read_records(load("dataset").partitions)
     table = rows(records)
     nested: dict = {}
     for row in table:
@@ -63,7 +59,3 @@ def main() -> dict:
     (REPORTS / "compare.md").write_text(markdown(records))
     print(f"compare: {len(records)} models, {len(table)} rows in reports/compare.md")
     return found
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
@@ -27,14 +26,20 @@ from ..common.scoring.inference import embed, load_model, predict
 from ..common.scoring.operating import Operating, calibrate, called_live, conformal_call
 from ..common.split.rounds import Round, rounds
 from ..common.tracking import runs as tracking
+from ..common.workspace.errors import UserError
 from ..common.workspace.params import Evaluate, load
 from ..common.workspace.paths import LABELS, METRICS, MODELS, PATCHES, REPORTS, SPLITS
+from ..common.workspace.records import read_json
 from ..common.workspace.tables import existing, read_table
 
 PREDICTIONS = [
     "patch_id", "image_id", "partition", "experiment", "group", "y", "x", "size", "round", "label", "mean_pi",
     "intensity", "logit", "probability", "called", "call", "split",
 ]  # fmt: skip
+
+
+class EvaluationError(UserError):
+    """A partition cannot be evaluated as it stands."""
 
 
 def read_splits(partitions: list[str], store: PatchStore) -> dict[str, pd.DataFrame]:
@@ -55,14 +60,14 @@ def held_out_rounds(splits: pd.DataFrame, split_json: dict) -> list[Round]:
 
 
 def score(
-    splits: pd.DataFrame, parts: list[Round], partition: str, arch: str, store: PatchStore
+    splits: pd.DataFrame, parts: list[Round], partition: str, card: dict, store: PatchStore
 ) -> pd.DataFrame:
     """Validation and test patches of every round with their logit z_live - z_dead, rounded to 6
     decimals.
     """
     found = []
     for part in parts:
-        net = load_model(part.folder(MODELS / partition), arch)
+        net = load_model(part.folder(MODELS / partition), card)
         rows = splits[part.valid | part.test]
         logits = predict(net, store, rows, desc=f"evaluate {partition} {part.name}").astype(float)
         split = np.where(part.test[part.valid | part.test], "test", "valid")
@@ -88,7 +93,7 @@ def validation_of(scored: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
     tested = scored.loc[(scored["round"] == name) & (scored["split"] == "test"), "patch_id"]
     others = valid[~valid["patch_id"].isin(tested)]
     if others["live"].nunique() < 2:
-        raise ValueError(
+        raise EvaluationError(
             f"{name}: no validation patches of both classes; check@splits should have stopped this"
         )
     return others, "pooled"
@@ -196,7 +201,7 @@ def cross_partition(
         return None
     kfold = (own["fold"] >= 0).any()
     seen = own.loc[own["split"] != "test", "group"].unique()
-    net, found = load_model(MODELS / partition), {}
+    net, found = load_model(MODELS / partition, read_json(MODELS / partition / "model.json")), {}
     for other, splits in others.items():
         rows = splits if kfold else splits[splits["split"] == "test"]
         unseen = rows[~rows["group"].isin(seen)]
@@ -224,10 +229,10 @@ def digest(test: pd.DataFrame) -> str:
 
 
 def run(partition: str) -> dict:
-    """Does the stage's work; raises ValueError for what a user can mend."""
+    """Does the stage's work; raises EvaluationError for what a user can mend."""
     dataset, settings = load("dataset", "evaluate")
     if partition not in dataset.partitions:
-        raise ValueError(
+        raise EvaluationError(
             f"no partition '{partition}' in dataset.partitions: {', '.join(dataset.partitions)}"
         )
     card = json.loads(existing(MODELS / partition / "model.json").read_text())
@@ -238,7 +243,7 @@ def run(partition: str) -> dict:
     splits = others.pop(partition)
     parts = held_out_rounds(splits, split_json)
     scored, points = operate_rounds(
-        score(splits, parts, partition, card["arch"], store), settings.abstain_error
+        score(splits, parts, partition, card, store), settings.abstain_error
     )
     test = test_of(scored)
     draws = assessment.resamples(test, settings)
@@ -296,14 +301,7 @@ def write(partition: str, record: dict, scored: pd.DataFrame, thresholds: dict) 
 
 def main(partition: str) -> dict:
     """Runs the stage; returns the evaluation record."""
-    try:
-        record = run(partition)
-    except ValueError as error:
-        sys.exit(f"error: evaluate {partition}: {error}")
+    record = run(partition)
     for line in assessment.summary(record):
         print(line)
     return record
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

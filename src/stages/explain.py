@@ -11,7 +11,6 @@ share no space, so the map is of one fold.
 
 import json
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from ..common.scoring.backbones import CLASSES
 from ..common.scoring.inference import WINDOWS, embed, load_model, predict
 from ..common.scoring.operating import calibrate, called_live, conformal_call
 from ..common.tracking import runs as tracking
+from ..common.workspace.errors import UserError
 from ..common.workspace.params import Explain, load
 from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS
 from ..common.workspace.tables import existing, read_table
@@ -46,6 +46,10 @@ FILTER = {
 }
 
 
+class ExplanationError(UserError):
+    """A partition's model cannot be explained as things stand."""
+
+
 class Models:
     """The networks of a partition, by the round whose test windows they did not see; each is loaded
     once.
@@ -57,9 +61,7 @@ class Models:
         note = " (synthetic data)" if self.card["synthetic"] else ""
         self.title = f"{partition}{note}, {self.card['arch']}"
         self.of = cache(
-            lambda name: load_model(
-                self.directory / ("" if name == "holdout" else name), self.card["arch"]
-            )
+            lambda name: load_model(self.directory / ("" if name == "holdout" else name), self.card)
         )
 
     def maps(
@@ -106,11 +108,11 @@ def test_rows(partition: str, points: dict[str, dict]) -> pd.DataFrame:
         .reset_index(drop=True)
     )
     if rows.empty:
-        raise ValueError(
+        raise ExplanationError(
             f"the predictions of {partition} hold no test windows: repeat the stages split to evaluate"
         )
     if missing := sorted(set(rows["round"]) - set(points)):
-        raise ValueError(
+        raise ExplanationError(
             f"predictions and metrics of {partition} differ in {', '.join(missing)}: repeat evaluate"
         )
     right = np.where(rows["call"] == rows["label"], "right", "wrong")
@@ -352,14 +354,7 @@ def run(partition: str) -> dict:
 
 def main(partition: str) -> dict:
     """Runs the stage; returns the record written to explain.json."""
-    try:
-        record = run(partition)
-    except ValueError as error:
-        sys.exit(f"error: explain {partition}: {error}")
+    record = run(partition)
     tracking.log_explanation(partition, record, REPORTS / "explain" / partition)
     print(explanation.summary(record))
     return record
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -20,7 +20,3 @@ def main() -> dict:
     METRICS.mkdir(exist_ok=True)
     (METRICS / "register.json").write_text(json.dumps(found, indent=2) + "\n")
     return found
-
-
-if __name__ == "__main__":
-    main()

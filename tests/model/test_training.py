@@ -20,9 +20,12 @@ from safetensors.torch import load_file, save_file
 from src.common.patches.store import PatchStore
 from src.common.scoring.backbones import build, facts, library_model
 from src.common.tracking import runs as tracking
-from src.common.train import fine_tuning as training
-from src.common.train import head
-from src.common.train.fine_tuning import Classifier, Keeper, TrainingError, cosine, fit, precision
+from src.common.train import checkpoint, head, rounds
+from src.common.train.checkpoint import ResumableCheckpoint
+from src.common.train.classifier import Classifier, cosine
+from src.common.train.devices import precision
+from src.common.train.fine_tuning import fit
+from src.common.train.loading import TrainingError
 from src.common.workspace.params import Train, load, parse
 from src.stages import train as train_stage
 from tests.conftest import ARCH, default_params
@@ -109,8 +112,18 @@ CUTS = {
         lambda self, args: self.current_epoch == 1,
         7,
     ),
-    "between epochs": (Keeper, "_stop_if_enough", lambda self, args: len(self.rows) == 2, 8),
-    "after the last epoch": (Keeper, "_stop_if_enough", lambda self, args: len(self.rows) == 3, 12),
+    "between epochs": (
+        ResumableCheckpoint,
+        "_stop_if_enough",
+        lambda self, args: len(self.rows) == 2,
+        8,
+    ),
+    "after the last epoch": (
+        ResumableCheckpoint,
+        "_stop_if_enough",
+        lambda self, args: len(self.rows) == 3,
+        12,
+    ),
 }
 
 
@@ -124,7 +137,7 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(where, train, uninterrupt
     if not uninterrupted:
         uninterrupted["result"] = train("whole")
     state, rows, epoch, reported = uninterrupted["result"]
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch, pytest.raises(Cut):
         _cut(patch, *CUTS[where][:3])
         train()
@@ -199,7 +212,12 @@ def test_early_stopping_and_the_best_epoch_survive_a_cut(train, monkeypatch, cut
     options = {"epochs": 6, "patience": 2, "samples_per_epoch": 4}
     if cut_after:
         with monkeypatch.context() as patch, pytest.raises(Cut):
-            _cut(patch, Keeper, "_stop_if_enough", lambda self, args: len(self.rows) == cut_after)
+            _cut(
+                patch,
+                ResumableCheckpoint,
+                "_stop_if_enough",
+                lambda self, args: len(self.rows) == cut_after,
+            )
             train(**options)
     _, rows, epoch, _ = train(**options)
     assert [row["valid_auc"] for row in rows] == [
@@ -251,7 +269,7 @@ def test_a_frozen_body_keeps_weights_and_statistics_until_it_is_thawed(train, mo
 
 
 def test_a_frozen_epoch_cut_off_stays_frozen(train, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch, pytest.raises(Cut):
         _cut(patch, Classifier, "on_train_batch_start", lambda self, args: self.global_step == 2)
         train(epochs=1, frozen_epochs=1)
@@ -356,7 +374,7 @@ def stage(tree: Path, *command: str) -> subprocess.CompletedProcess:
         for k, v in os.environ.items()
         if not k.startswith(("DVC_", "MLFLOW_TRACKING", "LOCAL_RANK"))
     }
-    command = command or ("-m", "src.stages.train", "p")
+    command = command or ("-m", "src.stages", "train", "p")
     return subprocess.run(
         [sys.executable, *command],
         cwd=tree,
@@ -401,7 +419,7 @@ def runs(tree: Path) -> list[dict]:
 
 def test_a_failed_gate_stops_the_stage_before_it_does_anything(here):
     (here / "reports" / "checks" / "splits" / "verdict.json").write_text('{"success": false}')
-    with pytest.raises(SystemExit, match="error: the gate splits failed"):
+    with pytest.raises(TrainingError, match="check@splits failed"):
         train_stage.main("p")
     assert not (here / "models" / "p").exists()
     assert not (here / "mlruns").exists()
@@ -434,7 +452,7 @@ def test_a_failed_run_says_why_and_is_forgiven_when_it_goes_on(here, monkeypatch
 def test_a_training_that_diverges_is_refused_and_its_run_failed(here):
     configure(here, lr=1e30)
     with pytest.raises(
-        SystemExit, match=r"error: train@p: epoch 0: .*loss is not a number: train\.lr is too high"
+        TrainingError, match=r"epoch 0: .*loss is not a number: train\.lr is too high"
     ):
         train_stage.main("p")
     (failed,) = runs(here)
@@ -445,7 +463,7 @@ def test_a_training_that_diverges_is_refused_and_its_run_failed(here):
 def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeypatch):
     configure(here, epochs=1, samples_per_epoch=4)
     three_folds(here)
-    trained, fitted = [], train_stage.fit
+    trained, fitted = [], rounds.fit
 
     def fit_and_fail(net, store, train_table, valid_table, *rest):
         trained.append(len(valid_table))
@@ -453,7 +471,7 @@ def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeyp
             raise OSError("the power went out")
         return fitted(net, store, train_table, valid_table, *rest)
 
-    monkeypatch.setattr(train_stage, "fit", fit_and_fail)
+    monkeypatch.setattr(rounds, "fit", fit_and_fail)
     with pytest.raises(OSError, match="power"):
         train_stage.main("p")
     record = train_stage.main("p")
@@ -475,13 +493,13 @@ def test_folds_lie_below_the_final_model_and_are_not_trained_twice(here, monkeyp
 def test_the_final_model_trains_for_as_long_as_its_folds_found_best(here, monkeypatch):
     configure(here, epochs=5, samples_per_epoch=4)
     three_folds(here)
-    best, fitted = iter([0, 3, 1]), train_stage.fit
+    best, fitted = iter([0, 3, 1]), rounds.fit
 
     def fit_and_keep(net, store, train_table, valid_table, *rest):
         state, rows, epoch = fitted(net, store, train_table, valid_table, *rest)
         return state, rows, next(best) if len(valid_table) else epoch
 
-    monkeypatch.setattr(train_stage, "fit", fit_and_keep)
+    monkeypatch.setattr(rounds, "fit", fit_and_keep)
     record = train_stage.main("p")
     assert record["epochs_kept"] == {
         "fold-0": 0,
@@ -533,7 +551,7 @@ def test_the_head_alone_is_trained_in_every_fold_on_features_computed_once(here,
 def test_what_cannot_be_trained_ends_the_stage_with_a_message(here):
     path = here / "data" / "splits" / "splits.parquet"
     pd.read_parquet(path).query("label == 'live'").to_parquet(path)
-    with pytest.raises(SystemExit, match="error: train@p: training needs windows of both classes"):
+    with pytest.raises(TrainingError, match="training needs windows of both classes"):
         train_stage.main("p")
     (run,) = runs(here)
     assert run["status"] == "FAILED"
@@ -541,15 +559,16 @@ def test_what_cannot_be_trained_ends_the_stage_with_a_message(here):
 
 KILLED = """
 import os, signal
-from src.common import head, tracking, training
+from src.common.train import checkpoint
+from src.common.train.classifier import Classifier
 from src.stages import train
-training.CHECKPOINT_SECONDS = 0.0
-go_on = training.Classifier.on_train_batch_start
+checkpoint.CHECKPOINT_SECONDS = 0.0
+go_on = Classifier.on_train_batch_start
 def stop(self, batch, batch_idx):
     if self.global_step == 6:
         os.kill(os.getpid(), signal.SIGKILL)
     return go_on(self, batch, batch_idx)
-training.Classifier.on_train_batch_start = stop
+Classifier.on_train_batch_start = stop
 train.main("p")
 """
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from src.common.workspace.errors import UserError
 from src.common.workspace.params import Dataset, Evaluate
 from src.stages import evaluate
 from tests.conftest import write_store
@@ -50,8 +51,8 @@ def planted(table: pd.DataFrame, shift: float = 0.0) -> np.ndarray:
 class Planted:
     """Stands for networks and features: what a model says depends on where it was loaded from."""
 
-    def load_model(self, directory: Path, arch: str | None = None) -> str:
-        assert arch in (None, ARCH)
+    def load_model(self, directory: Path, description: dict) -> str:
+        assert (description["arch"], description["pooling"]) == (ARCH, "last")
         return directory.name
 
     def predict(self, net: str, store, table: pd.DataFrame, **_) -> np.ndarray:
@@ -364,12 +365,12 @@ def test_two_runs_write_the_same_bytes(tree):
     ("partition", "message"), [("r", "no partition 'r'"), ("q", "model.json does not exist")]
 )
 def test_refusals_say_what_is_wrong(tree, partition, message):
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(UserError, match=message):
         tree(partition=partition)
 
 
 def test_validation_of_one_class_is_refused(tree):
-    with pytest.raises(SystemExit, match="no validation patches of both classes"):
+    with pytest.raises(UserError, match="no validation patches of both classes"):
         tree(
             change=lambda splits: splits[(splits["split"] != "valid") | (splits["label"] == "dead")]
         )

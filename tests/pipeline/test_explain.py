@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from src.common.patches.sampling import draw
 from src.common.scoring.backbones import build
+from src.common.workspace.errors import UserError
 from src.common.workspace.params import Explain
 from src.stages import explain
 
@@ -297,7 +298,7 @@ def test_no_dead_windows(tree):
 def test_missing_inputs_are_named(tree):
     root = tree(dict.fromkeys(("a", "b"), "holdout"))
     (root / "models" / "p" / "model.json").unlink()
-    with pytest.raises(SystemExit, match=r"error: explain p: .*model\.json does not exist"):
+    with pytest.raises(UserError, match=r"model\.json does not exist"):
         explain.main("p")
 
 
@@ -306,7 +307,7 @@ def test_metrics_of_another_evaluation_are_refused(tree):
     path = root / "metrics" / "evaluate" / "p.json"
     path.write_text(path.read_text().replace("holdout", "fold-0"))
     with pytest.raises(
-        SystemExit, match="predictions and metrics of p differ in holdout: repeat evaluate"
+        UserError, match="predictions and metrics of p differ in holdout: repeat evaluate"
     ):
         explain.main("p")
 
@@ -315,5 +316,5 @@ def test_no_test_windows_are_refused(tree):
     root = tree(dict.fromkeys(("a", "b"), "holdout"))
     path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
     pd.read_parquet(path).assign(split="valid").to_parquet(path)
-    with pytest.raises(SystemExit, match="no test windows"):
+    with pytest.raises(UserError, match="no test windows"):
         explain.main("p")

@@ -39,7 +39,8 @@ seen = []
 
 def assemble(partition, tile, folder):
     '''A package with what the registry reads of one: its contract and its network.'''
-    contract = {"arch": ARCH, "training_images": sorted(set(seen)), "pixel_size_um": 0.5, "bits": [16],
+    contract = {"arch": ARCH, "pooling": "last", "pixel_size_um": 0.5, "bits": [16],
+                "training_images": sorted(set(seen)),
                 "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit},
                 "scaling": tile.scaling.model_dump(),
                 "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.5},

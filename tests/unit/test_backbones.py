@@ -106,7 +106,7 @@ def test_levels_are_pooled_fine_to_coarse(arch, tmp_path):
     assert features.shape == (2, 2 * sum(s[1] for s in sizes)) == (2, net.feature_dim)
     assert not any(layer._forward_hooks for layer in net.cam_layers)
     save_file(net.state_dict(), tmp_path / "model.safetensors")
-    loaded = load_model(tmp_path, arch)  # the weights tell the pooling
+    loaded = load_model(tmp_path, {"arch": arch, "pooling": "levels"})
     with torch.no_grad():
         assert loaded.pooling == "levels" and torch.equal(loaded(images), net(images))
 

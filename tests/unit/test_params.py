@@ -142,9 +142,9 @@ def test_fractions_must_add_up():
         parse(_with("split", fractions=[0.8, 0.1, 0.2]))
 
 
-def test_a_stage_exits_with_the_message(tmp_path):
+def test_what_is_wrong_anywhere_is_told_whichever_section_is_asked_for(tmp_path):
     (tmp_path / "params.yaml").write_text(_with("train", epochs="many"))
-    with pytest.raises(SystemExit, match=r"error: params\.yaml .*\n  train\.epochs"):
+    with pytest.raises(ParamsError, match=r"params\.yaml .*\n  train\.epochs"):
         load("tile", path=tmp_path / "params.yaml")
 
 

@@ -3,20 +3,23 @@ one leaves none.
 """
 
 import os
-import runpy
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from src.common.scoring.backbones import UnknownBackbone
+from src.common.scoring.scorer import RefusedFrame
 from src.common.tracking import runs as tracking
-from src.common.tracking import server
+from src.common.workspace.errors import ServerError, UserError
+from src.common.workspace.params import ParamsError
 from src.common.workspace.tables import MissingInput
 from src.stages import __main__ as runner
 
@@ -34,7 +37,6 @@ def client(store, monkeypatch) -> MlflowClient:
     before = mlflow.get_tracking_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    monkeypatch.setattr(tracking, "failed", set())
     mlflow.set_tracking_uri(store)
     found = tracking.connect()
     yield found
@@ -48,8 +50,9 @@ def stage(monkeypatch):
     """Runs `STAGE ITEM` whose work is `body`; returns the exit code."""
 
     def go(body, *arguments: str) -> int:
+        work = SimpleNamespace(main=lambda *items: body())
         monkeypatch.setattr(sys, "argv", ["runner", *arguments])
-        monkeypatch.setattr(runpy, "run_module", lambda *given, **options: body())
+        monkeypatch.setattr(runner, "import_module", lambda name: work)
         with pytest.raises(SystemExit) as ended:
             runner.main()
         return ended.value.code
@@ -68,25 +71,28 @@ def runs(client: MlflowClient) -> list[Run]:
     return client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
 
 
-def test_a_users_mistake_is_printed_and_recorded(client, stage, capsys, monkeypatch):
+REFUSALS = [MissingInput, ParamsError, UnknownBackbone, RefusedFrame, UserError]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_users_mistake_is_one_line_and_recorded(client, stage, capsys, monkeypatch, refusal):
     monkeypatch.setenv("DVC_EXP_NAME", "idea")
-    message = "error: evaluate no_treatment: models/no_treatment/model.json does not exist"
-    assert stage(raises(SystemExit(message)), "evaluate", "no_treatment") == 1
-    printed = capsys.readouterr().err
-    assert printed.startswith(message) and "Traceback" not in printed
+    assert stage(raises(refusal("model.json does not exist")), "evaluate", "no_treatment") == 1
+    message, note = capsys.readouterr().err.splitlines()
+    assert message == "error: evaluate@no_treatment: model.json does not exist"
     (run,) = runs(client)
-    assert (run.info.status, run.info.run_name) == (
-        "FAILED",
-        "idea: evaluate no_treatment (failed)",
-    )
-    assert run.info.run_id in printed and run.info.start_time <= run.info.end_time
+    assert run.info.status == "FAILED" and run.info.start_time <= run.info.end_time
+    assert run.info.run_name == "idea: evaluate no_treatment (failed)" and run.info.run_id in note
     tags = run.data.tags
-    assert (tags["failure"], tags["stage"], tags["partition"]) == (
-        message,
-        "evaluate",
-        "no_treatment",
-    )
-    assert tags["dvc_exp"] == "idea" and "git_revision" in tags and message in tags[tracking.NOTE]
+    assert (tags["failure"], tags["stage"]) == (message, "evaluate")
+    assert tags["partition"] == "no_treatment" and message in tags[tracking.NOTE]
+    assert tags["dvc_exp"] == "idea" and "git_revision" in tags
+
+
+def test_an_exit_with_a_message_is_told_as_it_is(client, stage, capsys):
+    assert stage(raises(SystemExit("error: training was interrupted")), "train", "p") == 1
+    assert capsys.readouterr().err.startswith("error: training was interrupted\nnote: ")
+    assert runs(client)[0].data.tags["failure"] == "error: training was interrupted"
 
 
 def test_a_crash_is_recorded_with_its_last_lines(client, stage, capsys):
@@ -108,20 +114,9 @@ def test_a_stage_without_an_item_and_a_long_reason(client, stage):
     assert len(run.data.tags["failure"]) < 4000
 
 
-def test_a_missing_file_of_an_earlier_stage_is_no_crash(client, stage, capsys):
-    assert (
-        stage(raises(MissingInput("data/raw/images.csv does not exist: run `dvc repro`")), "tile")
-        == 1
-    )
-    assert capsys.readouterr().err.startswith(
-        "error: tile: data/raw/images.csv does not exist: run `dvc repro`\n"
-    )
-    assert runs(client)[0].data.tags["failure"].startswith("error: tile: data/raw")
-
-
 def test_success_leaves_nothing(client, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["runner", "tile"])
-    monkeypatch.setattr(runpy, "run_module", lambda *given, **options: None)
+    monkeypatch.setattr(runner, "import_module", lambda name: SimpleNamespace(main=lambda: None))
     runner.main()
     assert not runs(client)
 
@@ -135,11 +130,8 @@ def test_an_exit_without_error_and_an_interruption_are_no_failures(client, stage
 
 def test_training_that_left_its_run_gets_no_second_one(client, stage):
     def train():
-        try:
-            with tracking.run("train", "p resnet18"):
-                raise ValueError("one class only")
-        except ValueError as error:
-            sys.exit(f"error: train@p: {error}")
+        with tracking.run("train", "p resnet18"):
+            raise UserError("one class only")
 
     assert stage(train, "train", "p") == 1
     (run,) = runs(client)
@@ -149,7 +141,7 @@ def test_training_that_left_its_run_gets_no_second_one(client, stage):
 def test_training_that_failed_before_its_run_gets_one_from_the_leader_alone(
     client, stage, monkeypatch
 ):
-    gate = SystemExit("error: the gate splits failed")
+    gate = UserError("check@splits failed")
     with monkeypatch.context() as worker:
         worker.setattr(runner, "leads", lambda: False)
         assert stage(raises(gate), "train", "p") == 1
@@ -180,38 +172,56 @@ def test_tracking_that_fails_or_hangs_hides_nothing(client, stage, monkeypatch, 
 
 def test_a_server_that_failed_the_stage_is_not_asked_again(client, stage, monkeypatch, capsys):
     monkeypatch.setattr(tracking, "connect", lambda: pytest.fail("asked again"))
-    assert (
-        stage(raises(server.ServerError("the MLflow server does not answer")), "evaluate", "p") == 1
-    )
-    assert capsys.readouterr().err == "the MLflow server does not answer\n"
+    assert stage(raises(ServerError("the MLflow server does not answer")), "evaluate", "p") == 1
+    told = "error: evaluate@p: the MLflow server does not answer\n"
+    assert capsys.readouterr().err == told
 
 
-def test_the_command_of_dvc_runs_a_stage_as_its_module_and_records_its_crash(
-    client, store, tmp_path
-):
-    shutil.copytree(REPO / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "src" / "stages" / "act.py").write_text(
-        "import sys, __main__\n"
-        "from ..common import paths\n"
-        "def work():\n    print(sys.argv[1:], __main__.__spec__.name)\n    return 1 / len(sys.argv[2:])\n"
-        "if __name__ == '__main__':\n    work()\n"
-    )
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+ACT = """
+import sys
+from pathlib import Path
+from ..common.workspace.paths import WORKSPACE
+HERE = "{place}"
+def main(*items):
+    print(items, HERE, Path(__file__).parents[2] == WORKSPACE == Path.cwd())
+    return 1 / (len(items) - 1)
+"""
 
-    def act(*arguments: str) -> subprocess.CompletedProcess:
-        command = ["sh", "src/run", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-        )
 
-    good = act("act", "p", "q")
-    assert (good.returncode, good.stdout) == (0, "['p', 'q'] src.stages.act\n") and not runs(client)
-    bad = act("act", "p")
+def tree_with_a_stage(folder: Path) -> Path:
+    """A copy of the code with one more stage, `act`, which says where it is."""
+    shutil.copytree(REPO / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "src" / "stages" / "act.py").write_text(ACT.format(place=folder.name))
+    return folder
+
+
+def act(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a stage by the command that dvc.yaml has."""
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["sh", "src/run", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | path | variables, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def test_the_command_of_dvc_runs_a_stage_and_records_its_crash(client, tmp_path):
+    tree = tree_with_a_stage(tmp_path / "tree")
+    good = act(tree, "act", "p", "q")
+    assert (good.returncode, good.stdout) == (0, "('p', 'q') tree True\n") and not runs(client)
+    bad = act(tree, "act", "p")
     assert bad.returncode == 1 and "ZeroDivisionError: division by zero" in bad.stderr
     (run,) = runs(client)
-    assert run.info.run_name == "act p (failed)" and "in work" in run.data.tags["failure"]
-    unknown = act("nonsense")
-    assert (
-        unknown.returncode == 1
-        and unknown.stderr == "error: there is no stage 'nonsense': src/stages has a file of each\n"
-    )
+    assert run.info.run_name == "act p (failed)" and "in main" in run.data.tags["failure"]
+    unknown = act(tree, "nonsense")
+    told = "error: there is no stage 'nonsense': src/stages has a file of each\n"
+    assert (unknown.returncode, unknown.stderr) == (1, told)
+
+
+def test_a_temporary_copy_runs_its_own_code_with_the_python_of_the_repository(client, tmp_path):
+    """As `dvc exp run --temp` does it: the copy has no .venv, and DVC_ROOT names the repository."""
+    repository = tree_with_a_stage(tmp_path / "repository")
+    (repository / ".venv").symlink_to(Path(sys.executable).parents[1])
+    copy = tree_with_a_stage(tmp_path / "copy")
+    done = act(copy, "act", "p", "q", DVC_ROOT=str(repository))
+    assert (done.returncode, done.stdout) == (0, "('p', 'q') copy True\n"), done.stderr

@@ -20,6 +20,7 @@ from tests.conftest import ARCH, write_store
 
 CONTRACT = {
     "arch": ARCH,
+    "pooling": "last",
     "pixel_size_um": 0.5,
     "tile": {"window": 64, "stride": 32, "unit": "px", "edge": "anchor"},
     "scaling": {"method": "percentile", "low": 0.5, "high": 99.5},
@@ -87,10 +88,10 @@ def test_a_saved_model_is_loaded_with_its_backbone(net, tmp_path, mixed):
     save_file(
         {k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path / "model.safetensors"
     )
-    (tmp_path / "model.json").write_text(json.dumps({"arch": ARCH}))
     store, table = mixed
     np.testing.assert_array_equal(
-        predict(load_model(tmp_path), store, table, 8, None), predict(net, store, table, 8, None)
+        predict(load_model(tmp_path, {"arch": ARCH, "pooling": "last"}), store, table, 8, None),
+        predict(net, store, table, 8, None),
     )
 
 

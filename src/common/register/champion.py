@@ -69,9 +69,10 @@ def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
 
     frames: rows of data/patches/frames.parquet of the candidate's test split.
     """
-    if not contract.get("training_images"):
+    if not {"training_images", "pooling"} <= contract.keys():
         raise Incomparable(
-            "the champion was tested on other patches and does not list its training images"
+            "the champion was tested on other patches, and older code packaged it: its contract does "
+            "not say how its network is built or which images trained it"
         )
     if seen := sorted(set(contract["training_images"]) & set(frames["brightfield_sha256"])):
         raise Incomparable(
@@ -98,7 +99,7 @@ def scored_anew(
     scorer: Path, contract: dict, test: pd.DataFrame, store: PatchStore
 ) -> pd.DataFrame:
     """The champion's network on the test patches, under its own temperature and threshold."""
-    net = load_model(scorer / "net", contract["arch"])
+    net = load_model(scorer / "net", contract)
     logits = predict(net, store, test, desc="register: the champion on this test split").astype(
         float
     )

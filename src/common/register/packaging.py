@@ -19,7 +19,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from .. import scoring
-from ..scoring.backbones import CLASSES, facts
+from ..scoring.backbones import facts
 from ..scoring.novelty import FILE, RANGE
 from ..scoring.operating import Operating
 from ..workspace.errors import UserError
@@ -75,7 +75,8 @@ def contract(partition: str, tile: Tile) -> dict:
     return {
         "partition": partition,
         "arch": model["arch"],
-        "classes": list(CLASSES),
+        "pooling": model["pooling"],
+        "classes": model["classes"],
         "synthetic": model["synthetic"],
         "source": model["source"],
         "pixel_size_um": float(known.median()) if len(known) else None,

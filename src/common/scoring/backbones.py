@@ -21,6 +21,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from . import ScoringError
+
 CLASSES = ("dead", "live")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -77,7 +79,7 @@ REGISTRY = {
 }
 
 
-class UnknownBackbone(ValueError):
+class UnknownBackbone(ScoringError):
     """No backbone of that name, or one that this project cannot use."""
 
 
@@ -114,6 +116,10 @@ def facts(arch: str) -> Backbone:
         "timm",
         levels,
     )
+
+
+class WrongWeights(ScoringError):
+    """A file of weights is not of the backbone that it is to be loaded into."""
 
 
 class Body(nn.Module):
@@ -217,7 +223,7 @@ def build(
     initialised.
 
     The head is always new. Raises UnknownBackbone for a model without a convolutional feature map,
-    ValueError if the weights do not belong to the backbone.
+    WrongWeights if the file does not belong to the backbone.
     """
     backbone = facts(arch)
     model = library_model(backbone)
@@ -229,13 +235,13 @@ def build(
 def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
     """Loads all but the classifier of a library's model.
 
-    Raises ValueError naming tensors that lack or do not fit.
+    Raises WrongWeights naming tensors that lack or do not fit.
     """
     own = {k: v for k, v in model.state_dict().items() if not _is_classifier(k)}
     lacking = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
     if lacking:
         missing = f"{len(lacking)} of {len(own)} tensors lack, as {lacking[0]}"
-        raise ValueError(f"{name} does not fit the backbone: {missing}")
+        raise WrongWeights(f"{name} does not fit the backbone: {missing}")
     model.load_state_dict({k: state[k] for k in own}, strict=False)
 
 

@@ -2,7 +2,6 @@
 the processor.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,20 +11,18 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from .backbones import CLASSES, Net, build, facts, prepare
+from .backbones import CLASSES, Net, build, prepare
 
 WINDOWS = ["image_id", "y", "x", "size"]
 
 
-def load_model(directory: Path, arch: str | None = None) -> Net:
-    """The trained network in DIRECTORY/model.safetensors; its backbone from `arch`, else from
-    model.json there.
+def load_model(directory: Path, description: dict) -> Net:
+    """The trained network in DIRECTORY/model.safetensors, in evaluation mode.
+
+    description: the content of model.json or contract.json, whose arch and pooling say what it is.
     """
-    arch = arch or json.loads((directory / "model.json").read_text())["arch"]
-    state = load_file(directory / "model.safetensors")
-    width = state["head.weight"].shape[1]  # tells what the linear layer sees
-    net = build(arch, pooling="last" if width == facts(arch).feature_dim else "levels")
-    net.load_state_dict(state)
+    net = build(description["arch"], pooling=description["pooling"])
+    net.load_state_dict(load_file(directory / "model.safetensors"))
     return net.eval()
 
 
@@ -41,7 +38,7 @@ def predict(
 def embed(
     net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "embed"
 ) -> np.ndarray:
-    """Average-pooled features (N, D) float32 of the windows of a table (image_id, y, x, size)."""
+    """Pooled features (N, D) float32 of the windows of a table (image_id, y, x, size)."""
     return _apply(net, net.features, net.feature_dim, store, table, batch_size, desc)
 
 

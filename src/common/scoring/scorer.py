@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import ScoringError
 from .backbones import Net, build
 from .emptiness import EmptyFilter, decide, load_filter
 from .focus import sharpness
@@ -24,7 +25,7 @@ COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
 PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than in training
 
 
-class RefusedFrame(ValueError):
+class RefusedFrame(ScoringError):
     """A frame that the model's contract does not allow; the message says what was found and what is
     wanted.
     """
@@ -53,9 +54,7 @@ class Scorer:
         frozen = None
         if chosen.cells is not None or novelty is not None:
             frozen = build(chosen.facts["arch"], directory / "filter" / "model.safetensors")
-        return cls(
-            contract, load_model(directory / "net", contract["arch"]), chosen, frozen, novelty
-        )
+        return cls(contract, load_model(directory / "net", contract), chosen, frozen, novelty)
 
     def score(self, frame: np.ndarray, pixel_size_um: float | None = None) -> pd.DataFrame:
         """Every window of one bright-field frame (H, W), uint8 or uint16, as a row.

@@ -8,6 +8,12 @@ pixel is in some window.
 
 from dataclasses import dataclass
 
+from . import ScoringError
+
+
+class WindowError(ScoringError):
+    """A window or stride that no frame can have."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -25,7 +31,7 @@ def starts(length: int, size: int, stride: int, edge: str = "drop") -> list[int]
     than a window.
     """
     if size < 1 or stride < 1:
-        raise ValueError(f"window and stride must be at least 1 pixel, not {size} and {stride}")
+        raise WindowError(f"window and stride must be at least 1 pixel, not {size} and {stride}")
     found = list(range(0, length - size + 1, stride))
     if edge == "anchor" and found and found[-1] + size < length:
         found.append(length - size)
@@ -54,14 +60,14 @@ def remainder(length: int, size: int, stride: int, edge: str = "drop") -> int:
 def in_pixels(extent: float, unit: str, pixel_size_um: float | None) -> int:
     """A window or stride in whole pixels of a frame, from pixels (`px`) or micrometres (`um`).
 
-    Raises ValueError when micrometres are asked of a frame whose pixel size is not known.
+    Raises WindowError when micrometres are asked of a frame whose pixel size is not known.
     """
     if unit == "px":
         if extent != int(extent):
-            raise ValueError(f"a window or stride in pixels must be whole, not {extent}")
+            raise WindowError(f"a window or stride in pixels must be whole, not {extent}")
         return int(extent)
     if pixel_size_um is None or not pixel_size_um > 0:
-        raise ValueError(
+        raise WindowError(
             "the pixel size is not known: give pixel_size_um in the manifest, or set tile.unit to px"
         )
     return max(1, round(extent / pixel_size_um))

@@ -47,7 +47,6 @@ SOURCE = (
     "mlflow.source.git.commit",
     "mlflow.source.git.branch",
 )  # MLflow's tags of what runs
-failed: set[str] = set()  # stages that this process has left a FAILED run of
 
 
 def connect() -> MlflowClient:
@@ -55,7 +54,7 @@ def connect() -> MlflowClient:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         MLRUNS.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
-    server.check(mlflow.get_tracking_uri())
+    server.require_store(mlflow.get_tracking_uri())
     client = MlflowClient()
     if client.get_experiment_by_name(EXPERIMENT) is None:
         local = mlflow.get_tracking_uri().startswith("sqlite:")
@@ -90,7 +89,7 @@ def run(
         try:
             yield active.info.run_id
         except BaseException as error:
-            failed.add(stage)
+            error.run_id = active.info.run_id  # so that nobody makes a second run of the failure
             mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:2000])
             raise
 

@@ -15,8 +15,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..patches.store import PatchStore
 from ..scoring.backbones import CLASSES, Backbone, prepare
+from ..workspace.errors import UserError
 
 Draw = tuple[int, int, float, float]  # row, orientation 0..7, gain, offset
+
+
+class TrainingError(UserError):
+    """Training cannot start as asked; the message says what to change."""
+
+
+def refuse_one_class(labels: pd.Series) -> None:
+    """Raises TrainingError unless both classes are there to learn."""
+    if labels.nunique() < len(CLASSES):
+        raise TrainingError(
+            f"training needs windows of both classes, and has {set(labels) or 'none'}"
+        )
 
 
 def targets(table: pd.DataFrame) -> np.ndarray:

@@ -5,7 +5,6 @@ Kept beside the model: a bank of training windows for the novelty of others, the
 the range of raw intensities, and which images training saw.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..scoring.backbones import build
 from ..scoring.focus import sharpness
 from ..scoring.inference import WINDOWS, embed
 from ..scoring.novelty import RANGE, Novelty, kth_distance, unit
+from ..workspace.records import read_json, write_json
 
 BANK, SAMPLE = 500, 1000  # windows that are kept, and that set the limit
 NEIGHBOUR = 5  # one neighbour alone may be an odd window of the training data
@@ -67,7 +67,7 @@ def record(
     with brightfield_sha256; weights: folder of the filter's backbone, whose frozen features tell
     windows apart.
     """
-    arch = json.loads((weights / "source.json").read_text())["arch"]
+    arch = read_json(weights / "source.json")["arch"]
     windows = windows.sort_values(WINDOWS, ignore_index=True)
     some = windows.iloc[spread(windows["group"].to_numpy(), SAMPLE, 1)]
     features = embed(build(arch, weights / "model.safetensors"), store, some, desc="training range")
@@ -86,4 +86,4 @@ def record(
         "high": [float(seen["scale_high"].min()), float(seen["scale_high"].max())],
         "images": sorted(frames["brightfield_sha256"]),
     }
-    (directory / RANGE).write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(directory / RANGE, facts)

@@ -1,5 +1,11 @@
-"""What a user can mend."""
+"""What a user can mend: an error whose message is all that he needs to see."""
 
 
 class UserError(ValueError):
     """Something that the user can mend: the message says what is wrong, where, and what to do."""
+
+
+class ServerError(UserError):
+    """The MLflow store cannot be used: no such place, a server that does not answer, or one that
+    does not let us in.
+    """

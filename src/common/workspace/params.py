@@ -1,10 +1,9 @@
 """params.yaml as typed sections; an unknown key or a wrong type stops with its name.
 
-A stage calls `load("tile", Tile)` and gets one frozen object. PyYAML reads `1e-3` as a string (YAML
+A stage calls `load("tile")` and gets one frozen object. PyYAML reads `1e-3` as a string (YAML
 1.1); pydantic turns it into the number that DVC (YAML 1.2) sees.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -265,16 +264,15 @@ def parse(text: str, name: str = "params.yaml") -> dict[str, Section]:
 def load(*names: str, path: Path | None = None):
     """The named sections of params.yaml in the workspace: one object, or a tuple of them.
 
-    Every section is checked, whichever are asked for. Exits with the problems listed if there are
-    any.
+    Every section is checked, whichever are asked for. Raises ParamsError with the problems listed
+    if there are any, or if there is no such file.
     """
     path = path or WORKSPACE / "params.yaml"
-    try:
-        sections = parse(path.read_text(), path.name)
-    except (ParamsError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    found = tuple(sections[name] for name in names)
-    return found[0] if len(found) == 1 else found
+    if not path.exists():
+        raise ParamsError(f"{path} does not exist")
+    sections = parse(path.read_text(), path.name)
+    wanted = tuple(sections[name] for name in names)
+    return wanted[0] if len(wanted) == 1 else wanted
 
 
 def _problem(section: str, item: dict) -> str:

@@ -1,0 +1,112 @@
+"""The rounds of a partition's training, each at most once: a finished one is kept until all are."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median_high
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from ..patches.store import PatchStore
+from ..scoring.backbones import Net, build
+from ..split.rounds import Round
+from ..tracking import runs as tracking
+from ..workspace.params import Model, Train
+from ..workspace.records import read_json
+from . import head
+from .devices import is_rank_zero
+from .fine_tuning import fit
+from .loading import refuse_one_class, targets
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all rounds of a partition share.
+
+    table: the partition's rows of splits.parquet; weights: file of the body's first weights;
+    scratch: folder of what an interruption must not lose.
+    """
+
+    table: pd.DataFrame
+    store: PatchStore
+    weights: Path
+    train: Train
+    model: Model
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained round: a row of metrics for each epoch, the kept epoch, and the file of its weights."""
+
+    round: Round
+    history: list[dict[str, float]]
+    epoch: int
+    weights: Path
+
+
+def train_rounds(job: Job, planned: list[Round]) -> list[Trained]:
+    """Trains every round; the final one of kfold, which has no validation, for as long as its folds
+    found best.
+    """
+    done: list[Trained] = []
+    for part in planned:
+        epochs = median_high([each.epoch + 1 for each in done]) if part.name == "final" else None
+        done.append(train_round(job, part, epochs))
+    return done
+
+
+def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
+    """Trains one round, unless an interrupted run has finished it. epochs: stop after so many.
+
+    On several devices every process trains, and the first alone writes.
+    """
+    finished = job.scratch / "done" / f"{part.name}.json"
+    weights = finished.with_suffix(".safetensors")
+    if finished.exists():
+        return Trained(part, **read_json(finished), weights=weights)
+    if job.train.layers == "head":
+        state, history, epoch = fit_head(job, part)
+    else:
+        train, valid = job.table[part.train], job.table[part.valid]
+        state, history, epoch = fit(
+            first_network(job), job.store, train, valid, job.train, job.scratch / part.name,
+            lambda row, epoch: tracking.log_epoch(part.name, row, epoch), epochs,
+        )  # fmt: skip
+    if is_rank_zero():
+        finished.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, weights)
+        unfinished = finished.with_suffix(".part")
+        unfinished.write_text(json.dumps({"history": history, "epoch": epoch}))
+        unfinished.replace(finished)  # all or nothing, also when killed here
+        shutil.rmtree(job.scratch / part.name, ignore_errors=True)
+    return Trained(part, history, epoch, weights)
+
+
+def fit_head(job: Job, part: Round) -> tuple[dict, list, int]:
+    """Fits the head alone, which has no epochs (see `head.fit_head`); features are computed once
+    for all rounds.
+    """
+    refuse_one_class(job.table.loc[part.train, "label"])
+    net, features = first_network(job), job.scratch / "features.npy"
+    if not features.exists():
+        unfinished = job.scratch / "features.part.npy"
+        np.save(unfinished, head.views(net, job.store, job.table))
+        unfinished.replace(features)
+    labels = targets(job.table)
+    state, history, epoch = head.fit_head(
+        net, np.load(features), labels, part.train, part.valid, job.train.C
+    )
+    metrics = {name: value for name, value in history[0].items() if name != "epoch"}
+    tracking.log_epoch(part.name, metrics, epoch)
+    return state, history, epoch
+
+
+def first_network(job: Job) -> Net:
+    """The network before training: pretrained body, new head from the seed."""
+    torch.manual_seed(job.train.seed)
+    return build(job.model.arch, job.weights, pooling=job.model.pooling)

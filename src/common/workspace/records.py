@@ -1,0 +1,34 @@
+"""Records as JSON files: read and written in one way, so that the same content is the same bytes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .tables import existing
+
+DECIMALS = 6  # of the floats of metrics and reports
+
+
+def read_json(path: Path) -> dict:
+    """The content of a JSON file. Raises MissingInput if it does not exist."""
+    return json.loads(existing(path).read_text())
+
+
+def write_json(path: Path, record: dict) -> None:
+    """Writes a record; its folder is made if it lacks. NaN is refused: see `clean`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def clean(value: object, decimals: int = DECIMALS) -> object:
+    """A value as JSON can hold it: floats rounded, NaN and infinities as None, numpy's scalars as
+    Python's, keys as text.
+    """
+    if isinstance(value, dict):
+        return {str(key): clean(part, decimals) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(part, decimals) for part in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), decimals) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,20 @@
+"""Numbers and intervals as people read them."""
+
+from collections.abc import Sequence
+
+UNKNOWN = "n/a"
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A number in a format of Python's; n/a where it is not known."""
+    return UNKNOWN if value is None else format(value, form)
+
+
+def interval(bounds: Sequence[float] | None, form: str = ".3f") -> str:
+    """Lower to upper bound; n/a where there is no interval."""
+    return UNKNOWN if bounds is None else f"{bounds[0]:{form}} to {bounds[1]:{form}}"
+
+
+def with_interval(value: float | None, bounds: Sequence[float] | None, form: str = ".3f") -> str:
+    """A number, and its interval in brackets where there is one."""
+    return number(value, form) + (f" ({interval(bounds, form)})" if bounds else "")
