@@ -14,6 +14,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 $(READY): requirements.txt constraints.txt pyproject.toml
+	@test -e .git || { echo "error: this folder is no git clone (a ZIP download?), and DVC needs one: get it by git clone"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --progress-bar off -q torch==2.14.1 torchvision==0.29.1 -c constraints.txt
 	$(BIN)/python -m pip install --progress-bar off -q -r requirements.txt
@@ -33,24 +34,19 @@ test: $(READY)  ## Build the environment, then run the tests
 test-slow: $(READY)  ## The tests that take minutes
 	pytest -m slow
 
-DATA ?=
-RECIPE ?= head
-NAME ?= real-$(RECIPE)
-SET ?=
-# annotations/NAME.csv of a folder NAME if there is one (as of mcf7), else annotations/folder.csv
-ANNOTATIONS ?= $(firstword $(wildcard annotations/$(notdir $(abspath $(DATA))).csv) annotations/folder.csv)
+# Handed over by the environment, so that no shell reads what a folder is called
+DATA =
+RECIPE = head
+NAME =
+SET =
+export DATA RECIPE NAME
 real: $(READY)  ## Real images: make real DATA=FOLDER [RECIPE=head|modern|paper] [NAME=...] [SET="-S model.arch=..."]
-	@test -n "$(DATA)" || { echo "usage: make real DATA=FOLDER (images.csv in it says what they are)"; exit 2; }
-	@test -f presets/$(RECIPE).txt || { echo "error: no presets/$(RECIPE).txt: RECIPE is head, modern or paper"; exit 2; }
-	partitions=$$(unstained partitions "$(abspath $(DATA))") && unstained digest "$(abspath $(DATA))" && \
-	dvc exp run --name $(NAME) -S dataset.source=folder -S dataset.path="$(abspath $(DATA))" \
-	  -S "dataset.partitions=[$$partitions]" -S filter.annotations=$(ANNOTATIONS) \
-	  $$(cat presets/real.txt presets/$(RECIPE).txt) $(SET)
-	unstained sync
-	unstained summary
+	@test -n "$$DATA" || { echo "usage: make real DATA=FOLDER (images.csv in it says what they are)"; exit 2; }
+	unstained real "$$DATA" --recipe "$$RECIPE" --name "$$NAME" $(SET)
 
 ARCHS ?= resnet18 squeezenet1_1 inception_v3
 paper: $(READY)  ## The paper's three architectures with its recipe, one after another, and their comparison
+	@test "$$(git rev-parse --is-shallow-repository)" = false || { echo "error: a shallow clone loses queued experiments: git fetch --unshallow"; exit 2; }
 	for arch in $(ARCHS); do \
 	  dvc exp run --queue --name paper-$$arch -S model.arch=$$arch $$(cat presets/paper.txt) $(SET) || exit 1; done
 	dvc queue start --jobs 1

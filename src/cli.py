@@ -31,13 +31,28 @@ def digest(
 
 
 @app.command()
-def partitions(
-    path: Annotated[str, typer.Argument(help="folder of images with its images.csv")],
+def real(
+    folder: Annotated[
+        Path, typer.Argument(help="folder of stained images; images.csv in it says what they are")
+    ],
+    recipe: Annotated[
+        str, typer.Option(help="how the network learns: a file of presets/")
+    ] = "head",
+    name: Annotated[
+        str, typer.Option(help="of the DVC experiment; default: the folder's and the recipe's")
+    ] = "",
+    changes: Annotated[
+        list[str] | None, typer.Option("-S", help="section.key=value of params.yaml; repeatable")
+    ] = None,
 ) -> None:
-    """Name the partitions that a folder's images.csv holds, joined by commas."""
-    from .common.acquire.sources import manifest_partitions
+    """Run the whole graph on a folder of real images, as a DVC experiment."""
+    from .common.register.sync import sync_all
+    from .real import run
 
-    typer.echo(",".join(manifest_partitions(path)))
+    if code := run(folder, recipe, name, changes or []):
+        raise typer.Exit(code)
+    sync_all()
+    summary()
 
 
 @app.command()

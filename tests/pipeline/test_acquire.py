@@ -376,16 +376,6 @@ def test_refresh_refuses_a_folder_without_images_and_keeps_the_list(plant, tmp_p
     assert tree(plant.root / "sources") == before
 
 
-@pytest.mark.parametrize(
-    ("column", "expected"), [("partition", ["a", "b"]), ("experiment", ["My_plate_1"])]
-)
-def test_partitions_of_a_manifest(tmp_path, column, expected):
-    folder = tmp_path / "My plate 1"
-    folder.mkdir()
-    (folder / "images.csv").write_text(f"brightfield,pi,{column}\nx.tif,y.tif,b\nz.tif,w.tif,a\n")
-    assert sources.manifest_partitions(folder) == expected
-
-
 def test_refresh_leaves_the_lists_of_other_sources(plant):
     plant.set("dataset", source="synthetic")
     before = tree(plant.root / "sources")

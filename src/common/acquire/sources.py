@@ -2,7 +2,6 @@
 and checks them.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,17 +32,6 @@ def find(dataset: Dataset, plate: Synthetic) -> Found:
         )
     parts = folder_of(dataset) if dataset.path else None
     return jimt1.find(listed, cache, parts, dataset.repository, layout)
-
-
-def manifest_partitions(path: str | Path) -> list[str]:
-    """The partitions that a folder's images.csv names, sorted; the folder's name if none. Raises
-    SourceError.
-    """
-    place = from_repo(path).resolve()
-    rows = folder.read_rows(place / folder.MANIFEST)
-    return sorted({row["partition"] for row in rows if row.get("partition")}) or [
-        re.sub(r"\W+", "_", place.name).strip("_")
-    ]
 
 
 def list_of(dataset: Dataset) -> Path:

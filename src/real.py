@@ -1,0 +1,156 @@
+"""A run on a folder of real images, as a DVC experiment: `unstained real FOLDER`.
+
+What can be refused is refused first: the changes are tried on a copy of params.yaml, and the
+partitions are read. Only then DVC writes params.yaml.
+"""
+
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from .common.acquire import digests, sources
+from .common.tracking.origin import git
+from .common.workspace.errors import UserError
+from .common.workspace.overrides import applied, quoted
+from .common.workspace.params import Dataset, parse
+from .common.workspace.paths import WORKSPACE
+
+PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # part of a model's name and of files' names
+
+
+class RealRunError(UserError):
+    """A run on real images cannot begin."""
+
+
+def run(folder: Path, recipe: str, name: str, changes: Sequence[str]) -> int:
+    """Runs the graph on a folder of images as a DVC experiment; returns DVC's exit code.
+
+    folder: with images.csv, or with `dataset.pattern=...` among the changes.
+    recipe: a file of presets/.
+    name: of the experiment; '' makes it of the folder's name and the recipe's.
+    changes: further `section.key=value`, as `dvc exp run -S` takes them.
+    Raises UserError before anything is changed.
+    """
+    if not git("rev-parse", "HEAD"):
+        raise RealRunError(f"{WORKSPACE} is no git repository with a commit: use `git clone`")
+    place = usable(folder)
+    every = [*preset("real"), *preset(recipe), *source_of(place), *changes]
+    dataset, partitions = partitions_of(every, place)
+    if not any(change.startswith("dataset.partitions=") for change in changes):
+        every.append(f"dataset.partitions=[{','.join(map(quoted, partitions))}]")
+    name = free_name(name, f"{place.name}-{recipe}")
+    print(f"experiment {name}: {place}, partition {', '.join(partitions)}, recipe {recipe}")
+    for line in left_over(every):
+        print(f"note: params.yaml has {line}, other than the last commit")
+    print(f"wrote {digests.refresh(dataset).relative_to(WORKSPACE)}", flush=True)
+    return subprocess.run(command(name, every), cwd=WORKSPACE, check=False).returncode
+
+
+def command(name: str, changes: Sequence[str]) -> list[str]:
+    """The argument vector of `dvc exp run`."""
+    options = [word for change in changes for word in ("-S", change)]
+    return [sys.executable, "-m", "dvc", "exp", "run", "--name", name, *options]
+
+
+def usable(folder: Path) -> Path:
+    """The folder as an absolute path that params.yaml can hold. Raises RealRunError."""
+    place = folder.expanduser().resolve()
+    if not place.is_dir():
+        raise RealRunError(f"{place} is no folder: name the folder that holds the images")
+    if "${" in str(place) or not str(place).isprintable():
+        raise RealRunError(
+            f"params.yaml cannot hold {str(place)!r}: rename the folder, without line breaks, "
+            "'${' and other characters that are not printed"
+        )
+    return place
+
+
+def preset(name: str) -> list[str]:
+    """The changes that a file of presets/ lists. Raises RealRunError for an unknown name."""
+    known = sorted(path.stem for path in (WORKSPACE / "presets").glob("*.txt"))
+    if name not in known:
+        recipes = ", ".join(stem for stem in known if stem != "real")
+        raise RealRunError(f"there is no recipe {name!r}: known are {recipes}")
+    return (WORKSPACE / "presets" / f"{name}.txt").read_text(encoding="utf-8").split()[1::2]
+
+
+def source_of(place: Path) -> list[str]:
+    """What a folder changes in params.yaml: until they are read, one partition of its name."""
+    annotations = f"annotations/{place.name}.csv"
+    if not (WORKSPACE / annotations).is_file():
+        annotations = "annotations/folder.csv"
+    return [
+        "dataset.source=folder",
+        f"dataset.path={quoted(str(place))}",
+        f"dataset.partitions=[{quoted(plain(place.name))}]",
+        f"filter.annotations={quoted(annotations)}",
+    ]
+
+
+def plain(name: str) -> str:
+    """A folder's name as a partition's: letters without accents, all else an underscore."""
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"\W+", "_", letters).strip("_") or "folder"
+
+
+def settings(changes: Sequence[str]) -> Dataset:
+    """The section `dataset` after the changes.
+
+    Raises UserError for a change that cannot be made, or leaves a value that is not allowed.
+    """
+    text = applied((WORKSPACE / "params.yaml").read_text(encoding="utf-8"), changes)
+    return parse(text, "params.yaml with these changes")["dataset"]
+
+
+def partitions_of(changes: Sequence[str], place: Path) -> tuple[Dataset, list[str]]:
+    """The section `dataset` and the partitions that the manifest or the file names give, sorted.
+
+    Raises RealRunError for a partition that cannot name a model, SourceError for an unusable folder.
+    """
+    dataset = settings(changes)
+    found = {entry.partition: entry.name for entry in sources.find(dataset, None).fields}
+    for name, file in found.items():
+        if not PARTITION.fullmatch(name):
+            raise RealRunError(
+                f"{place}: partition {name!r} (of {file}) cannot name a model: use letters A to Z, "
+                "digits, '_', '.' and '-', beginning with a letter or a digit"
+            )
+    return dataset, sorted(found)
+
+
+def free_name(wanted: str, default: str) -> str:
+    """The experiment's name; the default gets a number where it is taken.
+
+    Raises RealRunError if the wanted one is taken, or cannot be a name in git.
+    """
+    name = wanted or re.sub(r"[^\w+=]+", "-", default).strip("-")
+    if "/" in name or git("check-ref-format", "--branch", name) != name:
+        raise RealRunError(
+            f"--name {name!r} cannot name an experiment: use letters, digits, - and _"
+        )
+    refs = git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    taken = {ref.rpartition("/")[2] for ref in refs}
+    if wanted in taken:
+        raise RealRunError(
+            f"experiment {wanted!r} exists: give another --name, or remove it by dvc"
+        )
+    names = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 2))]
+    return next(each for each in names if each not in taken)
+
+
+def left_over(changes: Sequence[str]) -> list[str]:
+    """What params.yaml has other than the last commit and the changes do not set."""
+    committed = yaml.safe_load(git("show", "HEAD:params.yaml")) or {}
+    present = yaml.safe_load((WORKSPACE / "params.yaml").read_text(encoding="utf-8"))
+    stated = {change.partition("=")[0] for change in changes}
+    return [
+        f"{section}.{key}={value}"
+        for section, values in present.items()
+        for key, value in values.items()
+        if f"{section}.{key}" not in stated and committed.get(section, {}).get(key) != value
+    ]
