@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ..common.evaluate import record as assessment
+from ..common.evaluate.baselines import experiment_only
 from ..common.evaluate.calibration import reliability
 from ..common.evaluate.slices import slice_table
+from ..common.evaluate.testset import TestSet
 from ..common.metrics.confounding import within_experiments, within_statistic
 from ..common.metrics.intervals import bootstrap, draw, percentile
 from ..common.metrics.paired import expanded
@@ -69,19 +71,19 @@ def assess(test: pd.DataFrame, contract: dict) -> dict:
 
     `overall` and `confusion` are of the forced call at the threshold, which scoring never makes.
     """
-    draws = assessment.resamples(test, SETTINGS)
+    patches = TestSet.of(test, SETTINGS)
+    sizes = {"n_fields": int(test["field"].nunique()), "resampled": unit(test)}
     return {
-        "data": assessment.counts(test)
-        | {"n_fields": int(test["field"].nunique()), "resampled": unit(test)},
-        "overall": assessment.overall(test, draws, SETTINGS),
+        "data": patches.counts() | sizes,
+        "overall": assessment.overall(patches),
         "confusion": confusion(test["live"], test["called"]),
-        "within_experiment": assessment.within(test, test["score"].to_numpy(), draws, SETTINGS),
-        "experiment_only": assessment.experiment_only(test, draws, SETTINGS),
+        "within_experiment": assessment.within(patches, patches.column("score")),
+        "experiment_only": experiment_only(patches),
         "threshold": {"value": contract["operating"]["threshold"]},
-        "calibration": assessment.calibration_record(test),
+        "calibration": assessment.calibration_record(patches),
         "reliability": reliability(test["probability"].to_numpy(), test["live"].to_numpy()),
         "conformal": conformal(test, contract["operating"]),
-        "correlation": assessment.correlation(test, draws, SETTINGS),
+        "correlation": assessment.correlation(patches),
         "slices": slice_table(
             test, {name: test[name].mask(test[name] == "") for name in ("experiment", "well")}
         ),

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from src.common.compare import experiments
 from src.common.compare import table as comparison
 from src.common.evaluate.figures import roc_together
+from src.common.workspace.errors import UserError
 from src.common.workspace.params import Dataset
 from src.stages import compare
 
@@ -132,7 +133,7 @@ def test_partitions_no_longer_in_params_are_named_and_ignored(stage, capsys):
 
 
 def test_a_partition_without_a_record_is_refused(stage):
-    with pytest.raises(SystemExit, match=r"missing\.json does not exist"):
+    with pytest.raises(UserError, match=r"missing\.json does not exist"):
         stage(["no_treatment", "missing"], record("no_treatment"))
 
 

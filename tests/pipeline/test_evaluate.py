@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from src.common.evaluate import rounds, transfer
 from src.common.workspace.errors import UserError
 from src.common.workspace.params import Dataset, Evaluate
 from src.stages import evaluate
@@ -80,14 +81,17 @@ def tree(tmp_path, monkeypatch):
         monkeypatch.setattr(evaluate, name, tmp_path / name.lower())
         (tmp_path / name.lower()).mkdir(exist_ok=True)
     fake = Planted()
-    for name in ("load_model", "predict", "embed", "build"):
-        monkeypatch.setattr(evaluate, name, getattr(fake, name))
+    for module in (rounds, transfer):
+        monkeypatch.setattr(module, "load_model", fake.load_model)
+        monkeypatch.setattr(module, "predict", fake.predict)
+    monkeypatch.setattr(evaluate, "embed", fake.embed)
+    monkeypatch.setattr(evaluate, "build", fake.build)
     monkeypatch.setattr(evaluate.tracking, "log_evaluation", lambda *arguments: None)
     settings = Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.2, seed=1)
     dataset = Dataset(source="synthetic", path="", partitions=PARTITIONS)
     monkeypatch.setattr(evaluate, "load", lambda *names: (dataset, settings))
 
-    draw = evaluate.plots_evaluate.figures
+    draw = evaluate.figures.draw_all
 
     def run(
         scheme: str = "holdout",
@@ -96,7 +100,7 @@ def tree(tmp_path, monkeypatch):
         figures: bool = False,
     ) -> dict:
         monkeypatch.setattr(
-            evaluate.plots_evaluate, "figures", draw if figures else lambda *arguments: None
+            evaluate.figures, "draw_all", draw if figures else lambda *arguments: None
         )
         splits = pd.concat([grid(name, 12) for name in PARTITIONS], ignore_index=True)
         image = splits["image_id"].str[1:].astype(int)

@@ -31,7 +31,7 @@ from src.common.scoring.backbones import build
 from src.common.scoring.inference import predict
 from src.common.scoring.operating import calibrate
 from src.common.sync import sync_all
-from src.stages.evaluate import digest
+from src.common.evaluate.rounds import test_digest as digest
 
 ARCH, WINDOWS = sys.argv[1], pd.read_parquet("windows.parquet")
 seen = []

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from src.common.evaluate import record as assessment
+from src.common.evaluate.record import overall
+from src.common.evaluate.testset import TestSet
 from src.common.metrics import confounding, intervals
 from src.common.metrics.point import weighted_metrics
 from src.common.workspace.params import Evaluate
@@ -63,11 +64,8 @@ def test_a_metric_on_which_all_resamples_agree_has_no_interval_over_groups():
         "called": score > 0,
         "group": np.repeat(list("abcdefgh"), 3),
     }
-    test, settings = (
-        pd.DataFrame(columns),
-        Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.1, seed=1),
-    )
-    found = assessment.overall(test, assessment.resamples(test, settings), settings)
+    settings = Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.1, seed=1)
+    found = overall(TestSet.of(pd.DataFrame(columns), settings))
     assert found["sensitivity"]["value"] == 1 and found["sensitivity"]["group_interval"] is None
     assert found["sensitivity"]["patch_interval"][0] < 0.7
 

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from src.common.evaluate import baselines, slices
+from src.common.evaluate import baselines, slices, texture
 
 
 class Windows:
@@ -85,7 +85,7 @@ def test_textured_share_sees_cells_and_not_noise():
 
 
 def test_texture_features_by_hand_of_a_flat_window():
-    found = baselines.texture_features(np.full((64, 64), 100, np.uint8))
+    found = texture.texture_features(np.full((64, 64), 100, np.uint8))
     assert found.shape == (36,) and np.isfinite(found).all()
     assert found[:11] == pytest.approx([100, 0, 0, 0] + [100] * 7)
 
@@ -100,13 +100,13 @@ def test_intensity_features_equal_numpy_and_scipy():
         stats.skew(window.ravel()),
         stats.kurtosis(window.ravel(), fisher=False),
     ]
-    percentiles = np.percentile(window, baselines.PERCENTILES, method="inverted_cdf")
-    assert baselines.texture_features(window)[:11] == pytest.approx([*expected, *percentiles])
+    percentiles = np.percentile(window, texture.PERCENTILES, method="inverted_cdf")
+    assert texture.texture_features(window)[:11] == pytest.approx([*expected, *percentiles])
 
 
 def test_linear_model_on_texture_tells_fine_from_coarse_grain():
     windows = Windows(np.concatenate([grain(20.0, scale=4), grain(20.0, scale=16, seed=1)]))
-    live, features = np.repeat([True, False], 20), baselines.textures(windows, windows.table())
+    live, features = np.repeat([True, False], 20), texture.textures(windows, windows.table())
     train, rest = np.arange(40) % 2 == 0, np.arange(40) % 2 == 1
     valid = np.arange(20) % 2 == 0
     logits = baselines.linear_logits(

@@ -12,9 +12,9 @@ import pandas as pd
 import yaml
 from dvc.exceptions import DvcException
 
-from ..evaluate import record as assessment
 from ..evaluate.figures import roc_together
-from ..metrics import paired as duel
+from ..metrics import paired
+from ..metrics.intervals import draw
 from ..workspace.errors import UserError
 from ..workspace.params import load
 from ..workspace.paths import REPO
@@ -42,7 +42,7 @@ def compare_experiments(names: Sequence[str], folder: Path) -> Path:
             curves.setdefault(partition, {})[title] = predictions = pd.read_parquet(
                 io.BytesIO(read)
             )
-            sides[f"{partition}, {title}"] = duel.side(predictions, record)
+            sides[f"{partition}, {title}"] = paired.side(predictions, record)
     folder.mkdir(parents=True, exist_ok=True)
     for partition, named in curves.items():
         kind = " (synthetic)" if records[f"{partition}, {next(iter(named))}"]["synthetic"] else ""
@@ -61,15 +61,17 @@ def pretraining(pretrained: pd.DataFrame, random: pd.DataFrame) -> dict[str, dic
     """What pretrained weights gain in each main metric over random ones, with paired intervals over
     groups.
 
-    Both tables have the columns of `duel.SIDE`, of the same patches.
+    Both tables have the columns of `paired.SIDE`, of the same patches.
     """
-    both = duel.pair(pretrained, random)
+    both = paired.pair(pretrained, random)
     tables = [
         both.assign(score=both[f"probability{of}"], called=both[f"called{of}"])
         for of in ("", "_champion")
     ]
     settings = load("evaluate")
-    return assessment.difference(*tables, assessment.resamples(both, settings), settings)
+    groups, live = both["group"].to_numpy(), both["live"].to_numpy()
+    draws = draw(groups, live, settings.bootstrap, settings.seed)
+    return paired.difference(*tables, draws, settings.confidence)
 
 
 def _read(revision: str, path: str) -> bytes:

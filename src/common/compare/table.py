@@ -4,7 +4,7 @@ as Markdown.
 
 from collections.abc import Sequence
 
-from ..evaluate.record import number, span
+from ..workspace.words import interval, number, with_interval
 
 # Pattarone et al. 2021, the best of its three architectures; the interval takes patches as
 # independent
@@ -57,6 +57,28 @@ def rows(records: dict[str, dict]) -> list[dict]:
         if partition in PAPER:
             found.append(paper_row(partition))
     return found
+
+
+def by_partition(records: dict[str, dict]) -> dict[str, dict[str, dict]]:
+    """The same rows as partition, then kind, to the other columns."""
+    nested: dict = {}
+    for row in rows(records):
+        columns = {key: value for key, value in row.items() if key not in ("partition", "kind")}
+        nested.setdefault(row["partition"], {})[row["kind"]] = columns
+    return nested
+
+
+def headline(records: dict[str, dict]) -> dict[str, dict]:
+    """Of each partition's model the figures that tell models apart."""
+    return {
+        record["partition"]: {
+            "balanced_accuracy": record["overall"]["balanced_accuracy"]["value"],
+            "auc": record["overall"]["auc"]["value"],
+            "auc_within_experiments": _within(record["within_experiment"]),
+            "brier": record["calibration"]["brier"]["after"],
+        }
+        for record in records.values()
+    }
 
 
 def model_row(name: str, record: dict) -> dict:
@@ -158,7 +180,7 @@ def gain_row(record: dict, pretrained: str, random: str, gains: dict[str, dict])
     `model_row`.
 
     record: the pretrained model's; gains: metric to value and group_interval (see
-    `assessment.difference`).
+    `paired.difference`).
     """
     row = {
         key: model_row("", record)[key]
@@ -202,21 +224,16 @@ def cells(row: dict) -> list[str]:
     data = "synthetic" if get("synthetic") else "real"
     texts = [get("partition"), get("model"), get("weights"), data, count]
     values = [
-        number(get("balanced_accuracy")), span(get("balanced_accuracy_patch_interval")),
-        span(get("balanced_accuracy_group_interval")), number(get("auc")), span(get("auc_group_interval")),
-        _both(get("auc_within_experiments"), get("auc_within_experiments_group_interval")),
-        _both(get("pearson"), get("pearson_group_interval")),
+        number(get("balanced_accuracy")), interval(get("balanced_accuracy_patch_interval")),
+        interval(get("balanced_accuracy_group_interval")), number(get("auc")), interval(get("auc_group_interval")),
+        with_interval(get("auc_within_experiments"), get("auc_within_experiments_group_interval")),
+        with_interval(get("pearson"), get("pearson_group_interval")),
     ]  # fmt: skip
     return [str(text or "-").replace("n/a", "-") for text in texts + values]
 
 
 def _within(section: dict | None, what: str = "value"):
     return section["pair_weighted"][what] if section else None
-
-
-def _both(value: float | None, interval: list[float] | None) -> str:
-    """A value with its interval, where there is one."""
-    return number(value) + (f" ({span(interval)})" if interval else "")
 
 
 def _more(records: dict[str, dict]) -> list[str]:
@@ -233,7 +250,7 @@ def _more(records: dict[str, dict]) -> list[str]:
         found = [record["overall"][metric] for metric in MORE] + [
             record["correlation"]["mean_pi"]["spearman"]
         ]
-        texts = [_both(each["value"], each["group_interval"]) for each in found]
+        texts = [with_interval(each["value"], each["group_interval"]) for each in found]
         texts += [number(record["calibration"][metric]["after"]) for metric in ("ece", "brier")]
         texts += [
             number(record["conformal"][key])

@@ -12,14 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from sklearn import metrics as sk
 
+from ..figures.style import GREY, LIVE_DEAD, save_figure
 from ..metrics.intervals import wilson
 from ..scoring.operating import calibrate
+from ..workspace.errors import UserError
+from ..workspace.words import interval, number
 from .calibration import reliability
-from .record import number, span
 
-COLOURS = {"live": "#1b7837", "dead": "#c51b7d"}
-GREY, SIZE, DPI = "#777777", (5.2, 4.9), 120
+SIZE = (5.2, 4.9)  # inches
 FEW = 10  # patches of a class under which a slice's values are drawn hollow
+
+
+class OneClass(UserError):
+    """A curve wants patches of both classes."""
 
 
 def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -49,7 +54,7 @@ def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def figures(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path) -> None:
+def draw_all(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path) -> None:
     """Draws all figures of one partition as PNG files into a directory."""
     matplotlib.use("Agg")
     drawn = {
@@ -64,15 +69,14 @@ def figures(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path)
     title = record["partition"] + (" (synthetic data)" if record["synthetic"] else "")
     for name, figure in drawn.items():
         figure.axes[0].set_title(title, fontsize=10)
-        figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})
-        plt.close(figure)
+        save_figure(figure, directory / f"{name}.png")
 
 
 def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
     """ROC curves of several models together (Fig. 4a), from their predictions (label, logit or
     probability, split).
 
-    named: model name to its predictions table. Raises ValueError naming a model whose test patches
+    named: model name to its predictions table. Raises OneClass naming a model whose test patches
     are of one class.
     """
     figure, axes = plt.subplots(
@@ -82,7 +86,7 @@ def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
         test = predictions[predictions["split"] == "test"]
         live = test["label"] == "live"
         if live.nunique() < 2:
-            raise ValueError(
+            raise OneClass(
                 f"{name}: its test patches are all of one class, so there is no ROC curve"
             )
         fpr, tpr, _ = sk.roc_curve(live, test["probability"])
@@ -104,7 +108,7 @@ def roc_figure(test: pd.DataFrame, record: dict) -> Figure:
         1 - values["specificity"],
         values["sensitivity"],
         "o",
-        color=COLOURS["dead"],
+        color=LIVE_DEAD["dead"],
         label=_operating(record),
     )
     axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
@@ -195,7 +199,7 @@ def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
     """
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     column = "mean_pi" if thresholds["intensity"] == "counts" else "intensity"
-    for label, colour in COLOURS.items():
+    for label, colour in LIVE_DEAD.items():
         rows = test[test["label"] == label]
         text = f"{label} (n = {len(rows)})"
         axes.scatter(
@@ -228,7 +232,7 @@ def score_figure(test: pd.DataFrame, record: dict) -> Figure:
     band.
     """
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
-    for label, colour in COLOURS.items():
+    for label, colour in LIVE_DEAD.items():
         rows = test.loc[test["label"] == label, "probability"]
         share = np.full(len(rows), 1 / max(len(rows), 1))
         text = f"{label} (n = {len(rows)})"
@@ -260,7 +264,7 @@ def slice_figure(record: dict) -> Figure:
     )
     for name, marker, colour in (
         ("auc", "o", "black"),
-        ("balanced_accuracy", "s", COLOURS["dead"]),
+        ("balanced_accuracy", "s", LIVE_DEAD["dead"]),
     ):
         x, title = (
             np.array([r[name] for r in rows], float),
@@ -305,7 +309,7 @@ def _with_intervals(record: dict, name: str) -> str:
         ("group_interval", f"{record['data']['n_groups']} groups"),
     ):
         if found[kind]:
-            text += f"\n{span(found[kind])} over {over}"
+            text += f"\n{interval(found[kind])} over {over}"
     return text
 
 

@@ -15,9 +15,10 @@ from scipy import stats
 
 from ..workspace.errors import UserError
 from ..workspace.params import Register
-from .intervals import bootstrap, draw, percentile
-from .point import weighted_thresholded
+from .intervals import Resamples, bootstrap, draw, percentile
+from .point import point_metrics, weighted_metrics, weighted_thresholded
 
+MAIN = ["auc", "average_precision", "balanced_accuracy"]
 SIDE = ["patch_id", "group", "live", "probability", "called"]
 
 
@@ -76,6 +77,29 @@ def compare(both: pd.DataFrame, rule: Register) -> dict:
             "interval": span and [round(bound, 6) for bound in span],
         }
     return found
+
+
+def difference(
+    first: pd.DataFrame, second: pd.DataFrame, draws: Resamples, confidence: float
+) -> dict[str, dict]:
+    """By how much one table of scored test patches exceeds another of the same rows, in the MAIN
+    metrics: value and group_interval (None without resamples).
+
+    Both have the columns live, score and called. The intervals are from the same resamples of
+    groups for both, so what both find hard cancels out.
+    """
+    columns = [
+        [table[name].to_numpy() for name in ("live", "score", "called")]
+        for table in (first, second)
+    ]
+    ours, theirs = (point_metrics(*each) for each in columns)
+    drawn, drawn_theirs = (bootstrap(partial(weighted_metrics, *each), draws) for each in columns)
+    gains = {}
+    for name in MAIN:
+        values = drawn[name] - drawn_theirs[name] if drawn else None
+        interval = percentile(values, confidence)
+        gains[name] = {"value": ours[name] - theirs[name], "group_interval": interval}
+    return gains
 
 
 def expanded(confidence: float, groups: int) -> float:

@@ -1,0 +1,62 @@
+"""What is said of an evaluation: how its numbers came about, and the main ones for the terminal."""
+
+from ..workspace.params import Evaluate
+from ..workspace.words import interval, number
+from .baselines import BASELINE_WINDOWS
+
+
+def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
+    """What a reader must know of how the numbers came about."""
+    percent = f"{settings.confidence:.0%}"
+    lines = [
+        "live is the positive class: sensitivity is the recall of live, specificity the recall of dead",
+        "operating threshold: the highest balanced accuracy on validation within the abstain band, the one nearest to "
+        "0.5 among equals; confusion matrix and balanced accuracy are of the forced call at it, no patch left out",
+        "validation chooses epoch, temperature, threshold and band; test patches none of them",
+        f"patch_interval: {percent}, patches taken as independent; value +- z sqrt(value (1 - value) / n) as in the "
+        "paper for balanced accuracy, Wilson's for sensitivity, specificity and accuracy, else a percentile bootstrap",
+        f"group_interval: {percent}, percentile bootstrap of {groups} whole groups, {settings.bootstrap} resamples; "
+        "n/a where all resamples agree; how training and the choice of a threshold vary is not in it",
+        "probability: of a patch where live and dead are equally frequent, as training draws them, since a plate's own "
+        "frequencies are what is asked; where they are unequal, mean probability and live fraction differ (ECE), and "
+        "equal_classes has ECE and Brier score with both classes weighted the same",
+        "temperature: minimises the cross entropy on validation, truth smoothed as by Platt; ECE: of the live "
+        "probability, equal bins; AUC and average precision rank by logit / temperature, which probability rounds",
+        f"conformal: class-conditional split-conformal sets at error {settings.abstain_error}, from validation; a set "
+        "of none or both classes abstains; the guarantee wants exchangeable patches, and those of few groups are not",
+        "experiment_only: in_sample scores a patch by its experiment's live share, the patch included, and errs high; "
+        "leave_one_out without the patch, which puts an experiment's live patches below its dead ones, and errs low",
+        f"linear baselines: logistic regression on at most {BASELINE_WINDOWS} training windows, regularised, "
+        "calibrated and called by validation, as the model is",
+        "cross_partition: without groups that the model trained or validated on",
+        "cell density: by the share of the window that is textured beyond its noise, a stand-in: no cells are counted",
+    ]
+    if groups < 10:
+        lines.append(
+            f"{groups} groups are few: a percentile bootstrap of fewer than about ten is still too narrow"
+        )
+    if scheme == "kfold":
+        lines.append(
+            "kfold: each round's model scores its own test fold at the operating point of its own validation fold (see "
+            "`rounds`), and the scores are pooled; threshold, temperature, live_from and dead_to in the record are the "
+            "final model's, fitted on the pooled scores; that model trains on every fold, for the median of the epochs "
+            "that the folds kept, and is scored on nothing but other partitions"
+        )
+    return lines
+
+
+def main_figures(record: dict) -> list[str]:
+    """The record in a few lines for the terminal."""
+    data, name = record["data"], record["partition"]
+    kind = "synthetic" if record["synthetic"] else "real"
+    sizes = f"{data['n_patches']} test patches ({kind} data), {data['n_groups']} groups"
+    lines = [f"evaluate@{name}: {sizes}"]
+    for metric in ("balanced_accuracy", "auc"):
+        value = record["overall"][metric]
+        over = interval(value["group_interval"])
+        lines.append(f"  {metric}: {number(value['value'])}, {over} over groups")
+    within = (record["within_experiment"] or {}).get("pair_weighted", {}).get("value")
+    probe = (record["baselines"]["linear_probe"] or {}).get("auc", {}).get("value")
+    lines.append(f"  auc within experiments: {number(within)}")
+    lines.append(f"  auc of a linear probe, all pooled: {number(probe)}")
+    return lines
