@@ -1,22 +1,21 @@
-"""Registers every partition's model in MLflow with its filter and contract, and moves its alias by
-a stated rule.
+"""Registers one partition's model in MLflow with its filter and contract, and moves its alias by a
+stated rule.
 
-Reads models, metrics/evaluate, reports/evaluate, reports/checks, data/patches and
-data/labels/thresholds.json; writes metrics/register.json: what was decided when the stage ran,
-without any MLflow id.
+`python -m src.stages register PARTITION`; reads models/PARTITION, models/filter,
+models/weights/filter, the partition's evaluation, reports/checks, data/patches and
+data/labels/thresholds.json; writes metrics/register/PARTITION.json: what was decided when the stage
+ran, without any MLflow id.
 """
-
-import json
 
 from ..common.register.registry import register_model
 from ..common.workspace.params import load
 from ..common.workspace.paths import METRICS
+from ..common.workspace.records import write_json
 
 
-def main() -> dict:
-    """Runs the stage; returns one record for each partition."""
-    dataset, tile, rule = load("dataset", "tile", "register")
-    found = {partition: register_model(partition, tile, rule) for partition in dataset.partitions}
-    METRICS.mkdir(exist_ok=True)
-    (METRICS / "register.json").write_text(json.dumps(found, indent=2) + "\n")
-    return found
+def main(partition: str) -> dict:
+    """Runs the stage; returns what it wrote."""
+    tile, rule = load("tile", "register")
+    record = register_model(partition, tile, rule)
+    write_json(METRICS / "register" / f"{partition}.json", record)
+    return record

@@ -100,6 +100,18 @@ def test_what_ships_in_the_model_is_a_dependency_of_register_and_imports_nothing
         assert {found.parent for found in imported(path)} <= {folder}, path
 
 
+def test_register_depends_on_the_very_models_that_it_registers():
+    """Not on their common folder: that holds other partitions' too, and files that are none of
+    DVC's, so that it would differ after a wipe and a `dvc pull`.
+    """
+    found = {dep for dep in GRAPH["register"]["deps"] if dep.startswith(("models", "reports/eval"))}
+    of_the_item = {
+        "models/${item.partition}",
+        "reports/evaluate/${item.partition}/predictions.parquet",
+    }
+    assert found == {"models/filter", "models/weights/filter"} | of_the_item
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_data_flows_one_way(room):
     common = ROOT / "src" / "common"

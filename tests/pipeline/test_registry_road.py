@@ -23,15 +23,16 @@ DRIVER = """
 import hashlib, json, sys
 import mlflow, numpy as np, pandas as pd, torch
 from safetensors.torch import save_file
-from src.common import aliases, packaging, registry, tracking
-from src.common.params import load
-from src.common.paths import METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
-from src.common.patches import PatchStore
+from src.common.evaluate.rounds import test_digest as digest
+from src.common.patches.store import PatchStore
+from src.common.register import aliases, packaging, registry
+from src.common.register.sync import sync_all
 from src.common.scoring.backbones import build
 from src.common.scoring.inference import predict
 from src.common.scoring.operating import calibrate
-from src.common.sync import sync_all
-from src.common.evaluate.rounds import test_digest as digest
+from src.common.tracking import runs as tracking
+from src.common.workspace.params import load
+from src.common.workspace.paths import METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 
 ARCH, WINDOWS = sys.argv[1], pd.read_parquet("windows.parquet")
 seen = []

@@ -178,7 +178,7 @@ def test_a_wrong_s3_secret_is_refused(team, repository, tmp_path):
 def test_whom_the_server_refuses_is_told_so_at_once(team):
     code = """
 import os
-from src.common import tracking
+from src.common.tracking import runs as tracking
 for name, value in (("PASSWORD", "wrong"), ("USERNAME", "nobody"), ("URI", "http://127.0.0.1:1")):
     os.environ[f"MLFLOW_TRACKING_{name}"] = value
     try:

@@ -9,7 +9,7 @@ import pytest
 from src.common.metrics.paired import Incomparable
 from src.common.register import registry
 from src.common.register.aliases import CHALLENGER, CHAMPION
-from src.common.register.registry import decide
+from src.common.register.rule import decide
 from src.common.workspace.params import Register
 
 RULE = Register(

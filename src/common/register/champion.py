@@ -2,7 +2,6 @@
 is fair.
 """
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -11,19 +10,33 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from ..metrics.paired import SIDE, Incomparable, side
+from ..metrics.paired import SIDE, Incomparable, compare, pair, side
 from ..patches.store import PatchStore
 from ..scoring.inference import load_model, predict
 from ..scoring.operating import calibrate, called_live
 from ..scoring.scorer import PIXEL_SIZE_TOLERANCE
-from ..workspace.params import Tile
-from ..workspace.paths import PATCHES
+from ..workspace.params import Register, Tile
+from ..workspace.paths import PATCHES, REPORTS
+from ..workspace.records import read_json
+
+
+def compare_with(
+    champion: ModelVersion, partition: str, record: dict, tile: Tile, rule: Register
+) -> dict:
+    """The paired numbers of candidate and champion on the candidate's test split, and `how` the
+    champion's were had. record: the candidate's evaluation.
+
+    Raises Incomparable.
+    """
+    predictions = pd.read_parquet(REPORTS / "evaluate" / partition / "predictions.parquet")
+    theirs, how = answers(champion, predictions, record["data"]["digest"], tile)
+    return compare(pair(side(predictions, record), theirs), rule) | {"how": how}
 
 
 def answers(
     champion: ModelVersion, predictions: pd.DataFrame, digest: str, tile: Tile
 ) -> tuple[pd.DataFrame, str]:
-    """The champion's rows of duel.SIDE for the candidate's test patches, and how they came about.
+    """The champion's rows of SIDE for the candidate's test patches, and how they came about.
 
     predictions: the candidate's predictions.parquet; digest: of its test split. Raises Incomparable
     where the champion can give no fair answer.
@@ -38,7 +51,7 @@ def answers(
         except (MlflowException, OSError) as error:
             raise Incomparable(f"the champion's package cannot be read ({error})") from None
         scorer = next(Path(package).rglob("contract.json")).parent
-        contract = json.loads((scorer / "contract.json").read_text())
+        contract = read_json(scorer / "contract.json")
         test, store = predictions[predictions["split"] == "test"], PatchStore(PATCHES)
         check_fair(contract, store.frames.loc[test["image_id"].unique()], tile)
         return scored_anew(

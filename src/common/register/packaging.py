@@ -25,6 +25,7 @@ from ..scoring.operating import Operating
 from ..workspace.errors import UserError
 from ..workspace.params import Tile
 from ..workspace.paths import LABELS, METRICS, MODELS, PATCHES
+from ..workspace.records import read_json, write_json
 
 CODE = Path(scoring.__file__).parent  # ships as it is
 INTENSITY_TOLERANCE = (
@@ -67,8 +68,8 @@ def contract(partition: str, tile: Tile) -> dict:
     """What a frame must be for this model, how it is cut, scaled and called, and what the model was
     trained on.
     """
-    model = json.loads((MODELS / partition / "model.json").read_text())
-    record = json.loads((METRICS / "evaluate" / f"{partition}.json").read_text())
+    model = read_json(MODELS / partition / "model.json")
+    record = read_json(METRICS / "evaluate" / f"{partition}.json")
     frames = pd.read_parquet(PATCHES / "frames.parquet").query("partition == @partition")
     known = frames["pixel_size_um"].dropna()
     seen = training_range(partition)
@@ -87,8 +88,8 @@ def contract(partition: str, tile: Tile) -> dict:
         "least_sharpness": seen["least_sharpness"],
         "novelty": seen["novelty"],
         "unlike_share": UNLIKE_SHARE,
-        "operating": {name: value for name, value in operating(record).items()},
-        "label": json.loads((LABELS / "thresholds.json").read_text()),
+        "operating": operating(record),
+        "label": read_json(LABELS / "thresholds.json"),
         "weights": model["weights"],
         "patches": model["patches"],
         "scheme": model["scheme"],
@@ -104,7 +105,7 @@ def training_range(partition: str) -> dict:
     Raises StaleModel for a model that older code trained.
     """
     path = MODELS / partition / RANGE
-    seen = json.loads(path.read_text()) if path.exists() else {}
+    seen = read_json(path) if path.exists() else {}
     if lacking := sorted({"novelty", "least_sharpness", "low", "high", "images"} - seen.keys()):
         raise StaleModel(
             f"{path} lacks {', '.join(lacking)}: train again with `dvc repro -f -s train@{partition}`"
@@ -132,7 +133,7 @@ def operating(record: dict) -> dict[str, float]:
 
 def requirements(arch: str) -> list[str]:
     """Names of the packages that scoring needs."""
-    filter_arch = json.loads((MODELS / "filter" / "filter.json").read_text())["arch"]
+    filter_arch = read_json(MODELS / "filter" / "filter.json")["arch"]
     timm = any(facts(name).library == "timm" for name in (arch, filter_arch))
     return [*REQUIREMENTS, "timm"] if timm else REQUIREMENTS
 
@@ -155,7 +156,7 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     (scorer / "net").mkdir()
     take(MODELS / partition / "model.safetensors", scorer / "net" / "model.safetensors")
     take(MODELS / partition / FILE, scorer / FILE)
-    (scorer / "contract.json").write_text(json.dumps(contract(partition, tile), indent=2) + "\n")
+    write_json(scorer / "contract.json", contract(partition, tile))
     add_code(directory)
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return _digest(b"".join(_digest(p.read_bytes()).encode() + p.name.encode() for p in files))

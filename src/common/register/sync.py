@@ -9,6 +9,7 @@ from ..tracking import runs as tracking
 from ..tracking.origin import git
 from ..workspace.params import load
 from ..workspace.paths import METRICS, MODELS, REPORTS, WORKSPACE
+from ..workspace.records import read_json
 from .registry import register_model
 
 
@@ -39,19 +40,15 @@ def sync_run(partition: str) -> bool:
     was evaluated.
     """
     run_id = tracking.training_run(partition)
-    evaluation, explanation = (
-        METRICS / "evaluate" / f"{partition}.json",
-        REPORTS / "explain" / partition,
-    )
+    evaluation = METRICS / "evaluate" / f"{partition}.json"
+    explanation = REPORTS / "explain" / partition
     evaluated = is_of(partition, evaluation)
     if evaluated and (REPORTS / "evaluate" / partition).exists():
-        tracking.log_evaluation(
-            partition, json.loads(evaluation.read_text()), REPORTS / "evaluate" / partition
-        )
+        reports = REPORTS / "evaluate" / partition
+        tracking.log_evaluation(partition, read_json(evaluation), reports)
     if is_of(partition, explanation / "explain.json"):
-        tracking.log_explanation(
-            partition, json.loads((explanation / "explain.json").read_text()), explanation
-        )
+        record = read_json(explanation / "explain.json")
+        tracking.log_explanation(partition, record, explanation)
     print(f"sync: {partition} is run {run_id}")
     return evaluated
 
@@ -62,7 +59,7 @@ def is_of(partition: str, path: Path) -> bool:
     """
     if not path.exists():
         return False
-    model = json.loads((MODELS / partition / "model.json").read_text())["digest"]
+    model = read_json(MODELS / partition / "model.json")["digest"]
     same = _digest(path.read_text()) == model
     if not same:
         print(
