@@ -35,7 +35,9 @@ DEFAULTS = {
     "filter": {"annotations": "annotations/synthetic.csv"},
     "label": {"intensity": "counts", "log": False, "fit_on": ["no_treatment"]},
     "split": {"scheme": "holdout", "group_by": []},
-    "model": {"arch": "tf_efficientnet_lite0", "weights": "auto", "pooling": "last"},
+    "model": {
+        "target": "label", "arch": "tf_efficientnet_lite0", "weights": "auto", "pooling": "last",
+    },
     "train": {
         "layers": "all", "C": 1e-3, "epochs": 3, "samples_per_epoch": 384, "batch_size": 16, "optimizer": "adamw",
         "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.999], "schedule": "cosine", "warmup_fraction": 0.1,

@@ -56,9 +56,10 @@ def main(partition: str) -> dict:
     splits = others.pop(partition)
     held_out = [part for part in rounds(splits, split) if part.test.any()]
     scored = score_rounds(splits, held_out, models, card, store)
-    scored, points = operate_rounds(scored, settings.abstain_error)
+    stain = card["target"] == "stain"
+    scored, points = operate_rounds(scored, settings.abstain_error, stain)
     test = TestSet.of(test_rows(scored), settings)
-    at = final_operating(points, test.rows, split["scheme"], settings.abstain_error)
+    at = final_operating(points, test.rows, split["scheme"], settings.abstain_error, stain)
     probe = build(card["arch"], MODELS / "weights" / "model" / "model.safetensors")
     features = {
         "texture_linear": lambda table: textures(store, table),
@@ -73,7 +74,8 @@ def main(partition: str) -> dict:
             "overall": record.overall(test),
             "confusion": confusion(test.rows["live"], test.rows["called"]),
             "threshold": record.threshold_record(test, at),
-            "calibration": {"temperature": at.temperature} | record.calibration_record(test),
+            "calibration": {"temperature": at.temperature, "shift": at.shift}
+            | record.calibration_record(test),
             "conformal": record.conformal_record(test, at),
             "correlation": record.correlation(test),
             "within_experiment": record.within(test, test.column("score")),
@@ -104,7 +106,7 @@ def read_splits(partitions: list[str], store: PatchStore) -> dict[str, pd.DataFr
 
 def model_facts(card: dict) -> dict:
     """What the record says of the model, from its model.json."""
-    own = {name: card[name] for name in ("arch", "pooling", "digest")}
+    own = {name: card[name] for name in ("target", "arch", "pooling", "digest")}
     return own | {"weights": card["weights"]["weights"], "recipe": card["params"]}
 
 

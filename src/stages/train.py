@@ -7,6 +7,7 @@ reports/train/PARTITION. Paper, step 5.
 
 import hashlib
 import shutil
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from ..common.train.devices import is_rank_zero, precision
 from ..common.train.loading import TrainingError
 from ..common.train.resume import identity, resumable_run
 from ..common.train.rounds import Job, Trained, train_rounds
+from ..common.train.stain import stain_facts
 from ..common.workspace.params import Model, Train, load
 from ..common.workspace.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
 from ..common.workspace.records import read_json, write_json
@@ -33,18 +35,20 @@ def main(partition: str) -> dict:
     On several devices each process comes here; the first alone tracks and writes.
     """
     refuse_failed_checks()
-    train, model = load("train", "model")
+    train, model, stain = load("train", "model", "stain")
     table = read_table(SPLITS / "splits.parquet", [partition], aloud=False)
     planned = rounds(table, read_json(SPLITS / "split.json"))
     weights = WEIGHTS / "model.safetensors"
-    settings = [partition, model.model_dump_json(), train.model_dump_json()]
+    settings = [partition, *(section.model_dump_json() for section in (model, train, stain))]
     data = [weights, SPLITS / "splits.parquet", PATCHES / "frames.parquet"]
     scratch = CHECKPOINTS / identity(settings, data)
-    job = Job(table, PatchStore(PATCHES), weights, train, model, scratch)
+    job = Job(table, PatchStore(PATCHES), weights, train, model, stain, scratch)
     if not is_rank_zero():
         train_rounds(job, planned)
         return {}
     record = description(partition, table, train, model)
+    if model.target == "stain":
+        record["stain"] = asdict(stain_facts(stain))
     with resumable_run(scratch, tracking.run_name(record)):
         record |= write(partition, job, train_rounds(job, planned), record)
         tracking.log_training(record, MODELS / partition)
@@ -70,6 +74,7 @@ def description(partition: str, table: pd.DataFrame, train: Train, model: Model)
     source = read_json(RAW / "source.json")
     return {
         "partition": partition,
+        "target": model.target,
         "arch": model.arch,
         "pooling": model.pooling,
         "classes": list(CLASSES),

@@ -56,8 +56,9 @@ class Planted:
         assert (description["arch"], description["pooling"]) == (ARCH, "last")
         return directory.name
 
-    def predict(self, net: str, store, table: pd.DataFrame, **_) -> np.ndarray:
-        return planted(table, shift=int(net[-1]) / 2 if net.startswith("fold") else 0.0)
+    def live_logits(self, net: str, store, table: pd.DataFrame, desc: str) -> np.ndarray:
+        logits = planted(table, shift=int(net[-1]) / 2 if net.startswith("fold") else 0.0)
+        return logits[:, 1].astype(float) - logits[:, 0]
 
     def embed(self, net, store, table: pd.DataFrame, **_) -> np.ndarray:
         logit = planted(table)[:, 1]
@@ -83,7 +84,7 @@ def tree(tmp_path, monkeypatch):
     fake = Planted()
     for module in (rounds, transfer):
         monkeypatch.setattr(module, "load_model", fake.load_model)
-        monkeypatch.setattr(module, "predict", fake.predict)
+        monkeypatch.setattr(module, "live_logits", fake.live_logits)
     monkeypatch.setattr(evaluate, "embed", fake.embed)
     monkeypatch.setattr(evaluate, "build", fake.build)
     monkeypatch.setattr(evaluate.tracking, "log_evaluation", lambda *arguments: None)
@@ -121,6 +122,7 @@ def tree(tmp_path, monkeypatch):
             "weights": {"weights": "random"},
             "synthetic": True,
             "pooling": "last",
+            "target": "label",
             "params": {"lr": 1e-3},
         }
         (tmp_path / "models" / "p" / "model.json").write_text(json.dumps(card))

@@ -40,11 +40,11 @@ seen = []
 
 def assemble(partition, tile, folder):
     '''A package with what the registry reads of one: its contract and its network.'''
-    contract = {"arch": ARCH, "pooling": "last", "pixel_size_um": 0.5, "bits": [16],
+    contract = {"arch": ARCH, "pooling": "last", "target": "label", "pixel_size_um": 0.5, "bits": [16],
                 "training_images": sorted(set(seen)),
                 "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit},
                 "scaling": tile.scaling.model_dump(),
-                "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.5},
+                "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.5, "shift": 0.0},
                 "label": {"live_below": 1.0, "dead_above": 2.0, "intensity": "counts"}}
     (folder / "scorer" / "net").mkdir(parents=True)
     (folder / "scorer" / "contract.json").write_text(json.dumps(contract))
@@ -76,7 +76,7 @@ def present(seed, images, right, trained, weights="imagenet"):
     rows["probability"] = 0.5 + 0.4 * towards
     model = {"partition": "p", "arch": ARCH, "digest": name, "synthetic": True, "source": "synthetic", "groups": 9,
              "weights": {"weights": weights, "origin": "a test"}, "patches": {"live": 1, "dead": 1},
-             "scheme": "holdout", "pooling": "last", "params": {"lr": 0.1}}
+             "scheme": "holdout", "pooling": "last", "target": "label", "params": {"lr": 0.1}}
     (MODELS / "p" / "model.json").write_text(json.dumps(model))
     figure = {"value": right, "group_interval": [0.1, 0.9]}
     record = {"model": {"digest": name},

@@ -5,7 +5,7 @@ Everything is fitted on validation scores and applied to others; applied in oper
 """
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.metrics import brier_score_loss
 
 from ..scoring.operating import Operating, calibrate
@@ -14,7 +14,9 @@ LOG_TEMPERATURE = (-4.0, 4.0)  # where it is looked for
 BINS = 10
 
 
-def fit_operating(logit: np.ndarray, live: np.ndarray, error: float) -> Operating:
+def fit_operating(
+    logit: np.ndarray, live: np.ndarray, error: float, shifted: bool = False
+) -> Operating:
     """Temperature, threshold and conformal band from validation logits (n,) and truth (n,) bool.
 
     Raises ValueError if validation lacks a class: neither a threshold nor a band can then be
@@ -22,12 +24,35 @@ def fit_operating(logit: np.ndarray, live: np.ndarray, error: float) -> Operatin
     """
     if live.all() or not live.any():
         raise ValueError("validation holds one class only")
-    temperature = fit_temperature(logit, live)
-    probability = calibrate(logit, temperature)
+    temperature, shift = fit_platt(logit, live) if shifted else (fit_temperature(logit, live), 0.0)
+    probability = calibrate(logit, temperature, shift)
     live_from, dead_to = fit_conformal(probability, live, error)
-    return Operating(
-        temperature, fit_threshold(probability, live, live_from, dead_to), live_from, dead_to
-    )
+    threshold = fit_threshold(probability, live, live_from, dead_to)
+    return Operating(temperature, threshold, live_from, dead_to, shift)
+
+
+def fit_platt(logit: np.ndarray, live: np.ndarray) -> tuple[float, float]:
+    """Temperature and shift of (logit - shift) / temperature, to 6 decimals (Platt 1999).
+
+    Both classes weigh the same, so that the probability is that of equal classes, as a classifier's
+    is. A logit that ranks the wrong way round gets the highest temperature: no evidence.
+    """
+    weights, truth = equal_classes(live), smoothed(live)
+
+    def loss(at: np.ndarray) -> float:
+        scaled = (logit - at[1]) / np.exp(at[0])
+        return float((weights * (np.logaddexp(0, scaled) - truth * scaled)).mean())
+
+    middle = float(np.mean([np.median(logit[live]), np.median(logit[~live])]))
+    span = (float(np.min(logit)) - 1, float(np.max(logit)) + 1)
+    found = minimize(loss, [0.0, middle], bounds=[LOG_TEMPERATURE, span], method="L-BFGS-B")
+    return round(float(np.exp(found.x[0])), 6), round(float(found.x[1]), 6)
+
+
+def smoothed(live: np.ndarray) -> np.ndarray:
+    """Truth (n,) as Platt smooths it: (n + 1) / (n + 2) for a class of n."""
+    lives, deads = int(live.sum()), int((~live).sum())
+    return np.where(live, (lives + 1) / (lives + 2), 1 / (deads + 2))
 
 
 def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
@@ -38,8 +63,7 @@ def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
     patches that happen to be separated would otherwise drive T to zero and every probability to 0
     or 1.
     """
-    lives, deads = int(live.sum()), int((~live).sum())
-    truth = np.where(live, (lives + 1) / (lives + 2), 1 / (deads + 2))
+    truth = smoothed(live)
 
     def loss(log_t: float) -> float:
         scaled = logit / np.exp(log_t)

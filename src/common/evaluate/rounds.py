@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.inference import load_model, predict
-from ..scoring.operating import Operating, calibrate, called_live, conformal_call
+from ..scoring.inference import live_logits, load_model
+from ..scoring.operating import Operating, calibrate, called_live, conformal_call, evidence
 from ..split.rounds import Round
 from ..workspace.errors import UserError
 from .calibration import fit_operating
@@ -26,7 +26,8 @@ class EvaluationError(UserError):
 def score_rounds(
     splits: pd.DataFrame, held_out: Sequence[Round], models: Path, card: dict, store: PatchStore
 ) -> pd.DataFrame:
-    """Validation and test patches of every round with its name, split and logit.
+    """Validation and test patches of every round with its name, split and live evidence
+    `logit`, rounded to 6 decimals as it is saved.
 
     models: folder of the partition's models; card: its model.json.
     """
@@ -35,23 +36,22 @@ def score_rounds(
         net = load_model(part.folder(models), card)
         rows = splits[part.valid | part.test]
         split = np.where(part.test[part.valid | part.test], "test", "valid")
-        logit = margins(predict(net, store, rows, desc=f"evaluate {models.name} {part.name}"))
-        scored.append(rows.assign(round=part.name, split=split, logit=logit))
+        logit = live_logits(net, store, rows, f"evaluate {models.name} {part.name}")
+        scored.append(rows.assign(round=part.name, split=split, logit=np.round(logit, 6)))
     return pd.concat(scored, ignore_index=True)
 
 
-def margins(logits: np.ndarray) -> np.ndarray:
-    """z_live - z_dead (N,) of logits (N, 2), rounded to 6 decimals as it is saved."""
-    logits = logits.astype(float)
-    return np.round(logits[:, 1] - logits[:, 0], 6)
+def operate_rounds(
+    scored: pd.DataFrame, error: float, shifted: bool = False
+) -> tuple[pd.DataFrame, list[dict]]:
+    """Every round's rows under the operating point of its own validation part, and those points.
 
-
-def operate_rounds(scored: pd.DataFrame, error: float) -> tuple[pd.DataFrame, list[dict]]:
-    """Every round's rows under the operating point of its own validation part, and those points."""
+    shifted: the evidence has no natural zero, as that of a stain network (see `fit_operating`).
+    """
     operated, points = [], []
     for name, rows in scored.groupby("round", sort=False):
         valid, source = validation_of(scored, name)
-        at = fit_operating(valid["logit"].to_numpy(), valid["live"].to_numpy(), error)
+        at = fit_operating(valid["logit"].to_numpy(), valid["live"].to_numpy(), error, shifted)
         operated.append(operate(rows, at))
         points.append({"round": name, "validation": source, "n_validation": len(valid)} | vars(at))
     return pd.concat(operated), points
@@ -79,9 +79,9 @@ def validation_of(scored: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
 
 def operate(rows: pd.DataFrame, at: Operating) -> pd.DataFrame:
     """Rows with score, probability, called, call and covered under an operating point."""
-    probability = calibrate(rows["logit"], at.temperature)
+    probability = calibrate(rows["logit"], at.temperature, at.shift)
     return rows.assign(
-        score=rows["logit"] / at.temperature,
+        score=evidence(rows["logit"], at.temperature, at.shift),
         probability=probability,
         called=called_live(probability, at.threshold),
         call=conformal_call(probability, at.live_from, at.dead_to),
@@ -94,7 +94,9 @@ def test_rows(scored: pd.DataFrame) -> pd.DataFrame:
     return scored[scored["split"] == "test"].reset_index(drop=True)
 
 
-def final_operating(points: list[dict], test: pd.DataFrame, scheme: str, error: float) -> Operating:
+def final_operating(
+    points: list[dict], test: pd.DataFrame, scheme: str, error: float, shifted: bool = False
+) -> Operating:
     """The operating point that the model to register carries.
 
     holdout: that of its round. kfold: fitted on the pooled test scores, since no split is left to
@@ -102,7 +104,7 @@ def final_operating(points: list[dict], test: pd.DataFrame, scheme: str, error: 
     """
     if scheme == "holdout":
         return Operating(**{name: points[0][name] for name in Operating.__dataclass_fields__})
-    return fit_operating(test["logit"].to_numpy(), test["live"].to_numpy(), error)
+    return fit_operating(test["logit"].to_numpy(), test["live"].to_numpy(), error, shifted)
 
 
 def test_digest(test: pd.DataFrame) -> str:

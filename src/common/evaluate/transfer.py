@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.inference import load_model, predict
+from ..scoring.inference import live_logits, load_model
 from ..scoring.operating import Operating
 from ..workspace.params import Evaluate
 from .record import overall
-from .rounds import margins, operate
+from .rounds import operate
 from .testset import TestSet
 
 
@@ -35,7 +36,7 @@ def cross_partition(
         if unseen.empty:
             record[name] = left_out | {"overall": None}
             continue
-        logits = predict(net, store, unseen, desc=f"{models.name} on {name}")
-        test = TestSet.of(operate(unseen.assign(logit=margins(logits)), at), settings)
+        logit = np.round(live_logits(net, store, unseen, f"{models.name} on {name}"), 6)
+        test = TestSet.of(operate(unseen.assign(logit=logit), at), settings)
         record[name] = left_out | test.counts() | {"overall": overall(test)}
     return record

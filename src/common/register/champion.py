@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from ..metrics.paired import SIDE, Incomparable, compare, pair, side
 from ..patches.store import PatchStore
-from ..scoring.inference import load_model, predict
+from ..scoring.inference import live_logits, load_model
 from ..scoring.operating import calibrate, called_live
 from ..scoring.scorer import PIXEL_SIZE_TOLERANCE
 from ..workspace.params import Register, Tile
@@ -113,10 +113,9 @@ def scored_anew(
 ) -> pd.DataFrame:
     """The champion's network on the test patches, under its own temperature and threshold."""
     net = load_model(scorer / "net", contract)
-    logits = predict(net, store, test, desc="register: the champion on this test split").astype(
-        float
-    )
-    probability = calibrate(logits[:, 1] - logits[:, 0], contract["operating"]["temperature"])
+    logits = live_logits(net, store, test, "register: the champion on this test split")
+    at = contract["operating"]
+    probability = calibrate(logits, at["temperature"], at["shift"])
     called = called_live(probability, contract["operating"]["threshold"])
     return test.assign(live=test["label"] == "live", probability=probability, called=called)[SIDE]
 

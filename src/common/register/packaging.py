@@ -75,8 +75,10 @@ def contract(partition: str, tile: Tile) -> dict:
     seen = training_range(partition)
     return {
         "partition": partition,
+        "target": model["target"],
         "arch": model["arch"],
         "pooling": model["pooling"],
+        "stain": model.get("stain"),
         "classes": model["classes"],
         "synthetic": model["synthetic"],
         "source": model["source"],
@@ -127,6 +129,7 @@ def operating(record: dict) -> dict[str, float]:
     at = Operating(
         record["calibration"]["temperature"], record["threshold"]["value"],
         record["conformal"]["live_from"], record["conformal"]["dead_to"],
+        record["calibration"]["shift"],
     )  # fmt: skip
     return vars(at)
 

@@ -173,17 +173,7 @@ class Net(nn.Module):
         return self.head(self.dropout(self.features(images)))
 
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        maps: list[torch.Tensor] = []
-        hooks = [
-            layer.register_forward_hook(lambda module, inputs, output: maps.append(output))
-            for layer in self.cam_layers
-        ]
-        try:
-            self.body(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return maps
+        return stage_maps(self.body, self.cam_layers, images)
 
     def _width_of_levels(self) -> int:
         size, training = self.backbone.input_size, self.body.training
@@ -193,6 +183,20 @@ class Net(nn.Module):
             maps = self.body.eval() and self._maps(torch.zeros(1, 3, size, size))
         self.body.train(training)
         return 2 * sum(m.shape[1] for m in maps)
+
+
+def stage_maps(body: Body, stages: list[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
+    """What modules inside a body yield for images (N, 3, S, S), in the order of computation."""
+    maps: list[torch.Tensor] = []
+    hooks = [
+        stage.register_forward_hook(lambda m, i, output: maps.append(output)) for stage in stages
+    ]
+    try:
+        body(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps
 
 
 def _deviation(maps: torch.Tensor) -> torch.Tensor:
@@ -225,11 +229,16 @@ def build(
     The head is always new. Raises UnknownBackbone for a model without a convolutional feature map,
     WrongWeights if the file does not belong to the backbone.
     """
+    return Net(facts(arch), body_of(arch, weights), classes, pooling)
+
+
+def body_of(arch: str, weights: Path | None = None) -> Body:
+    """The convolutional part of a backbone, pretrained or randomly initialised. Raises as `build`."""
     backbone = facts(arch)
     model = library_model(backbone)
     if weights is not None:
         load_body(model, load_file(weights), f"{weights}")
-    return Net(backbone, _body(backbone, model), classes, pooling)
+    return _body(backbone, model)
 
 
 def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:

@@ -12,16 +12,21 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from .backbones import CLASSES, Net, build, prepare
+from .stain import StainFacts, StainNet, build_stain, predict_stain, window_logits
 
 WINDOWS = ["image_id", "y", "x", "size"]
 
 
-def load_model(directory: Path, description: dict) -> Net:
+def load_model(directory: Path, description: dict) -> Net | StainNet:
     """The trained network in DIRECTORY/model.safetensors, in evaluation mode.
 
-    description: the content of model.json or contract.json, whose arch and pooling say what it is.
+    description: the content of model.json or contract.json, whose target, arch and pooling (or
+    stain) say what it is.
     """
-    net = build(description["arch"], pooling=description["pooling"])
+    if description.get("target") == "stain":
+        net = build_stain(description["arch"], StainFacts(**description["stain"]))
+    else:
+        net = build(description["arch"], pooling=description["pooling"])
     net.load_state_dict(load_file(directory / "model.safetensors"))
     return net.eval()
 
@@ -33,6 +38,22 @@ def predict(
     y, x, size).
     """
     return _apply(net, net.forward, len(CLASSES), store, table, batch_size, desc)
+
+
+def live_logits(net: Net | StainNet, store, table: pd.DataFrame, desc: str | None) -> np.ndarray:
+    """Live evidence (N,) float64 of the windows of a table: higher is more live, calibration follows.
+
+    z_live - z_dead of a classifier; of a stain network what it predicts inside, each frame once.
+    """
+    if isinstance(net, Net):
+        logits = predict(net, store, table, desc=desc).astype(float)
+        return logits[:, 1] - logits[:, 0]
+    found = np.empty(len(table))
+    frames = table.groupby("image_id", sort=False).indices
+    for image_id, rows in tqdm(frames.items(), desc=desc, unit="frame", disable=desc is None):
+        maps = predict_stain(net, np.asarray(store.brightfield(image_id)))
+        found[rows] = window_logits(maps, table.iloc[rows][["y", "x", "size"]].to_numpy(np.int64))
+    return found
 
 
 def embed(

@@ -20,13 +20,18 @@ class Operating:
     threshold: float
     live_from: float  # the conformal set holds live from this probability up
     dead_to: float  # and dead up to this one
+    shift: float = 0.0  # of the logit: what a stain network's evidence is measured from
 
 
-def calibrate(logit: np.ndarray, temperature: float) -> np.ndarray:
+def evidence(logit: np.ndarray, temperature: float, shift: float = 0.0) -> np.ndarray:
+    """Calibrated logit (n,) float64: what windows are ranked by."""
+    return (np.asarray(logit, float) - shift) / temperature
+
+
+def calibrate(logit: np.ndarray, temperature: float, shift: float = 0.0) -> np.ndarray:
     """Live probability (n,) of logits (n,), rounded to 6 decimals as it is saved."""
-    return np.round(
-        1 / (1 + np.exp(-np.clip(np.asarray(logit, float) / temperature, -700, 700))), 6
-    )
+    scaled = np.clip(evidence(logit, temperature, shift), -700, 700)
+    return np.round(1 / (1 + np.exp(-scaled)), 6)
 
 
 def called_live(probability: np.ndarray, threshold: float) -> np.ndarray:

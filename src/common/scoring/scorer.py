@@ -19,6 +19,7 @@ from .imaging import bright_field_measures, scaling_range, to_uint8
 from .inference import apply_to_windows, load_model
 from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
+from .stain import StainNet, predict_stain, window_logits
 from .windows import in_pixels, windows
 
 COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
@@ -83,7 +84,7 @@ class Scorer:
         table["live_probability"], table["novelty"], table["call"] = np.nan, np.nan, "none"
         seen = (table["verdict"] == "cells").to_numpy()
         if seen.any():
-            table.loc[seen, "live_probability"] = self._probability(crops[seen])
+            table.loc[seen, "live_probability"] = self._probability(frame8, crops, corners, seen)
             table.loc[seen, "call"] = self._call(table.loc[seen, "live_probability"].to_numpy())
             if self.novelty is not None:
                 table.loc[seen, "novelty"] = self.novelty.score(features[seen])
@@ -103,9 +104,30 @@ class Scorer:
     def _features(self, crops: np.ndarray) -> np.ndarray:
         return apply_to_windows(self.filter_net, self.filter_net.features, crops)
 
-    def _probability(self, crops: np.ndarray) -> np.ndarray:
-        logits = apply_to_windows(self.net, self.net.forward, crops).astype(np.float64)
-        return calibrate(logits[:, 1] - logits[:, 0], self.contract["operating"]["temperature"])
+    def stain(self, frame: np.ndarray, pixel_size_um: float | None = None) -> np.ndarray | None:
+        """Predicted stain of a frame (H, W): (2, H, W) float32; None of a model of target label.
+
+        First PI over background (1 is none), then the probability of PI above STAINED times it.
+        Raises RefusedFrame as `score`.
+        """
+        counts, _ = self.check(frame, pixel_size_um)
+        if not isinstance(self.net, StainNet):
+            return None
+        low, high = scaling_range(counts, **self.contract["scaling"])
+        excess, above = predict_stain(self.net, to_uint8(counts, low, high))
+        return np.stack([1 + excess, above])
+
+    def _probability(
+        self, frame8: np.ndarray, crops: np.ndarray, corners: np.ndarray, seen: np.ndarray
+    ) -> np.ndarray:
+        """Live probability of the windows `seen` (bool): from the whole frame, or from each crop."""
+        if isinstance(self.net, StainNet):
+            logits = window_logits(predict_stain(self.net, frame8), corners[seen])
+        else:
+            scores = apply_to_windows(self.net, self.net.forward, crops[seen]).astype(np.float64)
+            logits = scores[:, 1] - scores[:, 0]
+        at = self.contract["operating"]
+        return calibrate(logits, at["temperature"], at.get("shift", 0.0))
 
     def _call(self, probability: np.ndarray) -> np.ndarray:
         at = self.contract["operating"]

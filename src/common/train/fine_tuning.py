@@ -66,7 +66,7 @@ def fit(
     pl.seed_everything(train.seed, verbose=False)
     last = scratch / "last.ckpt"
     progress = ResumableCheckpoint(last, train.patience if has_valid else 0, report)
-    trainer = _trainer(train, progress, epochs or train.epochs)
+    trainer = lightning_trainer(train, [progress], epochs)
     ranks = trainer.global_rank, train.devices * train.nodes
     loader = _loader(net, store, train_table, train, *ranks)
     valid = Windows(store, valid_table, net.backbone)
@@ -93,7 +93,10 @@ def _loader(
     return ResumableLoader(windows, plan, train.batch_size, train.workers)
 
 
-def _trainer(train: Train, progress: ResumableCheckpoint, epochs: int) -> pl.Trainer:
+def lightning_trainer(
+    train: Train, callbacks: list[pl.Callback], epochs: int | None = None, clip: float | None = None
+) -> pl.Trainer:
+    """Lightning's trainer under the parameters. Raises TrainingError for what cannot be had here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     strategy = train.strategy
     if train.frozen_epochs and train.devices * train.nodes > 1 and strategy in ("auto", "ddp"):
@@ -101,9 +104,10 @@ def _trainer(train: Train, progress: ResumableCheckpoint, epochs: int) -> pl.Tra
         strategy = "ddp_find_unused_parameters_true"
     try:
         return pl.Trainer(
-            max_epochs=epochs, accelerator="auto", devices=train.devices, num_nodes=train.nodes,
-            strategy=strategy, precision=precision(train.precision), logger=False,
-            deterministic="warn", callbacks=[progress, TQDMProgressBar(refresh_rate=5, leave=True)],
+            max_epochs=epochs or train.epochs, accelerator="auto", devices=train.devices,
+            num_nodes=train.nodes, strategy=strategy, precision=precision(train.precision),
+            logger=False, deterministic="warn", gradient_clip_val=clip, enable_checkpointing=bool(callbacks),
+            callbacks=[*callbacks, TQDMProgressBar(refresh_rate=5, leave=True)],
             use_distributed_sampler=False, num_sanity_val_steps=0, enable_model_summary=False,
         )  # fmt: skip
     except (MisconfigurationException, ValueError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlflow
 
-from ..scoring import backbones, inference
+from ..scoring import backbones, inference, stain
 from ..split import rounds
 from ..tracking import runs as tracking
 from .loading import TrainingError
@@ -23,7 +23,10 @@ def identity(settings: Sequence[str], files: Sequence[Path]) -> str:
     """A digest of all that determines a training: settings, files and code. An interrupted run goes
     on only if it is the same.
     """
-    code = [*sorted(ROOM.glob("*.py")), *(Path(m.__file__) for m in (backbones, inference, rounds))]
+    code = [
+        *sorted(ROOM.glob("*.py")),
+        *(Path(m.__file__) for m in (backbones, inference, stain, rounds)),
+    ]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, *code]]
     return hashlib.sha256("\n".join([*settings, *digests]).encode()).hexdigest()[:16]
 

@@ -15,12 +15,14 @@ from ..patches.store import PatchStore
 from ..scoring.backbones import Net, build
 from ..split.rounds import Round
 from ..tracking import runs as tracking
-from ..workspace.params import Model, Train
+from ..workspace.params import Model, Stain, Train
 from ..workspace.records import read_json
 from . import head
+from .crops import read_field
 from .devices import is_rank_zero
 from .fine_tuning import fit
 from .loading import refuse_one_class, targets
+from .stain import fit_stain, stain_facts
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Job:
     weights: Path
     train: Train
     model: Model
+    stain: Stain
     scratch: Path
 
 
@@ -69,7 +72,9 @@ def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
     weights = finished.with_suffix(".safetensors")
     if finished.exists():
         return Trained(part, **read_json(finished), weights=weights)
-    if job.train.layers == "head":
+    if job.model.target == "stain":
+        state, history, epoch = fit_fields(job, part)
+    elif job.train.layers == "head":
         state, history, epoch = fit_head(job, part)
     else:
         train, valid = job.table[part.train], job.table[part.valid]
@@ -85,6 +90,17 @@ def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
         unfinished.replace(finished)  # all or nothing, also when killed here
         shutil.rmtree(job.scratch / part.name, ignore_errors=True)
     return Trained(part, history, epoch, weights)
+
+
+def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
+    """Trains the stain network on the whole fields of the training part (see `stain.fit_stain`)."""
+    owners = job.table[part.train].drop_duplicates("image_id").set_index("image_id")["group"]
+    facts = stain_facts(job.stain)
+    fields = [read_field(job.store, image, group, facts) for image, group in owners.items()]
+    return fit_stain(
+        job.model.arch, job.weights, fields, job.train, job.stain,
+        lambda row, epoch: tracking.log_epoch(part.name, row, epoch),
+    )  # fmt: skip
 
 
 def fit_head(job: Job, part: Round) -> tuple[dict, list, int]:

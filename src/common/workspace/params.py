@@ -155,6 +155,7 @@ class Check(Section):
 
 
 class Model(Section):
+    target: Literal["label", "stain"]
     arch: str
     weights: str
     pooling: Literal["last", "levels"]
@@ -185,6 +186,16 @@ class Train(Section):
     strategy: str
     workers: Annotated[int, Field(ge=0)]
     seed: int
+
+
+class Stain(Section):
+    reduction: Literal[1, 2, 4]
+    band: Positive
+    crop: Annotated[int, Field(ge=128, multiple_of=128)]
+    encoder_lr: Fraction
+    balance: Fraction
+    augmentation: Annotated[float, Field(ge=0)]
+    orientations: Literal[1, 2, 4, 8]
 
 
 class Evaluate(Section):
@@ -224,6 +235,7 @@ SECTIONS: dict[str, type[Section]] = {
     "check": Check,
     "model": Model,
     "train": Train,
+    "stain": Stain,
     "evaluate": Evaluate,
     "explain": Explain,
     "register": Register,
