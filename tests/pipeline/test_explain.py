@@ -11,8 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from src.common.explain import gradcam, notes
+from src.common.explain.examples import by_contrast, outcomes, round_to_map
+from src.common.explain.models import Models
 from src.common.patches.sampling import draw
+from src.common.patches.store import PatchStore
 from src.common.scoring.backbones import build
+from src.common.scoring.inference import predict
 from src.common.workspace.errors import UserError
 from src.common.workspace.params import Explain
 from src.stages import explain
@@ -113,7 +118,7 @@ def tree(tmp_path, monkeypatch):
             place.mkdir(parents=True, exist_ok=True)
             torch.manual_seed(i)
             save_file(build(ARCH).state_dict(), place / "model.safetensors")
-        card = {"arch": ARCH, "digest": "d", "synthetic": synthetic}
+        card = {"arch": ARCH, "pooling": "last", "digest": "d", "synthetic": synthetic}
         (tmp_path / "models" / "p" / "model.json").write_text(json.dumps(card))
         return tmp_path
 
@@ -125,6 +130,12 @@ def tree(tmp_path, monkeypatch):
     monkeypatch.setattr(explain.tracking, "log_explanation", lambda *given: logged.append(given))
     lay.logged = logged
     return lay
+
+
+def called_rows() -> pd.DataFrame:
+    """The test rows of the partition with their outcome."""
+    saved = explain.REPORTS / "evaluate" / "p" / "predictions.parquet"
+    return outcomes(pd.read_parquet(saved), explain.operating_points("p"))
 
 
 def test_holdout(tree):
@@ -160,7 +171,7 @@ def test_all_dead_windows_are_used_unless_there_are_more_than_stated(tree, monke
     tree(dict.fromkeys(("a", "b"), "holdout"))
     settings = explain.load("explain").model_copy(update={"overlap": 400})
     monkeypatch.setattr(explain, "load", lambda name: settings)
-    found = explain.run("p")
+    found = explain.main("p")
     used, left = (
         found["agreement"]["dead_map"]["windows"],
         found["agreement"]["bright_nowhere_or_everywhere"],
@@ -171,7 +182,7 @@ def test_all_dead_windows_are_used_unless_there_are_more_than_stated(tree, monke
 
 def test_key_numbers_are_a_metric(tree):
     root = tree(dict.fromkeys(("a", "b", "c"), "holdout"))
-    record = explain.run("p")
+    record = explain.main("p")
     found = json.loads((root / "metrics" / "explain" / "p.json").read_text())
     pointing, dead = found["dead_map"]["pointing"], record["agreement"]["dead_map"]
     assert (
@@ -191,11 +202,12 @@ def test_key_numbers_are_a_metric(tree):
 def test_empty_windows_are_scored(tree):
     tree({"a": "fold-0", "b": "fold-0", "c": "fold-1"})
     models, store, points = (
-        explain.Models("p"),
-        explain.PatchStore(explain.PATCHES),
+        Models(explain.MODELS / "p"),
+        PatchStore(explain.PATCHES),
         explain.operating_points("p"),
     )
-    windows = explain.filtered_windows(store, explain.test_rows("p", points), "p")
+    verdicts = pd.read_parquet(explain.FILTERED / "verdicts.parquet")
+    windows = by_contrast(store, called_rows(), verdicts)
     assert windows["contrast"].is_monotonic_increasing and set(windows["round"]) == {
         "fold-0",
         "fold-1",
@@ -204,11 +216,11 @@ def test_empty_windows_are_scored(tree):
     assert scored["patch_id"].tolist() == windows["patch_id"].head(7).tolist()
     for row in scored.to_dict("records"):
         net = models.of("fold-1" if row["image_id"] == "c" else "fold-0")
-        logits = explain.predict(net, store, pd.DataFrame([row]), desc=None).astype(float)[0]
+        logits = predict(net, store, pd.DataFrame([row]), desc=None).astype(float)[0]
         live = 1 / (1 + np.exp(-(logits[1] - logits[0]) / 2))
         assert row["probability"] == pytest.approx(live, abs=1e-4)
         assert row["call"] == ("live" if live >= 0.6 else "dead" if live <= 0.4 else "abstain")
-    record = explain.run("p")
+    record = explain.main("p")
     dropped = (windows["verdict"] == "empty").sum()
     assert record["empty_windows"]["dropped"] == record["empty_windows"]["scored"] == dropped > 0
     shown = pd.DataFrame(record["gradcam"]["raw_maximum"])
@@ -218,9 +230,9 @@ def test_empty_windows_are_scored(tree):
 
 def test_both_kinds_of_wrong_calls_are_counted(tree):
     tree(dict.fromkeys(("a", "b"), "holdout"))
-    rows = explain.test_rows("p", explain.operating_points("p"))
+    rows = called_rows()
     live = rows["probability"] >= 0.5
-    found = explain.run("p")["windows"]
+    found = explain.main("p")["windows"]
     assert (
         found["wrong_at_threshold"]
         == (live != (rows["label"] == "live")).sum()
@@ -234,30 +246,30 @@ def test_twice_the_same(tree):
     report = root / "reports" / "explain" / "p"
     found = []
     for _ in range(2):
-        explain.run("p")
+        explain.main("p")
         found.append({path.name: path.read_bytes() for path in sorted(report.iterdir())})
     assert found[0] == found[1]
 
 
 def test_folds_are_explained_by_the_model_that_did_not_see_them(tree):
     root = tree({"a": "fold-0", "b": "fold-0", "c": "fold-1"})
-    models, store = explain.Models("p"), explain.PatchStore(root / "patches")
-    rows = explain.test_rows("p", explain.operating_points("p"))
-    assert explain.round_to_map(rows) == "fold-0"
+    models, store = Models(explain.MODELS / "p"), PatchStore(root / "patches")
+    rows = called_rows()
+    assert round_to_map(rows) == "fold-0"
     maps = models.maps(store, rows, "dead")
     for name in ("fold-0", "fold-1"):
         own = rows[rows["round"] == name].reset_index(drop=True)
-        expected = explain.gradcam.window_maps(models.of(name), store, own, "dead")
+        expected = gradcam.window_maps(models.of(name), store, own, "dead")
         at = np.flatnonzero(rows["round"] == name)
         np.testing.assert_allclose([maps[i] for i in at], expected, rtol=1e-4, atol=1e-7)
-    record = explain.run("p")
+    record = explain.main("p")
     assert record["embedding"]["round"] == "fold-0" and record["embedding"]["windows"] == 18
 
 
 def test_errors_are_the_most_confident_wrong_calls(tree):
     tree(dict.fromkeys(("a", "b"), "holdout"))
-    rows = explain.test_rows("p", explain.operating_points("p"))
-    worst = explain.run("p")["errors"]
+    rows = called_rows()
+    worst = explain.main("p")["errors"]
     confidences = [row["confidence"] for row in worst]
     assert confidences == sorted(confidences, reverse=True)
     assert all(row["call"] != row["label"] and row["call"] != "abstain" for row in worst)
@@ -268,7 +280,7 @@ def test_errors_are_the_most_confident_wrong_calls(tree):
 
 def test_samples_do_not_overlap(tree):
     tree(dict.fromkeys(("a", "b"), "holdout"))
-    drawn = draw(explain.test_rows("p", explain.operating_points("p")), 8, seed=1)
+    drawn = draw(called_rows(), 8, seed=1)
     assert len(drawn) >= 4 and set(drawn["image_id"]) == {"a", "b"}
     for _, own in drawn.groupby("image_id"):
         places = own[["y", "x"]].to_numpy()
@@ -281,7 +293,7 @@ def test_no_wrong_calls(tree):
     path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
     rows = pd.read_parquet(path)
     rows.assign(call=rows["label"].where(rows["call"] != "abstain", "abstain")).to_parquet(path)
-    record = explain.run("p")
+    record = explain.main("p")
     assert record["errors"] == [] and record["windows"]["wrong"] == 0
     assert {row["block"] for row in record["gradcam"]["raw_maximum"]} == {"right", "abstained"}
 
@@ -290,9 +302,9 @@ def test_no_dead_windows(tree):
     root = tree(dict.fromkeys(("a", "b"), "holdout"))
     path = root / "reports" / "evaluate" / "p" / "predictions.parquet"
     pd.read_parquet(path).assign(label="live").to_parquet(path)
-    record = explain.run("p")
+    record = explain.main("p")
     assert record["agreement"] == {"dead_windows": 0, "drawn": 0, "bright_nowhere_or_everywhere": 0}
-    assert record["sanity"] is None and "dead_map" not in explain.explanation.key_numbers(record)
+    assert record["sanity"] is None and "dead_map" not in notes.key_numbers(record)
 
 
 def test_missing_inputs_are_named(tree):
@@ -307,7 +319,7 @@ def test_metrics_of_another_evaluation_are_refused(tree):
     path = root / "metrics" / "evaluate" / "p.json"
     path.write_text(path.read_text().replace("holdout", "fold-0"))
     with pytest.raises(
-        UserError, match="predictions and metrics of p differ in holdout: repeat evaluate"
+        UserError, match="predictions and metrics differ in holdout: repeat evaluate"
     ):
         explain.main("p")
 

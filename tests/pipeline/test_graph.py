@@ -37,7 +37,7 @@ ROOMS = {
     "describe": {"figures", "metrics", "patches"}, "check": {"split", "tile"},
     "train": {"patches", "scoring", "split", "tracking"},
     "evaluate": {"patches", "scoring", "split", "metrics", "figures"},
-    "explain": {"figures", "patches", "scoring", "metrics"},
+    "explain": {"figures", "patches", "scoring"},
     "compare": {"evaluate", "metrics", "figures", "tracking"},
     "register": {"patches", "scoring", "metrics", "tracking"},
 }  # fmt: skip

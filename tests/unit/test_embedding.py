@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from src.common.explain.figures import thumbnail_canvas
-from src.common.figures.embedding import TooFewWindows, purity, tsne
+from src.common.explain.purity import purity
+from src.common.figures.embedding import TooFewWindows, tsne
 
 
 def blobs(count: int, distance: float) -> tuple[np.ndarray, np.ndarray]:

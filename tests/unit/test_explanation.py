@@ -4,8 +4,8 @@ what.
 
 import pandas as pd
 
-from src.common.explain import windows as explanation
-from src.common.explain.windows import error_heading
+from src.common.explain import notes
+from src.common.explain.notes import error_heading
 
 
 def test_every_wrong_call_is_accounted_for():
@@ -32,12 +32,12 @@ def test_counts_of_both_kinds_of_calls():
         }
     )
     expected = {"test": 4, "right": 1, "wrong": 1, "abstained": 2, "wrong_at_threshold": 2}
-    assert explanation.counts(rows) == expected
+    assert notes.counts(rows) == expected
 
 
 def test_notes_name_the_models_and_what_keeps_empty_windows_out():
-    assert "one network" in explanation.models_used(["holdout"], "holdout")
-    folds = explanation.models_used(["fold-0", "fold-1"], "fold-1")
+    assert "one network" in notes.models_used(["holdout"], "holdout")
+    folds = notes.models_used(["fold-0", "fold-1"], "fold-1")
     assert "fold that tested it" in folds and "embedding: fold-1 alone" in folds
     found = {
         "scored": 50,
@@ -48,6 +48,6 @@ def test_notes_name_the_models_and_what_keeps_empty_windows_out():
     }
     assert (
         "80% live, 6% dead, and abstain on 14% (mean live probability 0.87)"
-        in explanation.emptiness(found)
+        in notes.on_empty_windows(found)
     )
-    assert "dropped no window" in explanation.emptiness({"dropped": 0, "scored": 0})
+    assert "dropped no window" in notes.on_empty_windows({"dropped": 0, "scored": 0})

@@ -13,13 +13,13 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from ..figures.style import CALLS, save_figure
 from ..patches.store import PatchStore
 from ..scoring.backbones import CLASSES
 from .gradcam import enlarge
 from .pi_agreement import BRIGHT, pi_ratio, stained_nuclei
 
-COLOURS = {"live": "#1b7837", "dead": "#c51b7d", "abstain": "#999999"}
-DPI, CANVAS, HEAT = 120, 1500, "inferno"
+CANVAS, HEAT = 1500, "inferno"
 PI_RANGE = (
     0.8,
     5.0,
@@ -60,13 +60,6 @@ def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Pa
     )
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG without the date or version that would differ between runs."""
-    matplotlib.use("Agg")
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    plt.close(figure)
-
-
 def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: str) -> Figure:
     """Fig. 5a, b: places (N, 2) coloured by kind (N,): live, dead or abstain."""
     width, height = np.maximum(np.ptp(places, axis=0), 1e-12)
@@ -74,13 +67,9 @@ def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: 
         figsize=(6.4, np.clip(6.4 * height / width, 3, 9) + 0.5), layout="constrained"
     )
     order = np.random.default_rng(0).permutation(len(places))  # so that no class covers the other
-    axes.scatter(
-        *places[order].T, s=14, lw=0, alpha=0.75, c=[COLOURS[kind] for kind in kinds[order]]
-    )
-    for kind in [k for k in COLOURS if (kinds == k).any()]:
-        axes.scatter(
-            [], [], s=30, color=COLOURS[kind], label=f"{kind} (n = {(kinds == kind).sum()})"
-        )
+    axes.scatter(*places[order].T, s=14, lw=0, alpha=0.75, c=[CALLS[kind] for kind in kinds[order]])
+    for kind in [k for k in CALLS if (kinds == k).any()]:
+        axes.scatter([], [], s=30, color=CALLS[kind], label=f"{kind} (n = {(kinds == kind).sum()})")
     _legend(figure, legend)
     _bare(axes, title)
     return figure
@@ -99,7 +88,7 @@ def thumbnail_figure(
     )
     axes.imshow(canvas, interpolation="antialiased")
     for label in CLASSES:
-        axes.plot([], [], "s", color=COLOURS[label], label=label)
+        axes.plot([], [], "s", color=CALLS[label], label=label)
     _legend(figure, "frame: truth (PI)")
     _bare(axes, title)
     return figure
@@ -123,7 +112,7 @@ def thumbnail_canvas(
         small = cv2.resize(
             np.ascontiguousarray(window), (size - 4, size - 4), interpolation=cv2.INTER_AREA
         )
-        canvas[y : y + size, x : x + size] = _rgb(COLOURS[label])
+        canvas[y : y + size, x : x + size] = _rgb(CALLS[label])
         canvas[y + 2 : y + size - 2, x + 2 : x + size - 2] = small[..., None]
     return canvas
 
@@ -216,9 +205,13 @@ def embedding_figures(
 ) -> None:
     """Writes Fig. 5a-c of rows with `label` and `call`."""
     labels, calls = rows["label"].to_numpy(), rows["call"].to_numpy()
-    save(embedding_figure(places, labels, title, "truth (PI)"), directory / "embedding_truth.png")
-    save(embedding_figure(places, calls, title, "call"), directory / "embedding_call.png")
-    save(thumbnail_figure(places, windows, labels, title), directory / "embedding_thumbnails.png")
+    save_figure(
+        embedding_figure(places, labels, title, "truth (PI)"), directory / "embedding_truth.png"
+    )
+    save_figure(embedding_figure(places, calls, title, "call"), directory / "embedding_call.png")
+    save_figure(
+        thumbnail_figure(places, windows, labels, title), directory / "embedding_thumbnails.png"
+    )
 
 
 def _legend(figure: Figure, title: str) -> None:

@@ -1,12 +1,7 @@
-"""Maps of a network's features and how pure their neighbourhoods are: near windows with the same
-label.
-"""
-
-from dataclasses import dataclass
+"""Maps of a network's features in the plane."""
 
 import numpy as np
 from openTSNE import TSNE
-from sklearn.neighbors import NearestNeighbors
 
 from ..workspace.errors import UserError
 
@@ -35,77 +30,3 @@ def tsne(features: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray
         n_jobs=1,
     )
     return np.asarray(method.fit(np.asarray(features, np.float64))), perplexity
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Nearest neighbours (N, k) of every point as row numbers, -1 where there are fewer; and the
-    candidates (N, N).
-    """
-
-    rows: np.ndarray
-    candidates: np.ndarray
-
-
-def neighbours(points: np.ndarray, k: int, groups: np.ndarray | None = None) -> Neighbours:
-    """The k nearest (Euclidean) of each point (N, D) among the others, or only among those of other
-    groups (N,).
-    """
-    candidates = (
-        ~np.eye(len(points), dtype=bool) if groups is None else groups[:, None] != groups[None, :]
-    )
-    order = (
-        NearestNeighbors(n_neighbors=len(points))
-        .fit(points)
-        .kneighbors(return_distance=False, X=points)
-    )
-    rows = np.full((len(points), k), -1)
-    for i, nearest in enumerate(order):
-        kept = nearest[candidates[i, nearest]][:k]
-        rows[i, : len(kept)] = kept
-    return Neighbours(rows, candidates)
-
-
-def purity(
-    points: np.ndarray, labels: np.ndarray, k: int, groups: np.ndarray | None = None
-) -> dict:
-    """Share of the k nearest neighbours of a point (N, D) that carry its label (N,), and the share
-    expected by chance.
-
-    chance: the share of its label among all candidates; excess: (purity - chance) / (1 - chance), 0
-    by chance and 1 if pure. Means over points with any candidate. Overlapping windows of an image
-    are near-duplicates of each other: with groups (N,) only neighbours of other groups count. None
-    for all if no point has a candidate.
-    """
-    found = neighbours(points, k, groups)
-    same = labels[:, None] == labels[None, :]
-    present = found.rows >= 0
-    kept = present.any(1)
-    if not kept.any():
-        return {"k": k, "n": 0, "purity": None, "chance": None, "excess": None, "by_label": {}}
-    own = (np.take_along_axis(same, np.maximum(found.rows, 0), 1) & present).sum(1)[
-        kept
-    ] / present.sum(1)[kept]
-    expected = (same & found.candidates).sum(1)[kept] / found.candidates.sum(1)[kept]
-    by_label = {
-        str(c): _means(own[labels[kept] == c], expected[labels[kept] == c])
-        for c in np.unique(labels[kept])
-    }
-    return {"k": k} | _means(own, expected) | {"by_label": by_label}
-
-
-def purities(spaces: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, k: int) -> dict:
-    """Purity in each named space of points (N, D): among any neighbours, and among those of other
-    groups.
-    """
-    kinds = {"any": None, "other_groups": groups}
-    return {
-        space: {kind: purity(p, labels, k, only) for kind, only in kinds.items()}
-        for space, p in spaces.items()
-    }
-
-
-def _means(own: np.ndarray, expected: np.ndarray) -> dict:
-    value, chance = float(own.mean()), float(expected.mean())
-    excess = (value - chance) / (1 - chance) if chance < 1 else None
-    return {"n": len(own), "purity": value, "chance": chance, "excess": excess}

@@ -1,8 +1,5 @@
-"""What an explanation says in words and in few numbers: counts, headings, notes, key numbers,
-summary.
-"""
+"""What an explanation says in words and in few numbers: counts, headings, notes, main figures."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -70,7 +67,7 @@ def notes(
         "models": models_used(rounds, record["embedding"]["round"]),
         "calls": "right and wrong are conformal calls; a window abstained on is neither; the confusion matrix of the "
         "evaluation counts wrong_at_threshold",
-        "empty_windows": emptiness(record["empty_windows"]),
+        "empty_windows": on_empty_windows(record["empty_windows"]),
         "gradcam_target": "margin of the class's logit over the other's; maps unstretched, logit units per map cell",
         "bright_pi": f"PI above {BRIGHT:g} times its surroundings (morphological opening by a disk {SURROUNDINGS:g} of "
         "a window wide), at a quarter of the resolution: stained nuclei without the haze around them",
@@ -95,7 +92,7 @@ def models_used(rounds: Sequence[str], mapped: str) -> str:
     )
 
 
-def emptiness(found: dict) -> str:
+def on_empty_windows(found: dict) -> str:
     """What keeps empty windows out."""
     filtered = "it is the filter that keeps empty windows out of the scores"
     if not found["scored"]:
@@ -134,8 +131,8 @@ def flat(found: dict) -> dict:
     return numbers | {"gain_low": low, "gain_high": high}
 
 
-def summary(record: dict) -> str:
-    """The main numbers in few lines."""
+def main_figures(record: dict) -> str:
+    """The main numbers in few lines, for the terminal."""
     pure = record["embedding"]["purity"]["features"]["other_groups"]
     lines = [f"purity of neighbours from other groups {pure['purity']}, by chance {pure['chance']}"]
     if found := record["agreement"].get("dead_map"):
@@ -147,15 +144,5 @@ def summary(record: dict) -> str:
             f"95% interval over groups {found[name]['gain_interval']}"
             for name in AGREEMENT
         ]
-    lines.append(emptiness(record["empty_windows"]))
+    lines.append(on_empty_windows(record["empty_windows"]))
     return "\n".join(f"explain@{record['partition']}: {line}" for line in lines)
-
-
-def clean(record: dict) -> dict:
-    """The record as JSON keeps it: floats rounded to 6 decimals, numpy's numbers as Python's, NaN
-    as None.
-    """
-    text = json.dumps(record, default=lambda number: number.item())
-    return json.loads(
-        text, parse_float=lambda number: round(float(number), 6), parse_constant=lambda name: None
-    )
