@@ -57,9 +57,9 @@ def main(partition: str) -> dict:
     held_out = [part for part in rounds(splits, split) if part.test.any()]
     scored = score_rounds(splits, held_out, models, card, store)
     stain = card["target"] == "stain"
-    scored, points = operate_rounds(scored, settings.abstain_error, stain)
+    scored, points = operate_rounds(scored, settings, stain)
     test = TestSet.of(test_rows(scored), settings)
-    at = final_operating(points, test.rows, split["scheme"], settings.abstain_error, stain)
+    at = final_operating(points, test.rows, split["scheme"], settings, stain)
     probe = build(card["arch"], MODELS / "weights" / "model" / "model.safetensors")
     features = {
         "texture_linear": lambda table: textures(store, table),

@@ -46,8 +46,7 @@ def baselines(
         if logits is None:
             record[name] = None
             continue
-        error = test.settings.abstain_error
-        operated, _ = operate_rounds(scored.assign(logit=logits), error)
+        operated, _ = operate_rounds(scored.assign(logit=logits), test.settings)
         record[name] = beside_model(test, test_rows(operated))
     return record
 

@@ -15,7 +15,11 @@ BINS = 10
 
 
 def fit_operating(
-    logit: np.ndarray, live: np.ndarray, error: float, shifted: bool = False
+    logit: np.ndarray,
+    live: np.ndarray,
+    error: float,
+    shifted: bool = False,
+    groups: np.ndarray | None = None,
 ) -> Operating:
     """Temperature, threshold and conformal band from validation logits (n,) and truth (n,) bool.
 
@@ -26,7 +30,7 @@ def fit_operating(
         raise ValueError("validation holds one class only")
     temperature, shift = fit_platt(logit, live) if shifted else (fit_temperature(logit, live), 0.0)
     probability = calibrate(logit, temperature, shift)
-    live_from, dead_to = fit_conformal(probability, live, error)
+    live_from, dead_to = fit_conformal(probability, live, error, groups)
     threshold = fit_threshold(probability, live, live_from, dead_to)
     return Operating(temperature, threshold, live_from, dead_to, shift)
 
@@ -95,24 +99,33 @@ def fit_threshold(
     return float(candidates[best[np.argmin(np.abs(candidates[best] - 0.5))]])
 
 
-def fit_conformal(probability: np.ndarray, live: np.ndarray, error: float) -> tuple[float, float]:
+def fit_conformal(
+    probability: np.ndarray, live: np.ndarray, error: float, groups: np.ndarray | None = None
+) -> tuple[float, float]:
     """(live_from, dead_to) of the class-conditional (Mondrian) split-conformal set at miscoverage
     `error`.
 
     A class belongs to the set of a patch unless its probability is lower than that of all but a
     share `error` of the class's validation patches: at least 1 - error of each class keep their own
-    class in their set, if patches of validation and test are exchangeable (Vovk 2012). Too few
-    validation patches of a class put it into every set.
+    class in their set, if patches of validation and test are exchangeable (Vovk 2012). With groups
+    (n,), it is the groups that are exchangeable and a new one that is promised it: groups weigh the
+    same, and the new one's share 1 / (K + 1) counts as missed (hierarchical conformal prediction:
+    Lee, Barber and Willett 2023). Too few patches or groups of a class put it into every set.
     """
-    return _lowest(probability[live], error), round(1 - _lowest(1 - probability[~live], error), 6)
+    own_groups = np.arange(len(live)) if groups is None else np.asarray(groups)
+    live_from = _lowest(probability[live], own_groups[live], error)
+    dead_to = 1 - _lowest(1 - probability[~live], own_groups[~live], error)
+    return live_from, round(dead_to, 6)
 
 
-def _lowest(own: np.ndarray, error: float) -> float:
-    """The lowest own-class probability still covered: the k-th lowest, k = floor((n + 1) error); 0
-    if k is 0.
-    """
-    k = int(np.floor((len(own) + 1) * error + 1e-9))
-    return round(float(np.sort(own)[k - 1]), 6) if k else 0.0
+def _lowest(own: np.ndarray, groups: np.ndarray, error: float) -> float:
+    """The highest own-class probability (of n) below which lies at most a share `error`."""
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(own, kind="stable")
+    share = 1 / ((len(sizes) + 1) * sizes[place[order]])
+    below = np.cumsum(share) - share + 1 / (len(sizes) + 1)
+    allowed = own[order][below <= error + 1e-9]
+    return round(float(allowed[-1]), 6) if len(allowed) else 0.0
 
 
 def conformal_summary(call: np.ndarray, live: np.ndarray, covered: np.ndarray) -> dict:

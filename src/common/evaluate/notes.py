@@ -4,6 +4,13 @@ from ..workspace.params import Evaluate
 from ..workspace.words import interval, number
 from .baselines import BASELINE_WINDOWS
 
+BAND = {
+    "patch": "The promise is for further patches of the same plates; a new session may break it",
+    "group": "Groups weigh the same and a new one's share counts as missed (Lee, Barber and Willett "
+    "2023): the promise is for the patches of one more group, and costs calls; conformal.groups has "
+    "each group's outcome",
+}
+
 
 def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
     """What a reader must know of how the numbers came about."""
@@ -22,8 +29,8 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         "equal_classes has ECE and Brier score with both classes weighted the same",
         "temperature: minimises the cross entropy on validation, truth smoothed as by Platt; ECE: of the live "
         "probability, equal bins; AUC and average precision rank by logit / temperature, which probability rounds",
-        f"conformal: class-conditional split-conformal sets at error {settings.abstain_error}, from validation; a set "
-        "of none or both classes abstains; the guarantee wants exchangeable patches, and those of few groups are not",
+        f"conformal: class-conditional split-conformal sets at error {settings.abstain_error}; a set of none or both "
+        f"classes abstains. {BAND[settings.band]}",
         "experiment_only: in_sample scores a patch by its experiment's live share, the patch included, and errs high; "
         "leave_one_out without the patch, which puts an experiment's live patches below its dead ones, and errs low",
         f"linear baselines: logistic regression on at most {BASELINE_WINDOWS} training windows, regularised, "
@@ -37,7 +44,7 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         )
     if scheme == "kfold":
         lines.append(
-            "kfold: each round's model scores its own test fold at the operating point of its own validation fold (see "
+            "kfold: each round's model scores its own test fold at the operating point of all other folds' scores (see "
             "`rounds`), and the scores are pooled; threshold, temperature, live_from and dead_to in the record are the "
             "final model's, fitted on the pooled scores; that model trains on every fold, for the median of the epochs "
             "that the folds kept, and is scored on nothing but other partitions"

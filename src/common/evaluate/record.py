@@ -113,4 +113,25 @@ def conformal_record(test: TestSet, at: Operating) -> dict:
     error = test.settings.abstain_error
     band = {"error": error, "live_from": at.live_from, "dead_to": at.dead_to}
     columns = [test.column(name) for name in ("call", "live", "covered")]
-    return band | calibration.conformal_summary(*columns)
+    summary = calibration.conformal_summary(*columns)
+    return band | {"unit": test.settings.band} | summary | {"groups": by_group(test)}
+
+
+def by_group(test: TestSet) -> dict:
+    """How the band's promise held in each group: called, wrong among them, coverage of its truth."""
+    rows = test.rows.assign(
+        called_at_all=test.rows["call"] != "abstain",
+        wrong=(test.rows["call"] != "abstain") & (test.rows["call"] != test.rows["label"]),
+    )
+    each = rows.groupby("group").agg(
+        patches=("live", "size"), called=("called_at_all", "sum"), wrong=("wrong", "sum"),
+        coverage=("covered", "mean"),
+    )  # fmt: skip
+    wrong = each["wrong"] / each["called"].where(each["called"] > 0)
+    return {
+        "n": len(each),
+        "wrong_above_error": int((wrong > test.settings.abstain_error).sum()),
+        "mean_wrong": float(wrong.mean()),
+        "mean_coverage": float(each["coverage"].mean()),
+        "each": each.reset_index().to_dict("records"),
+    }

@@ -1,7 +1,7 @@
 """Every round's model on its validation and test patches, called at its own operating point.
 
-The temperature, threshold and band of a round are fitted on its validation part and applied to its
-test part; under kfold the test parts are then pooled.
+The temperature, threshold and band of a round are fitted on groups that it does not test, and
+applied to its test part; under kfold the test parts are then pooled.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from ..scoring.inference import live_logits, load_model
 from ..scoring.operating import Operating, calibrate, called_live, conformal_call, evidence
 from ..split.rounds import Round
 from ..workspace.errors import UserError
+from ..workspace.params import Evaluate
 from .calibration import fit_operating
 
 
@@ -42,39 +43,43 @@ def score_rounds(
 
 
 def operate_rounds(
-    scored: pd.DataFrame, error: float, shifted: bool = False
+    scored: pd.DataFrame, settings: Evaluate, shifted: bool = False
 ) -> tuple[pd.DataFrame, list[dict]]:
-    """Every round's rows under the operating point of its own validation part, and those points.
+    """Every round's rows under its own operating point, and those points.
 
     shifted: the evidence has no natural zero, as that of a stain network (see `fit_operating`).
     """
     operated, points = [], []
     for name, rows in scored.groupby("round", sort=False):
-        valid, source = validation_of(scored, name)
-        at = fit_operating(valid["logit"].to_numpy(), valid["live"].to_numpy(), error, shifted)
+        known, source = known_to(scored, name)
+        at = operating_of(known, settings, shifted)
         operated.append(operate(rows, at))
-        points.append({"round": name, "validation": source, "n_validation": len(valid)} | vars(at))
+        points.append({"round": name, "validation": source, "n_validation": len(known)} | vars(at))
     return pd.concat(operated), points
 
 
-def validation_of(scored: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
-    """The rows that a round's temperature and threshold may be fitted on: its validation part, if
-    it has both classes.
+def known_to(scored: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
+    """The rows that a round's operating point may be fitted on.
 
-    Otherwise the validation parts of the other rounds, pooled, without patches that the round
-    tests. Raises EvaluationError if these lack a class too.
+    holdout: its validation part. kfold: what the other rounds' models said of their own test parts,
+    which are all groups but those that this round tests; a single fold holds too few groups to
+    choose by. Raises EvaluationError if these lack a class.
     """
-    valid = scored[scored["split"] == "valid"]
-    own = valid[valid["round"] == name]
-    if own["live"].nunique() == 2:
-        return own, "own"
-    tested = scored.loc[(scored["round"] == name) & (scored["split"] == "test"), "patch_id"]
-    others = valid[~valid["patch_id"].isin(tested)]
-    if others["live"].nunique() < 2:
+    part, source = scored["split"] == "valid", "validation"
+    if len(scored["round"].unique()) > 1:
+        part, source = (scored["split"] == "test") & (scored["round"] != name), "other folds"
+    if scored.loc[part, "live"].nunique() < 2:
         raise EvaluationError(
-            f"{name}: no validation patches of both classes; check@splits should have stopped this"
+            f"{name}: no {source} patches of both classes; check@splits should have stopped this"
         )
-    return others, "pooled"
+    return scored[part], source
+
+
+def operating_of(known: pd.DataFrame, settings: Evaluate, shifted: bool) -> Operating:
+    """The operating point fitted on scored patches."""
+    groups = known["group"].to_numpy() if settings.band == "group" else None
+    logit, live = known["logit"].to_numpy(), known["live"].to_numpy()
+    return fit_operating(logit, live, settings.abstain_error, shifted, groups)
 
 
 def operate(rows: pd.DataFrame, at: Operating) -> pd.DataFrame:
@@ -95,7 +100,7 @@ def test_rows(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_operating(
-    points: list[dict], test: pd.DataFrame, scheme: str, error: float, shifted: bool = False
+    points: list[dict], test: pd.DataFrame, scheme: str, settings: Evaluate, shifted: bool = False
 ) -> Operating:
     """The operating point that the model to register carries.
 
@@ -104,7 +109,7 @@ def final_operating(
     """
     if scheme == "holdout":
         return Operating(**{name: points[0][name] for name in Operating.__dataclass_fields__})
-    return fit_operating(test["logit"].to_numpy(), test["live"].to_numpy(), error, shifted)
+    return operating_of(test, settings, shifted)
 
 
 def test_digest(test: pd.DataFrame) -> str:

@@ -202,6 +202,7 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bootstrap: Annotated[int, Field(ge=100)]
     abstain_error: Annotated[float, Field(gt=0, lt=1)]
+    band: Literal["patch", "group"]
     seed: int
 
 
