@@ -20,68 +20,53 @@ START, END = "<!-- results: filled by results/record.py -->", "<!-- end of resul
 
 def collect() -> dict:
     """The metrics at hand with all that tells which data, parameters and code they come from."""
-    read = {
-        path.stem: json.loads(path.read_text())
-        for path in sorted((ROOT / "metrics").glob("*.json"))
-    }
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["dataset"]["path"] = (
-        ""  # says where the images lay on one machine, nothing about the data
-    )
-    params["model"]["weights"] = Path(
-        params["model"]["weights"]
-    ).name  # a file lies on one machine too
+    # Where images and weights lay on one machine says nothing about them
+    params["dataset"]["path"] = ""
+    params["model"]["weights"] = Path(params["model"]["weights"]).name
     partitions = params["dataset"]["partitions"]
     refuse_stale(partitions)
-    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    outs = {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage.get("outs", [])
-        if "md5" in out
-    }
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     return {
-        "git_revision": revision.stdout.strip(),
-        "data": {path: digest for path, digest in outs.items() if path.startswith("data/")},
+        "git_revision": printed("git", "rev-parse", "HEAD").strip(),
+        "data": data_digests(),
         "params": params,
-        "filter": read["filter"],
-        "label": read["label"],
-        "evaluate": {
-            name: json.loads((ROOT / "metrics" / "evaluate" / f"{name}.json").read_text())
-            for name in partitions
-        },
+        "filter": metrics("filter"),
+        "label": metrics("label"),
+        "evaluate": {name: metrics(f"evaluate/{name}") for name in partitions},
     }
+
+
+def metrics(name: str) -> dict:
+    """A record of metrics/."""
+    return json.loads((ROOT / "metrics" / f"{name}.json").read_text())
+
+
+def data_digests() -> dict[str, str]:
+    """DVC's digests of the folders of data/, from dvc.lock."""
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    outs = [out for stage in stages.values() for out in stage.get("outs", []) if "md5" in out]
+    return {out["path"]: out["md5"] for out in outs if out["path"].startswith("data/")}
+
+
+def printed(*command: str) -> str:
+    """What a command prints in the repository."""
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def refuse_stale(partitions: list[str]) -> None:
-    """Exits unless the metrics are what the present code, parameters and models give, as DVC sees
-    it.
+    """Exits unless every record that is kept is what the present code, parameters and data give, as
+    DVC sees it.
     """
-    stages = [f"evaluate@{name}" for name in partitions]
-    changed = json.loads(subprocess.run(["dvc", "status", "--json", *stages], cwd=ROOT, capture_output=True, text=True,
-                                        check=True).stdout)  # fmt: skip
-    if changed:
+    kept = ["filter", "label", *(f"evaluate@{name}" for name in partitions)]
+    if changed := json.loads(printed("dvc", "status", "--json", *kept)):
         sys.exit(
-            f"error: {', '.join(changed)} would not give these metrics now (`dvc status`): run it again first"
+            f"error: {', '.join(changed)} would not give these metrics now (`dvc status`): run it "
+            "again first"
         )
-    code = [
-        "git",
-        "status",
-        "--porcelain",
-        "--",
-        "src",
-        "dvc.yaml",
-        "requirements.txt",
-        "constraints.txt",
-    ]
-    if uncommitted := subprocess.run(
-        code, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout:
+    code = ["src", "dvc.yaml", "requirements.txt", "constraints.txt"]
+    if uncommitted := printed("git", "status", "--porcelain", "--", *code):
         sys.exit(
-            f"error: the revision to name lacks these changes, commit them first:\n{uncommitted}"
+            "error: the revision to name lacks these changes, commit them first:\n" + uncommitted
         )
 
 
