@@ -3,7 +3,6 @@ results carry.
 """
 
 import logging
-import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from ..common.scoring.scorer import Scorer
 from ..common.tracking import server
+from ..common.tracking.relocate import use_store
 from ..common.workspace.errors import ServerError, UserError
 from ..common.workspace.paths import MLRUNS
 from . import own_test
@@ -58,8 +58,7 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
     and ServerError at once if the server that MLFLOW_TRACKING_URI names does not answer.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
+    use_store(MLRUNS)
     reachable = _ask_server(uri)
     try:
         with warnings.catch_warnings():

@@ -91,6 +91,12 @@ def test_the_note_says_synthetic_and_gives_the_figures():
     assert "SYNTHETIC" not in run_content.note(MODEL | {"synthetic": False}, None, [])
 
 
+def test_the_note_says_what_was_trained():
+    head = MODEL | {"params": {"layers": "head", "C": 0.001}}
+    assert "frozen, with a logistic regression" in run_content.note(head, None, [])
+    assert "all layers trained" in run_content.note(MODEL, None, [])
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"

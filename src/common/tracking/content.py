@@ -86,7 +86,8 @@ def note(model: dict, record: dict | None, folders: Sequence[str]) -> str:
     kind = "**SYNTHETIC images**" if model["synthetic"] else "real images"
     weights = f"{model['weights']['weights']} weights ({model['weights']['origin']})"
     lines = [
-        f"`{model['arch']}` from {weights}, fine-tuned for partition `{model['partition']}`.",
+        f"`{model['arch']}` from {weights}, {_trained(model['params'])} for partition "
+        f"`{model['partition']}`.",
         f"Data: {kind} (source `{model['source']}`), {model['patches']['live']} live and "
         f"{model['patches']['dead']} dead patches of {model['groups']} groups, {model['scheme']}.",
         _figures(record) if record else "Not evaluated yet.",
@@ -96,6 +97,13 @@ def note(model: dict, record: dict | None, folders: Sequence[str]) -> str:
         "For research, not for diagnosis.",
     ]
     return "\n\n".join(lines)
+
+
+def _trained(params: dict) -> str:
+    """What was trained: the whole network, or a classifier on one that stays as it was."""
+    if params.get("layers") == "head":
+        return "frozen, with a logistic regression trained on its features"
+    return "all layers trained"
 
 
 WHAT = {

@@ -26,6 +26,7 @@ from ..workspace.paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS
 from . import content as run_content
 from . import server
 from .origin import data_digests, origin, restoration, title
+from .relocate import use_store
 
 EXPERIMENT = "unstained"
 NOTE = "mlflow.note.content"
@@ -51,9 +52,7 @@ SOURCE = (
 
 def connect() -> MlflowClient:
     """Points MLflow at the store, makes the experiment if it lacks, and returns a client."""
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        MLRUNS.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{MLRUNS / 'mlflow.db'}")
+    use_store(MLRUNS)
     server.require_store(mlflow.get_tracking_uri())
     client = MlflowClient()
     if client.get_experiment_by_name(EXPERIMENT) is None:

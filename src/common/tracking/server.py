@@ -41,6 +41,11 @@ def _store(uri: str) -> None:
     except (MlflowException, SQLAlchemyError, ImportError) as error:
         own = not os.environ.get("MLFLOW_TRACKING_URI")
         name = f"the MLflow store {shown}" if own else f"MLFLOW_TRACKING_URI={shown}"
+        if "database is locked" in str(error):
+            raise ServerError(
+                f"{name} is locked by another process: wait until it has ended, or end it, and "
+                "repeat (`fuser` names who holds the file)"
+            ) from None
         cause = str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")
         raise ServerError(
             f"{name} cannot be used: {cause}; give a server (http://HOST:PORT) or a database "
