@@ -86,12 +86,19 @@ def recipe(params: dict) -> str:
     return f"all layers, {train['optimizer']} {float(train['lr']):g}, {train['epochs']} epochs"
 
 
+HEAD = (
+    "data", "backbone, first weights", "recipe", "test patches / groups", "balanced accuracy",
+    "AUC", "AUC within sessions: mean (of n)", "weighted by pairs", "AUC of the session alone",
+)  # fmt: skip
+
+
 def row(name: str, partition: str, record: dict, params: dict) -> str:
     """One line of the README's table."""
-    kind = "**synthetic**" if record["synthetic"] else "**real**"
+    kind = "**SYNTHETIC**" if record["synthetic"] else "**real**"
     within = record["within_experiment"] or {}
-    only = (record["baselines"]["experiment_only"] or {}).get("in_sample", {}).get("auc")
+    alone = (record["baselines"]["experiment_only"] or {}).get("in_sample", {}).get("auc")
     data = record["data"]
+    count = f" of {within['n_experiments']}" if within else ""
     cells = [
         f"{partition} ({kind}, `results/{name}.json`)",
         f"{record['model']['arch']}, {record['model']['weights']}",
@@ -99,24 +106,16 @@ def row(name: str, partition: str, record: dict, params: dict) -> str:
         f"{data['n_patches']} / {data['n_groups']}",
         interval(record["overall"]["balanced_accuracy"]),
         interval(record["overall"]["auc"]),
+        interval(within.get("mean")) + count,
         interval(within.get("pair_weighted")),
-        interval(only),
+        interval(alone),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
 def table() -> str:
     """The README's table of every kept run."""
-    head = [
-        "data",
-        "backbone, first weights",
-        "recipe",
-        "test patches / groups",
-        "balanced accuracy",
-        "AUC",
-    ]
-    head += ["AUC within experiments", "AUC of the experiment alone"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
     for path in sorted(RESULTS.glob("*.json")):
         kept = json.loads(path.read_text())
         lines += [

@@ -81,6 +81,7 @@ def test_the_papers_recipe():
         "32",
     )
     assert (train.layers, model.pooling) == ("all", "last")
+    assert found["filter"].arch == "resnet18"
 
 
 def test_an_unknown_key_is_named():
