@@ -17,7 +17,7 @@ from ..common.evaluate.calibration import reliability
 from ..common.evaluate.slices import slice_table
 from ..common.evaluate.testset import TestSet
 from ..common.metrics.confounding import within_experiments, within_statistic
-from ..common.metrics.intervals import bootstrap, draw, percentile
+from ..common.metrics.intervals import bootstrap, draw, percentile, resample
 from ..common.metrics.paired import expanded
 from ..common.metrics.point import confusion, point_metrics, weighted_ranked
 from ..common.patches.groups import groups
@@ -242,9 +242,8 @@ def bland_altman(table: pd.DataFrame, by: str = "fields") -> dict:
         return {"units": n, "bias": None, "reason": reason}
     of = table["experiment"].to_numpy() if by == "experiments" else np.arange(n)
     names, codes = np.unique(of, return_inverse=True)
-    counts = np.random.default_rng(SETTINGS.seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), SETTINGS.bootstrap
-    )
+    random = np.random.default_rng(SETTINGS.seed)
+    counts = resample(len(names), SETTINGS.bootstrap, random)
     (bias,), (spread,), (sd,) = _difference(difference, np.ones((1, n)))
     drawn_bias, drawn_spread, _ = _difference(difference, counts[:, codes].astype(float))
     return {

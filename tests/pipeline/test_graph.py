@@ -33,7 +33,7 @@ ROOMS = {
     "workspace": set(), "scoring": set(), "images": {"workspace", "scoring"}, "figures": {"workspace", "scoring"},
     "metrics": {"workspace", "scoring"}, "patches": {"workspace", "scoring"}, "tracking": {"workspace"},
     "acquire": {"images", "scoring"}, "tile": {"images", "patches", "scoring"}, "weights": {"scoring"},
-    "filter": {"figures", "patches", "scoring"}, "label": {"figures", "patches"}, "split": {"patches"},
+    "filter": {"figures", "metrics", "patches", "scoring"}, "label": {"figures", "metrics", "patches"}, "split": {"patches"},
     "describe": {"figures", "metrics", "patches"}, "check": {"split", "tile"},
     "train": {"patches", "scoring", "split", "tracking"},
     "evaluate": {"patches", "scoring", "split", "metrics", "figures"},

@@ -16,7 +16,7 @@ import tifffile
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from ..metrics.intervals import percentile
+from ..metrics.intervals import percentile, resample
 
 RESAMPLES = 2000
 
@@ -58,7 +58,7 @@ def compare_areas(areas: pd.DataFrame, reference: str, seed: int) -> dict:
     draws, found = {}, {}
     for name, mine in areas.groupby("partition", sort=False):
         sums = mine.groupby("group")[["positive", "lit"]].sum().to_numpy(float)
-        weights = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES) @ sums
+        weights = resample(len(sums), RESAMPLES, random) @ sums
         draws[name] = weights[:, 0] / weights[:, 1]
         share = sums[:, 0].sum() / sums[:, 1].sum()
         found[name] = {"fields": len(mine), "groups": len(sums), "share": share}

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
+from ..metrics.intervals import resample
 from ..patches.store import PatchStore
 from ..scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail, sharpness
 from ..scoring.imaging import bright_field_measures
@@ -235,7 +236,7 @@ def f1_scores(
         [np.bincount(codes, weights=outcome) for outcome in outcomes], axis=1
     )  # (images, 4)
     random = np.random.default_rng(seed)
-    draws = random.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
+    draws = resample(len(counts), RESAMPLES, random)
     result = {}
     for name, hit in (("cells", 0), ("not_cells", 3)):
         both = np.vstack([counts.sum(axis=0), draws @ counts])

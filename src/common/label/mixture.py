@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from ..metrics.intervals import resample
 from ..workspace.errors import UserError
 
 LABELS = ("live", "dead", "discarded")
@@ -126,7 +127,7 @@ def interval(
     centres = np.bincount(bins, weights=column) / np.bincount(bins)
     counts = pd.crosstab(np.asarray(groups), bins).to_numpy(np.float64)  # (groups, bins)
     random = np.random.default_rng(seed)
-    draws = random.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
+    draws = resample(len(counts), RESAMPLES, random)
     mean, sd = _refit(centres, draws @ counts, mixture)
     bounds = np.stack([mean[0] + sd[0], mean[1] - sd[1]])
     low, high = np.percentile(np.exp(bounds) if mixture.log else bounds, [2.5, 97.5], axis=1)

@@ -15,6 +15,13 @@ from scipy import stats
 CELLS = 8_000_000  # resamples x patches worked on at once: 64 MB per array
 
 
+def resample(groups: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """How often each of so many groups stands in `count` draws of as many, with replacement:
+    (count, groups) integers.
+    """
+    return random.multinomial(groups, np.full(groups, 1 / groups), count)
+
+
 @dataclass(frozen=True)
 class Resamples:
     """Bootstrap draws: `weights` (B, G), how often each group stands in a resample; `codes` (n,), a
@@ -39,24 +46,22 @@ def draw(groups: np.ndarray, live: np.ndarray, count: int, seed: int) -> Resampl
     suffice; none if there are fewer than two groups or a class lacks altogether.
     """
     names, codes = np.unique(groups, return_inverse=True)
-    lives, deads = (
-        np.bincount(codes, weights=part, minlength=len(names)) for part in (live, ~live)
-    )
+    lives = np.bincount(codes, weights=live, minlength=len(names))
+    deads = np.bincount(codes, weights=~live, minlength=len(names))
+    possible = len(names) > 1 and lives.any() and deads.any()
     random = np.random.default_rng(seed)
-    kept, have, lacking = [], 0, 0
-    tries = 20 if len(names) > 1 and lives.any() and deads.any() else 0
-    while tries and have < count:
-        weights = random.multinomial(len(names), np.full(len(names), 1 / len(names)), count)
+    kept = [np.empty((0, len(names)))]
+    have = lacking = 0
+    for _ in range(20 if possible else 0):
+        weights = resample(len(names), count, random)
         both = np.flatnonzero((weights @ lives > 0) & (weights @ deads > 0))[: count - have]
-        drawn = both[-1] + 1 if have + len(both) == count else count
-        kept, have, lacking, tries = (
-            [*kept, weights[both]],
-            have + len(both),
-            lacking + drawn - len(both),
-            tries - 1,
-        )
-    weights = np.concatenate(kept) if kept else np.empty((0, len(names)))
-    return Resamples(weights.astype(float), codes, int(lacking))
+        have += len(both)
+        tried = both[-1] + 1 if have == count else count
+        lacking += int(tried) - len(both)
+        kept.append(weights[both])
+        if have == count:
+            break
+    return Resamples(np.concatenate(kept).astype(float), codes, lacking)
 
 
 def draw_patches(live: np.ndarray, count: int, seed: int) -> Resamples:
