@@ -24,7 +24,7 @@ from ..common.patches.groups import groups
 from ..common.scoring.operating import called_live
 from ..common.workspace.params import Evaluate
 
-SETTINGS = Evaluate(confidence=0.95, bootstrap=1000, abstain_error=0.1, seed=1)
+SETTINGS = Evaluate(confidence=0.95, bootstrap=1000, abstain_error=0.1, band="patch", seed=1)
 SEVERAL = 3  # experiments from which on they are what is resampled: two make no interval
 LEAST_CLASS, LEAST_SHARE = (
     20,

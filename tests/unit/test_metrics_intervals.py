@@ -64,7 +64,7 @@ def test_a_metric_on_which_all_resamples_agree_has_no_interval_over_groups():
         "called": score > 0,
         "group": np.repeat(list("abcdefgh"), 3),
     }
-    settings = Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.1, seed=1)
+    settings = Evaluate(confidence=0.95, bootstrap=200, abstain_error=0.1, band="patch", seed=1)
     found = overall(TestSet.of(pd.DataFrame(columns), settings))
     assert found["sensitivity"]["value"] == 1 and found["sensitivity"]["group_interval"] is None
     assert found["sensitivity"]["patch_interval"][0] < 0.7
