@@ -1,6 +1,5 @@
 """The `unstained` command: what is done by hand, beside `dvc repro`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -263,15 +262,20 @@ def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.workspace.params import load
     from .common.workspace.paths import METRICS, WORKSPACE
-    from .common.workspace.tables import existing
+    from .common.workspace.records import read_json
+    from .common.workspace.words import with_interval
 
     for partition in load("dataset").partitions:  # others may lie there from earlier runs
-        record = json.loads(existing(METRICS / "evaluate" / f"{partition}.json").read_text())
-        accuracy, auc = (_figure(record["overall"][name]) for name in ("balanced_accuracy", "auc"))
-        kind = "SYNTHETIC images" if record["synthetic"] else "real images"
-        typer.echo(
-            f"{partition} ({kind}): balanced accuracy {accuracy}, AUC {auc}, {record['model']['arch']}"
+        record = read_json(METRICS / "evaluate" / f"{partition}.json")
+        accuracy, auc = (
+            with_interval(
+                record["overall"][name]["value"], record["overall"][name]["group_interval"]
+            )
+            for name in ("balanced_accuracy", "auc")
         )
+        kind = "SYNTHETIC images" if record["synthetic"] else "real images"
+        arch = record["model"]["arch"]
+        typer.echo(f"{partition} ({kind}): balanced accuracy {accuracy}, AUC {auc}, {arch}")
     for what, where in (
         ("models beside each other and the paper", "reports/compare.md"),
         ("figures", "reports/evaluate, reports/explain, reports/filter, reports/label"),
@@ -280,17 +284,6 @@ def summary() -> None:
     ):
         typer.echo(f"  {what}: {where}")
     typer.echo(f"in {Path(WORKSPACE)}")
-
-
-def _figure(found: dict) -> str:
-    """A metric of the test split with its interval, both as far as they are known."""
-    span = found["group_interval"]
-    value = "not known" if found["value"] is None else f"{found['value']:.3f}"
-    return (
-        f"{value} ({span[0]:.3f} to {span[1]:.3f})"
-        if span
-        else f"{value} (no interval over groups)"
-    )
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from ..common.figures.data import barcodes, contact_sheet, feature_map, map_sample, save_figures
+from ..common.figures.data import barcodes, contact_sheet, feature_map, map_sample
 from ..common.figures.embedding import tsne
+from ..common.figures.style import save_figures
 from ..common.filter import fit as fitting
 from ..common.patches.store import PatchStore
 from ..common.scoring.backbones import build

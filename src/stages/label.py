@@ -12,7 +12,8 @@ import sys
 import numpy as np
 import pandas as pd
 
-from ..common.figures.data import intensity_histograms, intensity_scatter, save_figures, stain_sheet
+from ..common.figures.data import intensity_histograms, intensity_scatter, stain_sheet
+from ..common.figures.style import save_figures
 from ..common.label import mixture as mixtures
 from ..common.patches.groups import groups
 from ..common.patches.store import PatchStore

@@ -59,7 +59,7 @@ def version(client: MlflowClient, number: int):
 
 
 def champion(client: MlflowClient) -> str:
-    return aliases.number(by_alias(client, NAME, CHAMPION))
+    return aliases.version_number(by_alias(client, NAME, CHAMPION))
 
 
 def test_rollback_walks_back_through_the_champions(client):

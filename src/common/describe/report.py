@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..figures.data import save_figures
+from ..figures.style import save_figures
 from ..workspace.tables import existing, read_images, read_table
 from .pi_area import area_figure, compare_areas, control, pi_areas
 

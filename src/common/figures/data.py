@@ -2,9 +2,6 @@
 (2a, 3a, 3b).
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,26 +9,11 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-COLOURS = {
-    "cells": "#1b7f79", "empty": "#c8a020", "unusable": "#7a4b94",
-    "live": "#1b7837", "dead": "#c51b7d", "discarded": "#9a9a9a",
-}  # fmt: skip
+from .style import LABELS, VERDICTS
+
+COLOURS = VERDICTS | LABELS
 UNITS = {"counts": "mean PI (16-bit counts)", "background_ratio": "mean PI / field's background"}
 MAP_POINTS = 1500
-
-
-def save_figures(directory: Path, figures: Mapping[str, Figure], synthetic: bool) -> list[Path]:
-    """Writes NAME.png for each figure, marked where the data are synthetic; returns the paths."""
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        if synthetic:
-            figure.text(
-                0.005, 0.995, "synthetic data", ha="left", va="top", fontsize=9, color="#a00000"
-            )
-        paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110, metadata={"Software": None})
-    return paths
 
 
 def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:

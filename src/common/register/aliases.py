@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ..tracking import runs as tracking
 from ..workspace.errors import UserError
+from ..workspace.words import number
 from .card import with_decision
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -34,7 +35,7 @@ class RegistryError(UserError):
     """The registry does not hold what was asked for."""
 
 
-def number(version: ModelVersion) -> str:
+def version_number(version: ModelVersion) -> str:
     """A version's number as text: MLflow gives a number or text, depending on the store."""
     return str(version.version)
 
@@ -71,14 +72,21 @@ def move(version: ModelVersion, alias: str, reason: str, kind: str) -> None:
     before = by_alias(client, version.name, alias)
     if before is None or before.version != version.version:
         client.set_registered_model_alias(version.name, alias, version.version)
-        write_move(version, alias, number(before) if before else "", number(version), reason, kind)
+        write_move(
+            version,
+            alias,
+            version_number(before) if before else "",
+            version_number(version),
+            reason,
+            kind,
+        )
         if alias == CHAMPION:
             write_replaced(before, version, reason, kind)
     other = CHALLENGER if alias == CHAMPION else CHAMPION
     held = by_alias(client, version.name, other)
     if held and held.version == version.version:
         client.delete_registered_model_alias(version.name, other)
-        write_move(version, other, number(version), "", f"is the {alias} now", kind)
+        write_move(version, other, version_number(version), "", f"is the {alias} now", kind)
 
 
 def write_move(version: ModelVersion, alias: str, left: str, to: str, why: str, kind: str) -> None:
@@ -107,7 +115,7 @@ def write_replaced(
         client.delete_model_version_tag(version.name, version.version, REPLACED)
     if before:
         done = "rolled back to" if kind == "rollback" else "replaced by"
-        text = f"{done} version {number(version)}: {reason}"
+        text = f"{done} version {version_number(version)}: {reason}"
         client.set_model_version_tag(before.name, before.version, REPLACED, text[:TAG_LIMIT])
         write_decision(before, text)
 
@@ -163,7 +171,7 @@ def champions(versions: Sequence[ModelVersion], now: str | None) -> list[str]:
             stack.append(step["to"])
     if now and (not stack or stack[-1] != now):
         stack.append(now)
-    there = {number(version) for version in versions}
+    there = {version_number(version) for version in versions}
     return [found for found in stack if found in there]
 
 
@@ -188,7 +196,7 @@ def rollback(name: str, reason: str) -> str:
     client = tracking.connect()
     versions = versions_of(client, name)
     champion = by_alias(client, name, CHAMPION)
-    known = champions(versions, number(champion) if champion else None)
+    known = champions(versions, version_number(champion) if champion else None)
     if champion is None or len(known) < 2:
         now = (
             f"its champion, version {champion.version}, replaced no other"
@@ -204,13 +212,13 @@ def rollback(name: str, reason: str) -> str:
 def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
     client = tracking.connect()
     versions = versions_of(client, name)
-    version = next((found for found in versions if number(found) == chosen), None)
+    version = next((found for found in versions if version_number(found) == chosen), None)
     if version is None:
         raise RegistryError(f"no version {chosen} of {name}; {listed(versions)}")
     if not reason.strip():
         raise RegistryError("a reason is needed: it is kept on the version")
     before = by_alias(client, name, CHAMPION)
-    if before and number(before) == chosen:
+    if before and version_number(before) == chosen:
         return f"{name} version {chosen} is the champion already"
     loud = (
         [f"WARNING, this overrides: {line}" for line in overrides(version, before)]
@@ -219,7 +227,7 @@ def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
     )
     move(version, CHAMPION, reason, kind)
     again = (
-        f"{CHAMPION} again: version {number(before)} was rolled back ({reason})"
+        f"{CHAMPION} again: version {version_number(before)} was rolled back ({reason})"
         if kind == "rollback"
         else ""
     )
@@ -265,10 +273,14 @@ def write_decision(version: ModelVersion, text: str) -> None:
 
 def listed(versions: Sequence[ModelVersion]) -> str:
     """The versions there are, for a message."""
-    return "there are: " + "; ".join(
-        f"{v.version} ({v.tags.get('arch', '?')}, balanced accuracy {_short(v.tags.get('balanced_accuracy'))})"
-        for v in versions
-    )
+    return "there are: " + "; ".join(_described(version) for version in versions)
+
+
+def _described(version: ModelVersion) -> str:
+    accuracy = version.tags.get("balanced_accuracy")
+    shown = number(float(accuracy) if accuracy else None)
+    arch = version.tags.get("arch", "?")
+    return f"{version.version} ({arch}, balanced accuracy {shown})"
 
 
 def history(name: str) -> Table:
@@ -289,7 +301,3 @@ def history(name: str) -> Table:
         cells = (time, step["alias"], step["from"], step["to"], how, step["who"], step["reason"])
         table.add_row(*(escape(cell or "-") for cell in cells))
     return table
-
-
-def _short(value: str | None) -> str:
-    return f"{float(value):.3f}" if value else "?"

@@ -2,6 +2,8 @@
 limits, decision.
 """
 
+from ..workspace.words import interval, number
+
 DECISION = "### Decision"
 BASELINES = (("experiment only", "experiment_only", "in_sample"), ("texture", "texture_linear", ""),
              ("linear probe", "linear_probe", ""))  # fmt: skip
@@ -65,18 +67,21 @@ def _results(model: dict, record: dict) -> str:
     rows = [("balanced accuracy", overall["balanced_accuracy"]), ("AUC", overall["auc"])]
     rows.append(("AUC within experiments", within))
     for title, name, inner in BASELINES:
-        found = (record.get("baselines") or {}).get(name) or {}
-        rows.append(
-            (f"AUC of the baseline: {title}", (found.get(inner, {}) if inner else found).get("auc"))
-        )
+        baseline = (record.get("baselines") or {}).get(name) or {}
+        baseline = baseline.get(inner, {}) if inner else baseline
+        rows.append((f"AUC of the baseline: {title}", baseline.get("auc")))
     calibration = record["calibration"]
     return "\n".join([
         "### Results",
         f"{data['n_patches']} test patches of {data['n_groups']} groups ({_scheme(model)}); intervals over groups.",
         "", "| | value | interval |", "|---|---|---|",
-        *(f"| {title} | {_number(value)} | {_span(value)} |" for title, value in rows if value),
+        *(_row(title, metric) for title, metric in rows if metric),
         f"| Brier score | {calibration['brier']['after']:.3f} | |",
     ])  # fmt: skip
+
+
+def _row(title: str, metric: dict) -> str:
+    return f"| {title} | {number(metric['value'])} | {interval(metric.get('group_interval'))} |"
 
 
 def _contract(contract: dict) -> str:
@@ -119,12 +124,3 @@ def _scheme(model: dict) -> str:
         if model["scheme"] == "holdout"
         else "out-of-fold scores of the folds' models"
     )
-
-
-def _number(value: dict) -> str:
-    return "n/a" if value["value"] is None else f"{value['value']:.3f}"
-
-
-def _span(value: dict) -> str:
-    span = value.get("group_interval")
-    return f"{span[0]:.3f} to {span[1]:.3f}" if span else ""

@@ -164,7 +164,7 @@ def write_decision(
     champion stays.
     """
     if decision.numbers:
-        numbers = {"against": aliases.number(champion)} | decision.numbers
+        numbers = {"against": aliases.version_number(champion)} | decision.numbers
         text = json.dumps(numbers)[:TAG_LIMIT]
         client.set_model_version_tag(version.name, version.version, "comparison", text)
     if reason != IS_CHAMPION:

@@ -40,7 +40,7 @@ def decide(
     The first model good enough becomes champion. Later ones replace it only outside experiments and
     only by the paired comparison; a version that lost the alias once gets it back by hand alone.
     """
-    if champion and aliases.number(version) == aliases.number(champion):
+    if champion and aliases.version_number(version) == aliases.version_number(champion):
         return Decision(CHAMPION, IS_CHAMPION)
     if failing := not_good_enough(version.tags, rule):
         return Decision(CHALLENGER, failing)

@@ -8,13 +8,17 @@ come first in the alphabet: test/, train/, valid/.
 
 from collections.abc import Sequence
 
-LEFT_OUT = {
-    "precision",
-    "devices",
-    "nodes",
-    "strategy",
-    "workers",
-}  # of the machine: they stay in model/model.json
+from ..workspace.words import interval, number
+
+# Of the machine: they stay in model/model.json
+LEFT_OUT = {"precision", "devices", "nodes", "strategy", "workers"}
+# What of the data's parameters changes the patches or the labels
+OF_THE_DATA = {
+    "dataset": ["source"],
+    "tile": ["window", "stride"],
+    "label": ["intensity", "log"],
+    "split": ["scheme", "seed"],
+}
 COMPARED = ("balanced_accuracy", "auc")  # with their intervals
 
 
@@ -29,11 +33,8 @@ def parameters(model: dict, sections: dict[str, dict]) -> dict[str, str]:
         f"train.{key}": value for key, value in model["params"].items() if key not in LEFT_OUT
     }
     found = {"model.arch": model["arch"], "model.weights": model["weights"]["weights"]} | recipe
-    found["model.pooling"] = model.get(
-        "pooling", "last"
-    )  # of models from before there was a choice
-    for section, keys in (("dataset", ["source"]), ("tile", ["window", "stride"]), ("label", ["intensity", "log"]),
-                          ("split", ["scheme", "seed"])):  # fmt: skip
+    found["model.pooling"] = model["pooling"]
+    for section, keys in OF_THE_DATA.items():
         found |= {f"{section}.{key}": sections[section][key] for key in keys}
     return {key: str(value) for key, value in found.items()}
 
@@ -125,19 +126,11 @@ def _figures(record: dict) -> str:
     ]
     rows += [("AUC within experiments", within)] if within else []
     lines = [
-        f"| {title} | {_number(found['value'])} | {_span(found['group_interval'])} |"
+        f"| {title} | {number(found['value'])} | {interval(found['group_interval'])} |"
         for title, found in rows
     ]
     head = f"| test: {data['n_patches']} patches of {data['n_groups']} groups | value | interval over groups |"
     return "\n".join([head, "|---|---|---|", *lines])
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-def _span(span: list[float] | None) -> str:
-    return f"{span[0]:.3f} to {span[1]:.3f}" if span else "n/a"
 
 
 def _dig(record: dict, *keys: str) -> float | None:

@@ -23,6 +23,7 @@ from mlflow.entities import Metric, RunTag
 
 from ..workspace.params import load
 from ..workspace.paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS
+from ..workspace.records import read_json
 from . import content as run_content
 from . import server
 from .origin import data_digests, origin, restoration, title
@@ -111,7 +112,7 @@ def training_run(partition: str, models: Path = MODELS) -> str:
     An experiment that found the model in DVC's cache is added to the experiments the run belongs
     to.
     """
-    model = json.loads((models / partition / "model.json").read_text())
+    model = read_json(models / partition / "model.json")
     if found := find_run(model["digest"]):
         if experiment := os.environ.get("DVC_EXP_NAME"):
             add_experiment(found, experiment)
@@ -212,8 +213,8 @@ def filter_run(restored: bool = False) -> str:
     ).hexdigest()
     if found := find_run(digest, "filter"):
         return found
-    metrics = json.loads((METRICS / "filter.json").read_text())
-    facts = json.loads((directory / "filter.json").read_text())
+    metrics = read_json(METRICS / "filter.json")
+    facts = read_json(directory / "filter.json")
     tags = {DIGEST: digest, "arch": facts["arch"]}
     with run("filter", f"filter {facts['arch']}", tags, restored=restored) as run_id:
         mlflow.log_params(
@@ -233,7 +234,7 @@ def log_evaluation(partition: str, record: dict, reports: Path) -> None:
     """Adds the test metrics, figures and predictions to the run that trained the model, and puts
     them in its note.
     """
-    model = json.loads((MODELS / partition / "model.json").read_text())
+    model = read_json(MODELS / partition / "model.json")
     text = run_content.note(model, record, ["evaluate", "explain", "model", "train", "checks"])
     _add(partition, "evaluate", run_content.evaluation(record), record, reports, {NOTE: text})
 
