@@ -185,7 +185,7 @@ def score(
     """Score bright-field images without stain: tables, pictures and a summary page."""
     from .assay.score import Options
     from .assay.score import score as run
-    from .common.images.folder import Layout
+    from .common.images.layout import Layout
 
     layout = Layout(
         (),
@@ -241,7 +241,7 @@ def validate(
     """
     from .assay.validate import Options
     from .assay.validate import validate as run
-    from .common.images.folder import Layout
+    from .common.images.layout import Layout
 
     if thresholds not in ("model", "own"):
         raise ValueError(f"--thresholds is model or own, not {thresholds!r}")

@@ -60,7 +60,7 @@ def write_raw(folder: Path) -> None:
     table = (
         frames()
         .drop(columns=["phash", "phash_fine"])
-        .assign(bits=16, day=4, compound="", concentration=np.nan)
+        .assign(brightfield_bits=16, pi_bits=16, day=4, compound="", concentration=np.nan)
     )
     for channel in ("brightfield", "pi"):
         (folder / channel).mkdir(parents=True)

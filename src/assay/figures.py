@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from ..common.images.wells import FORMATS, place, row_name
 from .dose import curve
-from .layout import FORMATS, place, plate_format, row_name
+from .layout import plate_format
 from .words import DASH, FEWEST_CALLS
 
 DPI, INK, GREY, FAINT = 130, "#1d2733", "#6b7680", "#dfe4e8"

@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.acquire.intake import pixel_digest, summary
+from ..common.images.entries import pixel_digest, summary
 from ..common.images.field import Refused
-from ..common.images.folder import Layout
+from ..common.images.files import FileField, bits
+from ..common.images.layout import Layout
 from ..common.scoring.imaging import scaling_range, to_uint8
 from ..common.scoring.novelty import frame_flags
 from ..common.scoring.scorer import RefusedFrame
 from ..common.workspace.errors import UserError
 from . import images, output, overlay, report
-from .images import Image
 from .model import Model, load
 from .report import TRAINED_ON
 
@@ -65,7 +65,7 @@ class Checked:
     its part.
     """
 
-    image: Image
+    image: FileField
     reason: str = ""
     pixel_size_um: float | None = None
     bits: int = 0
@@ -118,7 +118,7 @@ def patches(parts: Sequence[tuple[Checked, pd.DataFrame | None]]) -> pd.DataFram
     return pd.concat(tables)[PATCHES] if tables else pd.DataFrame(columns=PATCHES)
 
 
-def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> list[Checked]:
+def check(found: Sequence[FileField], model: Model, pixel_size_um: float | None) -> list[Checked]:
     """Reads every image once and holds it against the contract, before any is scored; same pixels
     count once.
     """
@@ -136,15 +136,13 @@ def check(found: Sequence[Image], model: Model, pixel_size_um: float | None) -> 
                 )
         except (Refused, RefusedFrame) as error:
             kind = "" if isinstance(error, Refused) else "contract: "
-            checked.append(Checked(image, f"{kind}{images.in_options(str(error))}"))
+            checked.append(Checked(image, f"{kind}{error}"))
             continue
         first[digest] = image.image_id
         seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
         low, high = scaling_range(pixels, **model.contract["scaling"])
         key = output.part_key(model.facts["digest"], digest, size)
-        checked.append(
-            Checked(image, "", size, 8 * pixels.dtype.itemsize, low, high, key, seen in training)
-        )
+        checked.append(Checked(image, "", size, bits(pixels), low, high, key, seen in training))
     return checked
 
 

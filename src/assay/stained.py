@@ -6,7 +6,7 @@ which travels in its contract.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.acquire.intake import expand, pixel_digest, refuse_same_ids
 from ..common.images import folder, stain
-from ..common.images.field import Field, Refused
-from ..common.images.files import check
+from ..common.images.entries import expand, pixel_digest, refuse_same_ids
+from ..common.images.field import Field, Refused, SourceError
+from ..common.images.files import bits, check_frame
+from ..common.images.layout import Layout
+from ..common.images.listing import describe
+from ..common.images.manifest import MANIFEST
 from ..common.label import mixture as mixtures
 from ..common.scoring.windows import in_pixels
 from ..common.workspace.errors import UserError
@@ -25,6 +28,7 @@ from . import images as scoring
 from . import output
 from .model import Model
 
+OPTIONS = replace(scoring.OPTIONS, channels="--brightfield and --pi")
 SEED = 1  # of the mixture's initialisations
 KINDS = ("counted", "without PI", "in training", "refused")
 METADATA = ["image_id", "experiment", "well", "position", "time", "compound", "concentration"]
@@ -57,7 +61,7 @@ class Options:
     nothing says.
     """
 
-    layout: folder.Layout
+    layout: Layout
     manifest: Path | None = None
     pixel_size_um: float | None = None
 
@@ -67,25 +71,19 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
 
     Raises ValueError for what must be mended there.
     """
-    layout, manifest = options.layout, options.manifest
-    if not manifest and not (images / folder.MANIFEST).is_file() and not layout.pattern:
-        seen = folder.describe(images) if images.is_dir() else f"there is no folder {images}"
+    layout = replace(options.layout, settings=OPTIONS)
+    if not scoring.named_by_manifest(images, options.manifest, layout):
+        seen = describe(images) if images.is_dir() else f"there is no folder {images}"
         columns = "brightfield and pi (and pixel_size_um, experiment, well, ... where known)"
         raise ValidationError(
-            f"write {images / folder.MANIFEST} with columns {columns}, or give --manifest or --pattern: {seen}"
+            f"write {images / MANIFEST} with columns {columns}, or give --manifest or --pattern: {seen}"
         )
     try:
-        found = folder.find(images, layout, manifest)
-    except folder.SourceError as error:
-        raise ValidationError(in_options(str(error))) from None
-    return refuse_same_ids([one for entry in found.fields for one in expand(entry)]), list(
-        found.notes
-    )
-
-
-def in_options(text: str) -> str:
-    """A reader's message with settings of the graph named as options of this command."""
-    return scoring.in_options(text.replace("dataset.channels", "--brightfield and --pi"))
+        found = folder.find(images, layout, options.manifest)
+    except SourceError as error:
+        raise ValidationError(str(error)) from None
+    every = refuse_same_ids([one for entry in found.fields for one in expand(entry)])
+    return every, list(found.notes)
 
 
 def score(model: Model, entries: list[Field], options: Options, out: Path) -> Stained:
@@ -156,14 +154,15 @@ def _one(
         frame = entry.read()
         size = frame.pixel_size_um or entry.pixel_size_um or pixel_size_um
         tile = model.contract["tile"]
-        brightfield, pi, bits = check(frame, entry, in_pixels(tile["window"], tile["unit"], size))
+        smallest = in_pixels(tile["window"], tile["unit"], size)
+        brightfield, pi = check_frame(frame, entry, smallest)
         if pixel_digest(brightfield) in training:
             found.counts["in training"] += 1
             return
         key = output.part_key(model.facts["digest"], pixel_digest(frame.brightfield), size)
         table = output.part(out, key, partial(model.predict, frame.brightfield, size))
         corners, rule = table[["y", "x", "size"]].to_numpy(np.int64), model.contract["label"]
-        measures = stain.window_measures(pi, corners, bits, rule["background"])
+        measures = stain.window_measures(pi, corners, bits(frame.pi), rule["background"])
         if measures["pi_background"][0] <= 0:
             raise Refused("dark", "each 8 x 8 px of PI hold a zero: there is no background")
     except (Refused, ValueError) as error:  # a model's own RefusedFrame is a ValueError
@@ -172,7 +171,7 @@ def _one(
         )
         found.counts["without PI" if missing else "refused"] += 1
         if not missing:
-            found.refused.append({"image_id": entry.image_id, "reason": in_options(str(error))})
+            found.refused.append({"image_id": entry.image_id, "reason": str(error)})
         return
     found.counts["counted"] += 1
     facts = {name: getattr(entry, name) for name in METADATA}

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .layout import canonical, order
+from ..common.images.wells import canonical
+from .layout import order
 
 KEYS = [
     "experiment",

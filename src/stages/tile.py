@@ -40,7 +40,7 @@ def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.D
     table = pd.DataFrame(windows(*raw.shape, size, stride, tile.edge))
     corners = table[["y", "x", "size"]].to_numpy(np.int64)
     measures = imaging.bright_field_measures(frame8, raw == 0, corners)
-    bits = int(field["bits"])
+    bits = int(field["pi_bits"])
     measures |= stain.window_measures(pi, corners, bits, tile.background)
     background, floor, median = stain.backgrounds(pi, [tile.background, stain.FLOOR, 50])
     record = {

@@ -16,8 +16,10 @@ import tifffile
 import yaml
 
 from src.common.acquire import digests, sources
-from src.common.acquire.intake import COLUMNS, pixel_digest
-from src.common.acquire.sources import SourceError
+from src.common.acquire.intake import COLUMNS
+from src.common.images.entries import pixel_digest
+from src.common.images.field import SourceError
+from src.common.images.planes import Plane, read_plane
 from src.common.workspace import params, paths
 from src.stages import acquire
 from tests.conftest import default_params
@@ -157,9 +159,7 @@ def test_images_are_written_as_16_bit_pages_and_described(plant):
 def test_the_written_file_states_its_pixel_size(plant):
     plant.add("f", pixel_size_um=0.25)
     plant.run()
-    assert (
-        sources.planes.read_plane(sources.planes.Plane(plant.raw / "pi/f.tif", "f.tif"))[1] == 0.25
-    )
+    assert read_plane(Plane(plant.raw / "pi/f.tif", "f.tif"))[1] == 0.25
 
 
 def test_every_kind_of_fault_is_refused_with_its_reason_and_the_rest_goes_on(plant, capsys):
@@ -238,8 +238,8 @@ def test_too_many_refused_fields_stop_with_a_summary(plant, capsys):
     for number in range(4):
         plant.add(f"f{number}", None, "" if number % 2 else None)
     with pytest.raises(
-        SystemExit,
-        match=r"error: 2 of 4 fields were refused, more than acquire\.max_rejected_fraction 0\.3",
+        SourceError,
+        match=r"2 of 4 fields were refused, more than acquire\.max_rejected_fraction 0\.3",
     ):
         plant.run()
     assert "2 x missing partner: no PI image (brightfield_1.tif)" in capsys.readouterr().out
@@ -251,7 +251,7 @@ def test_a_partition_without_any_field_left_stops(plant):
     plant.set("dataset", partitions=["arm", "leg"])
     plant.add("a")
     plant.add("b", None, "", partition="leg")
-    with pytest.raises(SystemExit, match="no field of partition leg can be used"):
+    with pytest.raises(SourceError, match="no field of partition leg can be used"):
         plant.run()
 
 
@@ -261,9 +261,7 @@ def test_partitions_that_the_source_lacks_stop_and_others_are_named(plant, capsy
     plant.run()
     assert "ignoring partition leg, not in dataset.partitions" in capsys.readouterr().out
     plant.set("dataset", partitions=["arm", "head"])
-    with pytest.raises(
-        SystemExit, match="error: the source has no partition head; it has arm, leg"
-    ):
+    with pytest.raises(SourceError, match="the source has no partition head; it has arm, leg"):
         plant.run()
 
 
@@ -272,7 +270,7 @@ def test_source_folders_that_cannot_be(plant, path):
     plant.set("dataset", path=path)
     plant.add("a")
     with pytest.raises(
-        SystemExit, match=r"error: .*(dataset.path is empty|does not exist|overlaps with data/raw)"
+        SourceError, match=r".*(dataset.path is empty|does not exist|overlaps with data/raw)"
     ):
         plant.run()
 
@@ -344,7 +342,7 @@ def test_digest_list(plant, capsys):
     tifffile.imwrite(plant.images / "pi_1.tif", image(99))
     tifffile.imwrite(plant.images / "new.tif", image(98))
     before = tree(plant.raw)
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SourceError) as stop:
         plant.run()
     for words in ("added: new.tif", "removed: pi_0.tif", "changed: pi_1.tif", "unstained digest"):
         assert words in str(stop.value)
@@ -358,10 +356,10 @@ def test_a_long_list_of_changes_is_cut_and_a_broken_list_named(plant):
     digests.refresh(plant.dataset)
     for number in range(30):
         tifffile.imwrite(plant.images / f"more{number:02d}.tif", image(number))
-    with pytest.raises(SystemExit, match=r"added: more19\.tif\n  and 10 more\n"):
+    with pytest.raises(SourceError, match=r"added: more19\.tif\n  and 10 more\n"):
         plant.run()
     (plant.root / "sources/folder.csv").write_text("file,sha256\na.tif,0\n")
-    with pytest.raises(SystemExit, match=r"sources/folder\.csv is not a digest list"):
+    with pytest.raises(SourceError, match=r"sources/folder\.csv is not a digest list"):
         plant.run()
 
 
@@ -403,7 +401,7 @@ def test_the_simulated_plate_says_so_and_keeps_its_truth_apart(plant):
 def test_unknown_simulated_partitions_stop(plant):
     plant.set("dataset", source="synthetic", partitions=["placebo"])
     with pytest.raises(
-        SystemExit, match=r"error: the simulator knows the partitions .* not \['placebo'\]"
+        SourceError, match=r"the simulator knows the partitions .* not \['placebo'\]"
     ):
         plant.run()
 
@@ -440,7 +438,7 @@ def test_the_real_fields_are_all_accepted(plant):
     assert rejected.empty and len(images) == 75
     for column in ("image_id", "experiment", "height", "width"):
         assert list(images[column]) == list(manifest[column])
-    assert set(images["pixel_size_um"]) == {"0.3112"} and set(images["bits"]) == {"16"}
+    assert set(images["pixel_size_um"]) == {"0.3112"} and set(images["brightfield_bits"]) == {"16"}
     listed = (
         pd.read_csv(ROOT / "sources/mcf7.csv").set_index("image_id").loc[list(images["image_id"])]
     )

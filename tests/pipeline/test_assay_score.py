@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from src.assay import output, overlay, page, score
 from src.assay.model import Model, ModelError, load
 from src.assay.report import TRAINED_ON
-from src.common.acquire.intake import pixel_digest
-from src.common.images.folder import Layout
+from src.common.images.entries import pixel_digest
+from src.common.images.layout import Layout
 from src.common.register import packaging
 from src.common.scoring.backbones import build, facts, library_model
 from src.common.scoring.emptiness import EmptyFilter

@@ -15,8 +15,8 @@ import pytest
 import tifffile
 
 from src.assay import agreement, checks, model, output, own_test, stained, validate
-from src.common.acquire.intake import pixel_digest
-from src.common.images.folder import Layout
+from src.common.images.entries import pixel_digest
+from src.common.images.layout import Layout
 from src.common.label.mixture import MixtureError
 
 SIZE, SIDE = 64, 5  # px of a window, windows along a field's side

@@ -102,7 +102,7 @@ RAW = {
     "channels_paired": (lambda folder: (folder / "pi" / "control_2.tif").unlink(), {"control_2"}),
     "channels_registered": (edit("images.csv", put("height", 200)), {"control_0"}),
     "pixel_size_sane": (edit("images.csv", put("pixel_size_um", 322.5)), {"control_0"}),
-    "bits_sane": (edit("images.csv", put("bits", 1)), {"control_0"}),
+    "bits_sane": (edit("images.csv", put("brightfield_bits", 1)), {"control_0"}),
     "fields_per_partition": (edit("images.csv", lambda t: t.drop(range(2, 6))), set()),
     "partitions_present": (edit("images.csv", lambda t: t[t["partition"] == "control"]), set()),
     "images_columns": (edit("images.csv", lambda t: t.drop(columns="pi_sha256")), set()),

@@ -153,7 +153,9 @@ def road(tmp_path_factory) -> dict:
     windows = write_live_dead(root / "data" / "patches", FRAMES)
     frames = pd.read_parquet(root / "data" / "patches" / "frames.parquet")
     frames = frames.assign(
-        pixel_size_um=0.5, bits=16, brightfield_sha256=[f"sha-{i}" for i in frames["image_id"]]
+        pixel_size_um=0.5,
+        brightfield_bits=16,
+        brightfield_sha256=[f"sha-{i}" for i in frames["image_id"]],
     )
     frames.to_parquet(root / "data" / "patches" / "frames.parquet")
     windows.to_parquet(root / "windows.parquet")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.assay.images import Image, find
+from src.assay.images import find
 from src.common.images.field import Refused, SourceError
-from src.common.images.folder import Layout
+from src.common.images.files import FileField
+from src.common.images.layout import Layout
 
 PIXELS = np.random.default_rng(0).integers(500, 4000, (70, 80)).astype(np.uint16)
 
@@ -34,7 +35,7 @@ def manifest(root: Path, *lines: str, name: str = "images.csv") -> Path:
     return root / name
 
 
-def ids(images: list[Image]) -> list[str]:
+def ids(images: list[FileField]) -> list[str]:
     return [image.image_id for image in images]
 
 
@@ -62,7 +63,7 @@ def test_a_manifest_says_what_is_known(folder):
         folder,
         "image_id;brightfield;experiment;well;position;time;compound;concentration;control;pixel_size_um",
         "one;B02_p1.tif;e;b02;p1;24;drug;0.5;;0.3",
-        "two;late/B02_p1.tif;e;C007;;;;;Negative;",
+        "two;late/B02_p1.tif;e;C07;;;;;Negative;",
         name="layout.csv",
     )
     for inputs, given in (([folder], path), ([path], None)):
@@ -86,8 +87,8 @@ def test_a_pattern_reads_file_names_and_picks_the_channel(folder):
     assert [(image.image_id, image.well, image.position) for image in images] == [
         ("A01_p1", "A1", "p1"), ("A02_p1", "A2", "p1"),
     ]  # fmt: skip
-    assert notes == ["4 of 6 files are not matched, or of another channel"]
-    with pytest.raises(SourceError, match=r"--brightfield must say which .*: BF, PI"):
+    assert notes == ["3 of 6 files do not match --pattern", "channels that are not used: PI"]
+    with pytest.raises(SourceError, match=r"--brightfield must say which .* the files have BF, PI"):
         find([folder], layout(pattern=pattern))
 
 

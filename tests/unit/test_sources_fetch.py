@@ -13,9 +13,10 @@ import pytest
 import tifffile
 
 from src.common.acquire import jimt1, mcf7, split_zip
-from src.common.acquire.intake import Limits, pixel_digest, take
+from src.common.acquire.intake import Limits, take
+from src.common.images.entries import pixel_digest
 from src.common.images.field import SourceError
-from src.common.images.folder import Layout
+from src.common.images.layout import Layout
 
 RNG = np.random.default_rng(3)
 STACK = RNG.integers(1, 60000, (4, 50, 60), dtype=np.uint16)

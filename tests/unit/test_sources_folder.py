@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.common.acquire.intake import Limits, expand, pixel_digest, refuse_same_ids, take
+from src.common.acquire.intake import Limits, take
 from src.common.acquire.sources import of_partitions
-from src.common.images import folder
+from src.common.images import listing
+from src.common.images.entries import expand, pixel_digest, refuse_same_ids
 from src.common.images.field import Frame, Refused, SourceError, clean_id, valid_id
-from src.common.images.files import FileField, check
-from src.common.images.folder import Layout, find, read_rows
+from src.common.images.files import FileField, bits, check_frame
+from src.common.images.folder import find
+from src.common.images.layout import Layout
+from src.common.images.manifest import read_rows
+from src.common.images.planes import Plane
 
 RNG = np.random.default_rng(9)
 ONE = Layout(partitions=["arm"])
@@ -224,7 +228,7 @@ def test_a_missing_partner_and_a_second_claimant_are_refused(tmp_path):
         ),
         (
             r"(?P<position>\d)_(?P<channel>\w+)\.tif",
-            "the files have BF, PI; now brightfield is 'bright' and pi 'PI'",
+            "the files have BF, PI; now brightfield is 'bright' and pi is 'PI'",
         ),
     ],
 )
@@ -252,14 +256,14 @@ def test_makers_formats_match_a_pattern_and_are_refused_with_the_conversion(tmp_
 
 def test_hidden_files_are_no_images(tmp_path):
     touch(tmp_path, "a.tif", "._a.tif", ".cache/b.tif", "c/d.PNG", "e.jpg")
-    assert folder.image_files(tmp_path) == ["a.tif", "c/d.PNG"]
+    assert listing.image_files(tmp_path) == ["a.tif", "c/d.PNG"]
 
 
 def test_linked_folders_are_entered_once(tmp_path):
     touch(tmp_path, "store/1.tif", "lab/2.tif")
     (tmp_path / "lab/run").symlink_to(tmp_path / "store")
     (tmp_path / "store/loop").symlink_to(tmp_path / "lab")
-    assert folder.image_files(tmp_path / "lab") == ["2.tif", "run/1.tif"]
+    assert listing.image_files(tmp_path / "lab") == ["2.tif", "run/1.tif"]
 
 
 # --- fields
@@ -312,11 +316,7 @@ def test_pixel_size_from_manifest_then_file_then_params(tmp_path):
 
 
 FIELD = FileField(
-    image_id="a",
-    partition="p",
-    name="a",
-    brightfield=folder.Plane("bf", "bf"),
-    pi=folder.Plane("pi", "pi"),
+    image_id="a", partition="p", name="a", brightfield=Plane("bf", "bf"), pi=Plane("pi", "pi")
 )
 
 
@@ -346,25 +346,22 @@ FIELD = FileField(
 )
 def test_checks(brightfield, pi, kind):
     with pytest.raises(Refused) as refused:
-        check(Frame(brightfield, pi), FIELD, 50)
+        check_frame(Frame(brightfield, pi), FIELD, 50)
     assert str(refused.value).startswith(kind)
 
 
 def test_counts_are_kept_when_widened():
     eight, sixteen = frame(0, "uint8"), frame(1) * 300
-    brightfield, pi, bits = check(Frame(eight, eight.T.reshape(60, 70)), FIELD, 50)
-    assert (
-        bits == 8
-        and brightfield.dtype == pi.dtype == np.uint16
-        and np.array_equal(brightfield, eight)
-    )
-    assert check(Frame(eight, sixteen), FIELD, 50)[2] == 16
+    brightfield, pi = check_frame(Frame(eight, eight.T.reshape(60, 70)), FIELD, 50)
+    assert brightfield.dtype == pi.dtype == np.uint16 and np.array_equal(brightfield, eight)
+    check_frame(Frame(eight, sixteen), FIELD, 50)
+    assert (bits(eight), bits(sixteen)) == (8, 16)
 
 
 def test_black_borders_and_half_saturation_pass():
     black = np.where(np.arange(70) < 50, 0, frame(0)).astype(np.uint16)
     bright = np.where(frame(1) < 80, 65535, frame(1)).astype(np.uint16)
-    assert check(Frame(black, bright), FIELD, 50)[2] == 16
+    check_frame(Frame(black, bright), FIELD, 50)
 
 
 def test_pixel_digest_tells_shape_and_pixels_but_not_memory_layout():
@@ -423,6 +420,6 @@ def test_a_folder_that_may_not_be_listed_does_not_look_empty(tmp_path, monkeypat
     def forbidden(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(folder.os, "scandir", forbidden)
+    monkeypatch.setattr(listing.os, "scandir", forbidden)
     with pytest.raises(SourceError, match=r"cannot be read \(Permission denied\)"):
-        folder.image_files(tmp_path)
+        listing.image_files(tmp_path)

@@ -13,7 +13,8 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ..images.field import SourceError
-from ..images.folder import MANIFEST, image_files
+from ..images.listing import image_files, printable
+from ..images.manifest import MANIFEST
 from ..workspace.params import Dataset
 from ..workspace.paths import WORKSPACE
 from . import sources
@@ -43,7 +44,7 @@ def refresh(dataset: Dataset) -> Path:
     return path
 
 
-def check(dataset: Dataset) -> str:
+def check_list(dataset: Dataset) -> str:
     """Hold the list against the folder; returns what is worth saying. Raises SourceError when they
     differ.
 
@@ -69,7 +70,8 @@ def measure(folder: Path) -> Digests:
     names = image_files(folder) + [MANIFEST] * (folder / MANIFEST).is_file()
     jobs = (delayed(_measure)(folder / name) for name in names)
     results = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(jobs)
-    return dict(zip(names, tqdm(results, "digests", total=len(names), unit="file")))
+    bar = tqdm(results, "digests", total=len(names), unit="file")
+    return dict(zip(map(printable, names), bar))
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -2,9 +2,7 @@
 row of images.csv.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,13 +10,15 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from ..images.entries import pixel_digest
 from ..images.field import Field, Frame, Refused
-from ..images.files import FileField, check
+from ..images.files import FileField, bits, check_frame
 from ..scoring.windows import in_pixels
 
 COLUMNS = [
     "image_id", "partition", "experiment", "well", "position", "time", "day", "compound", "concentration",
-    "brightfield", "pi", "pixel_size_um", "height", "width", "bits", "brightfield_sha256", "pi_sha256",
+    "brightfield", "pi", "pixel_size_um", "height", "width", "brightfield_bits", "pi_bits",
+    "brightfield_sha256", "pi_sha256",
 ]  # fmt: skip
 REJECTED = ["image_id", "file", "reason", "duplicate_of"]
 
@@ -45,33 +45,6 @@ class Outcome:
     truth: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def expand(entry: Field) -> list[Field]:
-    """The fields an entry holds: itself, the time points of a stack, or itself marked with why it
-    is refused.
-    """
-    try:
-        return entry.expand()
-    except Refused as refused:
-        return [
-            replace(entry, problem=(refused.kind, refused.detail), name=refused.file or entry.name)
-        ]
-
-
-def refuse_same_ids(fields: Iterable[Field]) -> list[Field]:
-    """The fields, where every later one with an id already taken is marked as refused."""
-    taken: dict[str, str] = {}
-    result = []
-    for entry in fields:
-        if not entry.problem and entry.image_id in taken:
-            entry = replace(
-                entry, problem=("same id twice", f"it is already the id of {taken[entry.image_id]}")
-            )
-        if not entry.problem:
-            taken[entry.image_id] = entry.name
-        result.append(entry)
-    return result
-
-
 def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
     """Read, check and write one field below the folder `raw`; nothing is written of a refused one."""
     try:
@@ -79,7 +52,7 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
             raise Refused(*entry.problem)
         frame = entry.read()
         size = frame.pixel_size_um or entry.pixel_size_um or limits.pixel_size_um
-        brightfield, pi, bits = check(frame, entry, _smallest(limits, size))
+        brightfield, pi = check_frame(frame, entry, _smallest(limits, size))
         digests = pixel_digest(brightfield), pixel_digest(pi)
         if isinstance(entry, FileField) and entry.sha256 not in (None, digests):
             raise Refused("changed", "the pixels are not those that the source's list states")
@@ -88,22 +61,14 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
         return Outcome(entry.image_id, entry.name, rejected=row)
     row = {name: getattr(entry, name) for name in COLUMNS[:9]} | {
         "pixel_size_um": size,
-        "bits": bits,
+        "brightfield_bits": bits(frame.brightfield),
+        "pi_bits": bits(frame.pi),
     }
     row |= {"height": brightfield.shape[0], "width": brightfield.shape[1]}
     for role, image, digest in zip(("brightfield", "pi"), (brightfield, pi), digests):
         row |= {role: f"{role}/{entry.image_id}.tif", f"{role}_sha256": digest}
         write_tiff(raw / row[role], image, size)
     return Outcome(entry.image_id, entry.name, accepted=row, truth=_truth(frame, entry.image_id))
-
-
-def pixel_digest(image: np.ndarray) -> str:
-    """SHA-256 of an image's dtype, shape and little-endian pixels: the same whatever file format
-    held them.
-    """
-    pixels = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
-    head = f"{pixels.dtype.name} {'x'.join(map(str, pixels.shape))} ".encode()
-    return hashlib.sha256(head + pixels.tobytes()).hexdigest()
 
 
 def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:
@@ -146,19 +111,6 @@ def _once(outcome: Outcome, raw: Path, seen: dict[tuple[str, str], str]) -> Outc
             return replace(outcome, accepted=None, rejected=rejected, truth={})
     seen.update(dict.fromkeys(keys.values(), outcome.image_id))
     return outcome
-
-
-def summary(rejected: Iterable[dict]) -> str:
-    """How many fields were refused for which kind of reason, with the first of each kind."""
-    rows = list(rejected)
-    kinds = Counter(row["reason"].partition(":")[0] for row in rows)
-    first = {
-        kind: next(row for row in rows if row["reason"].startswith(f"{kind}:")) for kind in kinds
-    }
-    lines = (
-        (count, first[kind]["reason"], first[kind]["file"]) for kind, count in kinds.most_common()
-    )
-    return "\n".join(f"  {count} x {reason} ({file})" for count, reason, file in lines)
 
 
 def _smallest(limits: Limits, pixel_size_um: float | None) -> int:

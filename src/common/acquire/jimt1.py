@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from ..images import folder
 from ..images.field import Found, SourceError, known
+from ..images.layout import Layout
+from ..images.listing import describe
 from .split_zip import extract, join
 
 ADDRESS = "https://raw.githubusercontent.com/emmanueliarussi/live-dead-JIMT-1/d379c6d32d4f7ec8484c7016fa73abd4b1f67d95"
@@ -26,9 +28,7 @@ ATTEMPTS = 5
 WAIT = 2  # seconds, once more at each attempt
 
 
-def find(
-    listed: Path, cache: Path, parts: Path | None, address: str, layout: folder.Layout
-) -> Found:
+def find(listed: Path, cache: Path, parts: Path | None, address: str, layout: Layout) -> Found:
     """The archive's fields; `parts` is a folder that holds it, else it is downloaded. Raises
     SourceError.
     """
@@ -167,7 +167,7 @@ def _resume(url: str, partial: Path) -> None:
         )
 
 
-def pair(images: Path, layout: folder.Layout) -> Found:
+def pair(images: Path, layout: Layout) -> Found:
     """The fields that dataset.pattern finds.
 
     Raises SourceError, showing what there is, when it pairs none.
@@ -183,7 +183,7 @@ def pair(images: Path, layout: folder.Layout) -> Found:
                 return found
             problem = f"no bright-field image has a PI partner; the first: {found.fields[0].name}"
     raise SourceError(
-        f"the archive is extracted, but its fields are not paired: {problem}\n{folder.describe(images)}\n"
+        f"the archive is extracted, but its fields are not paired: {problem}\n{describe(images)}\n"
         "Set dataset.pattern to a regular expression of these paths with named groups such as channel and partition "
         "(a pattern with a / is held against the whole path, else against the file name), and dataset.channels to what "
         r"the group channel reads, for example '(?P<partition>\w+)/(?P<channel>BF|PI)/(?P<position>\d+)\.tif'"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..images import folder
 from ..images.field import Field, Found, SourceError
+from ..images.layout import Layout
 from ..workspace.params import Dataset, Synthetic
 from ..workspace.paths import RAW, REPO, WORKSPACE, from_repo
 from . import jimt1, mcf7, synthetic
@@ -14,24 +15,36 @@ from . import jimt1, mcf7, synthetic
 
 def find(dataset: Dataset, plate: Synthetic) -> Found:
     """Every field of the source that params name. Raises SourceError."""
-    if dataset.source == "synthetic":
-        return synthetic.find(dataset.partitions, **plate.model_dump())
-    layout, listed, cache = (
-        layout_of(dataset),
-        list_of(dataset),
-        REPO / "data" / "cache" / dataset.source,
-    )
-    if dataset.source == "folder":
-        return folder.find(folder_of(dataset), layout)
-    if dataset.source == "mcf7":
-        local = from_repo(dataset.repository)
-        return mcf7.find(
-            listed,
-            cache,
-            str(local) if local.is_dir() and dataset.repository else dataset.repository,
-        )
+    return SOURCES[dataset.source](dataset, plate)
+
+
+def _synthetic(dataset: Dataset, plate: Synthetic) -> Found:
+    return synthetic.find(dataset.partitions, **plate.model_dump())
+
+
+def _folder(dataset: Dataset, _: Synthetic) -> Found:
+    return folder.find(folder_of(dataset), layout_of(dataset))
+
+
+def _mcf7(dataset: Dataset, _: Synthetic) -> Found:
+    local = from_repo(dataset.repository)
+    mirror = dataset.repository and local.is_dir()
+    address = str(local) if mirror else dataset.repository
+    return mcf7.find(list_of(dataset), cache_of(dataset), address)
+
+
+def _jimt1(dataset: Dataset, _: Synthetic) -> Found:
     parts = folder_of(dataset) if dataset.path else None
+    listed, cache, layout = list_of(dataset), cache_of(dataset), layout_of(dataset)
     return jimt1.find(listed, cache, parts, dataset.repository, layout)
+
+
+SOURCES = {"synthetic": _synthetic, "folder": _folder, "mcf7": _mcf7, "jimt1": _jimt1}
+
+
+def cache_of(dataset: Dataset) -> Path:
+    """Where what a source downloads is kept: beside the data, also for temporary copies."""
+    return REPO / "data" / "cache" / dataset.source
 
 
 def list_of(dataset: Dataset) -> Path:
@@ -51,12 +64,10 @@ def folder_of(dataset: Dataset) -> Path:
     return path
 
 
-def layout_of(dataset: Dataset) -> folder.Layout:
+def layout_of(dataset: Dataset) -> Layout:
     """The settings of `dataset` that say how to read files."""
     channels = dataset.channels.model_dump()
-    return folder.Layout(
-        dataset.partitions, dataset.pattern, axes=dataset.axes, z=dataset.z, **channels
-    )
+    return Layout(dataset.partitions, dataset.pattern, axes=dataset.axes, z=dataset.z, **channels)
 
 
 def of_partitions(found: Found, partitions: Sequence[str]) -> tuple[list[Field], list[str]]:

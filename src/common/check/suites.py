@@ -29,7 +29,7 @@ ARTIFACTS = {  # folder of data/: the stage that writes it, and what it holds
 }
 COLUMNS: dict[str, dict[str, str]] = {  # per table; those after the bar may have gaps
     "raw": {
-        "images": "image_id partition brightfield pi height width bits brightfield_sha256 pi_sha256"
+        "images": "image_id partition brightfield pi height width brightfield_bits pi_bits brightfield_sha256 pi_sha256"
         " | experiment well position time day compound concentration pixel_size_um",
         "rejected": "| image_id file reason duplicate_of",
     },
@@ -161,7 +161,7 @@ def raw(check: Check, tables: Mapping) -> list[Gate]:
             "0.02 to 10 um per pixel, where known",
             SOURCE,
         ),
-        between("bits_sane", "images.bits", 8, 16, "8 to 16 bits per pixel", SOURCE),
+        between("bits_sane", "images.brightfield_bits", 8, 16, "8 to 16 bits per pixel", SOURCE),
         between("height_sane", "images.height", 64, 65535, "64 to 65535 px high", SOURCE),
         between("width_sane", "images.width", 64, 65535, "64 to 65535 px wide", SOURCE),
         between(

@@ -6,17 +6,19 @@ number of workers.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..workspace.errors import UserError
+from . import wells
 
-TEXT = ("partition", "experiment", "well", "position", "compound")
+TEXT = ("partition", "experiment", "well", "position", "compound", "control")
 NUMBERS = ("time", "day", "concentration", "pixel_size_um")
+_CLOCK = re.compile(r"(\d+)d(\d+)h(\d+)m")  # Incucyte
 _ID = re.compile(r"[\w.+=@-]{1,200}")
 
 
@@ -54,11 +56,13 @@ class Field:
     well: str = ""
     position: str = ""
     compound: str = ""
+    control: str = ""  # negative (untreated) or positive (all dead), for the assay
     time: float | None = None
     day: float | None = None
     concentration: float | None = None
     pixel_size_um: float | None = None
     name: str = ""  # the file(s), as the source names them
+    where: str = ""  # the line or file name that states it
     problem: tuple[str, str] | None = (
         None  # kind and detail, when it is refused before any file is opened
     )
@@ -72,6 +76,10 @@ class Field:
     def read(self) -> Frame:
         """Read both channels. Raises Refused."""
         raise NotImplementedError
+
+    def with_text(self, column: str, text: str) -> "Field":
+        """The same field with another text in a column."""
+        return replace(self, **{column: text})
 
 
 @dataclass(frozen=True)
@@ -94,14 +102,20 @@ def clean_id(text: str) -> str:
     return re.sub(r"[^\w.+=@-]", "_", text).lstrip(".-")[:200]
 
 
-def metadata(values: dict[str, str], where: str) -> dict[str, str | float | None]:
+def metadata(values: Mapping[str, str], where: str) -> dict[str, str | float | None]:
     """Texts as a manifest or a file name gives them, as Field's arguments.
 
-    Raises SourceError for no number.
+    Raises SourceError for no number, and no well.
     """
     found: dict[str, str | float | None] = {
         key: values[key].strip() for key in TEXT if values.get(key)
     }
+    try:
+        well = wells.stated(values)
+    except ValueError as error:
+        raise SourceError(f"{where}: {error}") from None
+    if well:
+        found["well"] = well
     for key in NUMBERS:
         if text := (values.get(key) or "").strip():
             found[key] = _number(key, text, where)
@@ -110,25 +124,37 @@ def metadata(values: dict[str, str], where: str) -> dict[str, str | float | None
 
 def _number(key: str, text: str, where: str) -> float:
     try:
-        number = float(text)
-    except ValueError:
-        raise SourceError(f"{where}: {key} must be a number, not {text!r}") from None
+        number = _read_number(key, text)
+    except ValueError as error:
+        raise SourceError(f"{where}: {key} {error}") from None
     if not np.isfinite(number) or (key == "pixel_size_um" and number <= 0):
         raise SourceError(f"{where}: {key} cannot be {text}; leave it empty if it is not known")
     if number < 0:
-        unit = (
-            "count it from the start"
-            if key in ("time", "day")
-            else "an untreated well has 0, or nothing"
-        )
+        timed = key in ("time", "day")
+        unit = "count it from the start" if timed else "an untreated well has 0, or nothing"
         raise SourceError(f"{where}: {key} cannot be negative, and is {text}: {unit}")
-    return number
+    return float(f"{number:.9g}")  # 10.000000000000002 is a spreadsheet's 10
 
 
-def known(path: Path, what: str) -> Path:
+def _read_number(key: str, text: str) -> float:
+    """A number with a point or a decimal comma, or a time such as 00d06h00m in hours. Raises
+    ValueError.
+    """
+    if key == "time" and (clock := _CLOCK.fullmatch(text)):
+        days, hours, minutes = map(int, clock.groups())
+        return 24 * days + hours + minutes / 60
+    if re.fullmatch(r"[1-9]\d{0,2},\d{3}", text):
+        raise ValueError(f"is {text!r}, which may be thousands or a decimal comma: write a point")
+    try:
+        return float(text.replace(",", ".") if text.count(",") == 1 else text)
+    except ValueError:
+        raise ValueError(f"must be a number, not {text!r}") from None
+
+
+def known(path: Path, what: str, setting: str = "dataset.path") -> Path:
     """The path, if it exists. Raises SourceError."""
     if not path.exists():
         raise SourceError(
-            f"{what} {path} does not exist: set dataset.path (relative to the repository, or absolute)"
+            f"{what} {path} does not exist: set {setting} (relative to the repository, or absolute)"
         )
     return path

@@ -7,36 +7,33 @@ import numpy as np
 from .field import Field, Frame, Refused
 from .planes import Plane, read_plane, time_points
 
-SATURATED = 0.5  # of the pixels at full scale: the exposure says nothing any more
-FULL_SCALE = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16-bit cameras
+SATURATED = 0.5  # of the pixels at the image's own maximum, whatever the camera's full scale
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileField(Field):
-    """One field of view in one multi-channel file or in one file a channel."""
+    """One field of view in one multi-channel file or in one file a channel; for the assay, without
+    PI.
+    """
 
     brightfield: Plane | None
-    pi: Plane | None
+    pi: Plane | None = None
     sha256: tuple[str, str] | None = (
         None  # of the two channels' pixels as uint16, where the source states them
     )
 
-    def expand(self) -> list[Field]:
+    def expand(self) -> list["FileField"]:
         """Itself, or one field for each time point of a time stack, which share a position.
 
         Raises Refused.
         """
         if self.problem:
             raise Refused(*self.problem, self.name)
-        counts = {time_points(plane) for plane in (self.brightfield, self.pi)}
+        counts = sorted({time_points(plane) for plane in (self.brightfield, self.pi) if plane})
         if len(counts) > 1:
-            raise Refused(
-                "shapes",
-                f"the channels hold different numbers of time points: {sorted(counts)}",
-                self.name,
-            )
-        (count,) = counts
-        return [self] if count == 1 else [self._at(step) for step in range(count)]
+            detail = f"the channels hold different numbers of time points: {counts}"
+            raise Refused("shapes", detail, self.name)
+        return [self] if counts == [1] else [self._at(step) for step in range(counts[0])]
 
     def _at(self, step: int) -> "FileField":
         return replace(
@@ -45,7 +42,7 @@ class FileField(Field):
             position=self.position or self.image_id,
             time=float(step),
             brightfield=replace(self.brightfield, time=step),
-            pi=replace(self.pi, time=step),
+            pi=self.pi and replace(self.pi, time=step),
         )
 
     def read(self) -> Frame:
@@ -55,14 +52,23 @@ class FileField(Field):
         brightfield, size = read_plane(self.brightfield)
         pi, other = read_plane(self.pi)
         if size and other and abs(size - other) > 0.01 * size:
-            raise Refused(
-                "pixel size", f"bright-field has {size:g} um per pixel, PI {other:g}", self.name
-            )
+            detail = f"bright-field has {size:g} um per pixel, PI {other:g}"
+            raise Refused("pixel size", detail, self.name)
         return Frame(brightfield, pi, self.pixel_size_um or size or other)
 
+    def pixels(self) -> tuple[np.ndarray, float | None]:
+        """Bright-field counts (H, W) uint8 or uint16, and um per pixel: the manifest's, else the
+        file's. Raises Refused.
+        """
+        if self.problem:
+            raise Refused(*self.problem, self.name)
+        image, size = read_plane(self.brightfield)
+        check_channel(image, "bright-field", self.name)
+        return image, self.pixel_size_um or size
 
-def check(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Both channels as uint16 with their counts kept, and the bits of the source. Raises Refused.
+
+def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both channels as uint16 with their counts kept. Raises Refused.
 
     `smallest` is the window in pixels: a field narrower than one patch is refused.
     """
@@ -71,18 +77,20 @@ def check(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.nda
         check_channel(image, channel, names[channel])
     height, width = frame.brightfield.shape
     if frame.pi.shape != (height, width):
-        seen = (
-            f"bright-field is {height} x {width} px, PI {frame.pi.shape[0]} x {frame.pi.shape[1]}"
-        )
+        pi = f"{frame.pi.shape[0]} x {frame.pi.shape[1]}"
+        seen = f"bright-field is {height} x {width} px, PI {pi}"
         raise Refused("shapes", f"{seen}: the channels must be registered on one grid", field.name)
     if min(height, width) < smallest:
-        raise Refused(
-            "too small", f"{height} x {width} px holds no patch of {smallest} px", field.name
-        )
+        detail = f"{height} x {width} px holds no patch of {smallest} px"
+        raise Refused("too small", detail, field.name)
     if np.array_equal(frame.brightfield, frame.pi):
         raise Refused("same channel", "bright-field and PI hold the same pixels", field.name)
-    bits = 8 * max(frame.brightfield.dtype.itemsize, frame.pi.dtype.itemsize)
-    return frame.brightfield.astype(np.uint16), frame.pi.astype(np.uint16), bits
+    return frame.brightfield.astype(np.uint16), frame.pi.astype(np.uint16)
+
+
+def bits(image: np.ndarray) -> int:
+    """Bits of an image's counts in its file, 8 or 16; each channel has its own."""
+    return 8 * image.dtype.itemsize
 
 
 def _names(field: Field) -> dict[str, str]:
@@ -103,8 +111,7 @@ def check_channel(image: np.ndarray, channel: str, name: str) -> None:
     top = int(image.max())
     if top == int(image.min()):
         raise Refused("constant", f"every {channel} pixel is {top}", name)
-    share = float((image == top).mean()) if top in FULL_SCALE else 0.0
+    share = float((image == top).mean())
     if share > SATURATED:
-        raise Refused(
-            "saturated", f"{share:.0%} of the {channel} pixels are at full scale ({top})", name
-        )
+        detail = f"{share:.0%} of the {channel} pixels are at its maximum ({top})"
+        raise Refused("saturated", detail, name)

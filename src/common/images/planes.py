@@ -32,6 +32,9 @@ class Settings:
     path: str = "dataset.path"
 
 
+GRAPH = Settings()
+
+
 @dataclass(frozen=True)
 class Plane:
     """Where one channel of one field lies.
@@ -45,7 +48,7 @@ class Plane:
     axes: str = ""
     z: int | None = None
     time: int | None = None
-    settings: Settings = Settings()
+    settings: Settings = GRAPH
 
 
 def time_points(plane: Plane) -> int:

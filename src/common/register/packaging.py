@@ -83,7 +83,7 @@ def contract(partition: str, tile: Tile) -> dict:
         "synthetic": model["synthetic"],
         "source": model["source"],
         "pixel_size_um": float(known.median()) if len(known) else None,
-        "bits": sorted(frames["bits"].unique().tolist()),
+        "bits": sorted(frames["brightfield_bits"].unique().tolist()),
         "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit, "edge": "anchor"},
         "scaling": tile.scaling.model_dump(),
         "intensity": intensity(seen, tile),

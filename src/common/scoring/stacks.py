@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import ScoringError
+
 MOST_PIXELS = 100_000_000  # of one plane: a camera has 65 million at most; more is a stitched slide
 SHADES = {  # photometric interpretations whose pixels are no counts
     0: "says that 0 is white (WhiteIsZero), so whether its counts are inverted cannot be told: "
@@ -18,7 +20,7 @@ SHADES = {  # photometric interpretations whose pixels are no counts
 }
 
 
-class ImageError(ValueError):
+class ImageError(ScoringError):
     """A file that cannot be used as an image of counts: the kind of reason, and what is wrong."""
 
     def __init__(self, kind: str, detail: str) -> None:

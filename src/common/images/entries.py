@@ -1,0 +1,61 @@
+"""What is done with a list of fields before and after they are read: time points, ids, digests, and
+why some were refused.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from .field import Field, Refused
+
+
+def expand(entry: Field) -> list[Field]:
+    """The fields an entry holds: itself, the time points of a stack, or itself marked with why it
+    is refused.
+    """
+    try:
+        return entry.expand()
+    except Refused as refused:
+        return [
+            replace(entry, problem=(refused.kind, refused.detail), name=refused.file or entry.name)
+        ]
+
+
+def refuse_same_ids(fields: Iterable[Field]) -> list[Field]:
+    """The fields, where every later one with an id already taken is marked as refused."""
+    taken: dict[str, str] = {}
+    result = []
+    for entry in fields:
+        if not entry.problem and entry.image_id in taken:
+            entry = replace(
+                entry, problem=("same id twice", f"it is already the id of {taken[entry.image_id]}")
+            )
+        if not entry.problem:
+            taken[entry.image_id] = entry.name
+        result.append(entry)
+    return result
+
+
+def pixel_digest(image: np.ndarray) -> str:
+    """SHA-256 of an image's dtype, shape and little-endian pixels: the same whatever file format
+    held them.
+    """
+    pixels = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
+    head = f"{pixels.dtype.name} {'x'.join(map(str, pixels.shape))} ".encode()
+    return hashlib.sha256(head + pixels.tobytes()).hexdigest()
+
+
+def summary(rejected: Iterable[dict]) -> str:
+    """How many fields were refused for which kind of reason, with the first of each kind."""
+    rows = list(rejected)
+    kinds = Counter(row["reason"].partition(":")[0] for row in rows)
+    first = {
+        kind: next(row for row in rows if row["reason"].startswith(f"{kind}:")) for kind in kinds
+    }
+    lines = (
+        (count, first[kind]["reason"], first[kind]["file"]) for kind, count in kinds.most_common()
+    )
+    return "\n".join(f"  {count} x {reason} ({file})" for count, reason, file in lines)

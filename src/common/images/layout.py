@@ -1,0 +1,135 @@
+"""How the files of a folder are read, and what a table or a file name makes of a field."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .field import NUMBERS, TEXT, SourceError, clean_id, metadata, valid_id
+from .files import FileField
+from .listing import on_disk, printable
+from .planes import GRAPH, Plane, Settings
+
+BOTH = ("brightfield", "pi")
+TITLES = {"brightfield": "bright-field", "pi": "PI"}
+SUFFIX = re.compile(r"(\.ome)?\.(tiff?|png)$", re.IGNORECASE)
+NAMING = ("partition", "experiment", "well", "row", "column", "well96", "well384", "well1536",
+          "position", "time", "day", "compound", "concentration")  # fmt: skip
+Channel = int | str | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read the folder's files: see the section `dataset` of params.yaml."""
+
+    partitions: Sequence[str] = ()
+    pattern: str = ""
+    brightfield: Channel = None
+    pi: Channel = None
+    axes: str = ""
+    z: int | None = None
+    settings: Settings = GRAPH
+
+    def plane(self, folder: Path, name: str, channel: Channel) -> Plane:
+        """One channel of a file of the folder."""
+        chosen = None if channel == "" else channel
+        place = on_disk(folder, name)
+        return Plane(place, printable(name), chosen, self.axes, self.z, settings=self.settings)
+
+    def partition(self, stated: str, where: str) -> str:
+        """The partition of a field. Raises SourceError where it is open."""
+        if stated or not self.partitions:
+            return stated
+        if len(self.partitions) == 1:
+            return self.partitions[0]
+        several = ", ".join(self.partitions)
+        raise SourceError(
+            f"{where}: no partition is given, and dataset.partitions names several: {several}"
+        )
+
+
+def make_field(
+    planes: Mapping[str, Plane | None],
+    values: Mapping[str, str],
+    layout: Layout,
+    where: str,
+    problem: tuple[str, str] | None = None,
+) -> FileField:
+    """The field that planes of one or both channels make up, with what texts say of it.
+
+    Raises SourceError, naming `where`, for a text that must be mended there.
+    """
+    names = list(dict.fromkeys(plane.name for plane in planes.values() if plane))
+    image_id = _id(values, names)
+    facts = metadata(values, where)
+    facts["partition"] = layout.partition(values.get("partition", ""), where)
+    return FileField(
+        image_id=image_id,
+        name=" + ".join(names) or image_id,
+        where=where,
+        problem=problem or _problem(image_id, planes),
+        **facts,
+        **planes,
+    )
+
+
+def _id(values: Mapping[str, str], names: Sequence[str]) -> str:
+    """What the manifest states, or what the file's name says, else the file's name itself."""
+    stated = printable(values.get("image_id", ""))
+    if "brightfield" not in values:  # of a file name: its characters are not the user's choice
+        stated = stated or "_".join(values[key] for key in NAMING if values.get(key))
+        stated = clean_id(stated)
+    return stated or _from_file(names)
+
+
+def _from_file(names: Sequence[str]) -> str:
+    return clean_id(SUFFIX.sub("", PurePosixPath(names[0]).name)) if names else ""
+
+
+def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, str] | None:
+    """Why a field is refused before any file is opened: kind and detail."""
+    for role, plane in planes.items():
+        if plane is None and len(planes) > 1:
+            return "missing partner", f"no {TITLES[role]} image"
+        if plane is None:
+            return "missing image", f"no {TITLES[role]} image"
+        path = PurePosixPath(plane.name)
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            return "outside", f"{path} is not inside the folder: give a path relative to it"
+    if not valid_id(image_id):
+        return "image_id", f"{image_id!r} must be made of letters, digits and _ . + - = @"
+    return None
+
+
+def as_number(channel: Channel) -> Channel:
+    """A channel number in a manifest, where spreadsheets and pandas also write 1.0; any other text
+    is a name.
+    """
+    whole = re.fullmatch(r"(\d+)(\.0+)?", channel) if isinstance(channel, str) else None
+    return int(whole[1]) if whole else channel
+
+
+def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileField], list[str]]:
+    """The fields with one spelling for texts of a column that differ in case alone, the first one
+    met; and a note on each.
+    """
+    spelled: dict[str, list[str]] = {}
+    for field in fields:
+        text = getattr(field, column)
+        known = spelled.setdefault(text.casefold(), [text])
+        if text not in known:
+            known.append(text)
+    several = [texts for texts in spelled.values() if len(texts) > 1]
+    notes = [f"{column} {', '.join(texts[1:])} is read as {texts[0]}" for texts in several]
+    if not several:
+        return list(fields), notes
+    first = {text: texts[0] for texts in several for text in texts}
+    changed = [
+        field.with_text(column, first.get(getattr(field, column), getattr(field, column)))
+        for field in fields
+    ]
+    return changed, notes
+
+
+COLUMNS = ("image_id", *BOTH, "brightfield_channel", "pi_channel", "row", "column", *TEXT, *NUMBERS)
+GROUPS = ("image_id", "channel", "row", "column", "well96", "well384", "well1536", *TEXT, *NUMBERS)

@@ -1,0 +1,99 @@
+"""What files a folder holds, by names that may be of another alphabet, system or century."""
+
+import contextlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from .field import SourceError
+from .planes import CONVERT, READABLE
+
+
+def image_files(folder: Path) -> list[str]:
+    """Every image of the folder and below, readable or not, as sorted relative paths; hidden ones
+    are left out.
+    """
+    return [path.as_posix() for path in _files(folder) if _is_image(path)]
+
+
+def printable(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8 read as Latin-1, accents composed (NFC)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python holds such bytes as lone surrogates, which no file takes
+        name = os.fsencode(name).decode("latin-1")
+    return unicodedata.normalize("NFC", name)
+
+
+def on_disk(folder: Path, name: str) -> Path:
+    """The file that a table names: as it stands, with accents composed or not, or in Latin-1."""
+    forms = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
+    with contextlib.suppress(UnicodeEncodeError):
+        forms.append(os.fsdecode(name.encode("latin-1")))
+    found = (form for form in forms if os.path.exists(folder / form))
+    return folder / next(found, name)
+
+
+def unread(folder: Path, tables: Sequence[str] = ()) -> list[str]:
+    """A note on the files of a folder that are no images and no tables in use, or nothing."""
+    others = [path for path in _files(folder) if not _is_image(path) and path.name not in tables]
+    if not others:
+        return []
+    files = "file is" if len(others) == 1 else "files are"
+    read = "images are read from TIFF, OME-TIFF and PNG, tables from CSV"
+    return [f"{len(others)} {files} not read: {_kinds(others)} ({read})"]
+
+
+def describe(folder: Path) -> str:
+    """What lies in a folder: how many files of each kind, and for some subfolders how many and
+    their first names.
+    """
+    paths = _files(folder)
+    if not paths:
+        return f"{folder} holds no files"
+    places: dict[str, list[str]] = {}
+    for path in paths:
+        place = printable(path.parent.as_posix())
+        places.setdefault(f"{place}/", []).append(printable(path.name))
+    lines = [f"{folder} holds {_kinds(paths)}:"]
+    for place, names in list(places.items())[:12]:
+        lines.append(f"  {place} {len(names)} files: {', '.join(names[:4])}")
+    if len(places) > 12:
+        lines.append(f"  and {len(places) - 12} more folders")
+    return "\n".join(lines)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in {*READABLE, *CONVERT}
+
+
+def _kinds(paths: Sequence[Path]) -> str:
+    kinds = Counter(printable(path.suffix.lower()) or "no suffix" for path in paths)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a folder but hidden ones, relative to it; linked folders are entered too, each
+    once.
+    """
+    found, entered = [], set()
+    for root, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
+        real = os.path.realpath(root)
+        if real in entered:
+            below.clear()
+            continue
+        entered.add(real)
+        shown = [name for name in names if not name.startswith(".")]
+        found += [Path(root, name).relative_to(folder) for name in shown]
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    """What may not be listed must not look empty. Raises SourceError."""
+    if isinstance(error, PermissionError):
+        raise SourceError(
+            f"{error.filename} cannot be read ({error.strerror}): ask for the right to read the folder"
+        )

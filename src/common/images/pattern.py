@@ -1,0 +1,101 @@
+"""Fields by a pattern of file names: a regular expression whose named groups are a manifest's
+columns, and `channel`; or the name of a preset (presets.py).
+
+`row` and `column` together, or well96, well384 or well1536 (an index row by row from 1), state the
+well too.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from .field import Found, SourceError
+from .files import FileField
+from .layout import GROUPS, Layout, make_field
+from .listing import describe, image_files, printable, unread
+from .manifest import MANIFEST
+from .presets import expression
+
+Files = list[tuple[str, str | None]]  # name, and what its group `channel` reads
+
+
+def by_pattern(folder: Path, layout: Layout, roles: Sequence[str]) -> Found:
+    """The fields whose files match the layout's pattern, sorted by their groups. Raises
+    SourceError.
+    """
+    names = image_files(folder)
+    found = _matches(names, layout)
+    if not found:
+        raise SourceError(
+            f"{layout.settings.pattern} {layout.pattern} matches no file of {folder}.\n{describe(folder)}"
+        )
+    tokens = {token for files in found.values() for _, token in files if token is not None}
+    _check_channels(sorted(tokens), layout, roles)
+    left = len(names) - sum(map(len, found.values()))
+    notes = [f"{left} of {len(names)} files do not match {layout.settings.pattern}"] * bool(left)
+    notes += unread(folder, [MANIFEST])
+    if others := [token for token in sorted(tokens) if _role(token, layout, roles) is None]:
+        notes.append(f"channels that are not used: {', '.join(others)}")
+    fields = []
+    for groups, files in sorted(found.items()):
+        fields += _fields(folder, dict(groups), files, layout, roles)
+    return Found(fields, tuple(notes))
+
+
+def _matches(names: Sequence[str], layout: Layout) -> dict[tuple, Files]:
+    """The files that match, by what their groups but `channel` read."""
+    pattern = expression(layout.pattern, layout.settings.pattern)
+    if unknown := sorted(pattern.groupindex.keys() - set(GROUPS)):
+        raise SourceError(
+            f"{layout.settings.pattern} has unknown groups {', '.join(unknown)}; known: {', '.join(GROUPS)}"
+        )
+    found: dict[tuple, Files] = {}
+    for name in names:
+        shown = printable(name)
+        match = pattern.fullmatch(shown if "/" in pattern.pattern else PurePosixPath(shown).name)
+        if match:
+            groups = {key: text or "" for key, text in match.groupdict().items()}
+            channel = groups.pop("channel", None)
+            found.setdefault(tuple(groups.items()), []).append((name, channel))
+    return found
+
+
+def _check_channels(tokens: Sequence[str], layout: Layout, roles: Sequence[str]) -> None:
+    """Raises SourceError where the names have channels and it is not said which are wanted."""
+    if not tokens or set(roles) <= {_role(token, layout, roles) for token in tokens}:
+        return
+    now = " and ".join(f"{role} is {getattr(layout, role)!r}" for role in roles)
+    raise SourceError(
+        f"{layout.settings.channels} must say which text of the group `channel` is "
+        f"{' and which is '.join(roles)}; the files have {', '.join(tokens)}; now {now}"
+    )
+
+
+def _role(token: str, layout: Layout, roles: Sequence[str]) -> str | None:
+    """Which channel a file name's text stands for; a number in the settings also stands for its
+    zero-padded forms.
+    """
+    for role in roles:
+        wanted = getattr(layout, role)
+        numbered = isinstance(wanted, int) and token.isdecimal() and int(token) == wanted
+        if token == wanted or numbered:
+            return role
+    return None
+
+
+def _fields(
+    folder: Path, groups: Mapping[str, str], files: Files, layout: Layout, roles: Sequence[str]
+) -> Iterator[FileField]:
+    """The field that files of one name but for the channel make up; one of each further file that
+    claims its place.
+    """
+    sides: dict[str, list] = {role: [] for role in roles}
+    for name, token in files:
+        for role in roles if token is None else [_role(token, layout, roles)]:
+            if role:
+                channel = getattr(layout, role) if token is None else None
+                sides[role].append(layout.plane(folder, name, channel))
+    again = ("same id twice", f"{layout.settings.pattern} does not tell it from {files[0][0]}")
+    for place in range(max(map(len, sides.values()))):
+        planes = {role: (found[place:] or [None])[0] for role, found in sides.items()}
+        where = f"{folder}, {next(plane.name for plane in planes.values() if plane)}"
+        yield make_field(planes, groups, layout, where, again if place else None)

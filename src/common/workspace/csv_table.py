@@ -1,0 +1,109 @@
+"""CSV files that people write: manifests and annotations, as spreadsheets of any country save them.
+
+Comma, semicolon or tab; with or without a byte order mark; a line `sep=;` before the header; blank
+rows and columns. A row of another length than the header is an error with its line, never a shift.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+
+DELIMITERS = ",;\t"
+BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # Excel: Unicode text
+
+
+class TableError(UserError):
+    """A CSV file cannot be read as it stands; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its cells by column, stripped, and its line in the file (from 1)."""
+
+    line: int
+    cells: dict[str, str]
+
+
+def read_rows(path: Path, needed: Sequence[str], comments: bool = False) -> list[Row]:
+    """The rows of a CSV file, blank ones left out; names of columns in lower case.
+
+    comments: what follows a # is none of a row's. Raises TableError.
+    """
+    text = _text(path)
+    if comments:
+        text = "\n".join(line.partition("#")[0].rstrip() for line in text.splitlines())
+    first, _, rest = text.partition("\n")
+    told = first.strip().strip('"')
+    skipped = told.lower().startswith("sep=")
+    delimiter = told[4:5] or "\t" if skipped else _delimiter(text)
+    rows = _split(path, rest if skipped else text, delimiter, 1 + skipped)
+    if not rows:
+        raise TableError(f"{path} lacks the column(s) {', '.join(needed)}; it is empty")
+    header = [name.strip().lower() for name in rows[0][1]]
+    _check_header(path, header, needed)
+    return [_row(path, line, cells, header, delimiter) for line, cells in rows[1:]]
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:  # not there, a folder, or not readable for this user
+        raise TableError(
+            f"{path} cannot be read ({error.strerror}): give a CSV file that you may read"
+        ) from None
+    try:
+        return data.decode(BOMS.get(data[:2], "utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise TableError(
+            f"{path}, line {line}: is not UTF-8 text: save it as 'CSV UTF-8'"
+        ) from None
+
+
+def _delimiter(text: str) -> str:
+    """The most frequent of the delimiters in the first line with anything on it."""
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    return max(DELIMITERS, key=head.count)
+
+
+def _split(path: Path, text: str, delimiter: str, first: int) -> list[tuple[int, list[str]]]:
+    """The rows that are not blank, each with its line; `first` is that of the text's first."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows, line = [], first
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append((line, cells))
+            line = first + reader.line_num
+    except csv.Error as error:
+        raise TableError(f"{path}, line {line}: {error}; check the quotes") from None
+    return rows
+
+
+def _check_header(path: Path, header: list[str], needed: Sequence[str]) -> None:
+    named = [name for name in header if name]
+    if missing := [name for name in needed if name not in named]:
+        raise TableError(
+            f"{path} lacks the column(s) {', '.join(missing)}; its first line has "
+            f"{', '.join(named) or 'none'}"
+        )
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise TableError(f"{path} has the column(s) {', '.join(twice)} twice")
+
+
+def _row(path: Path, line: int, cells: list[str], header: list[str], delimiter: str) -> Row:
+    cells = [cell.strip() for cell in cells]
+    while len(cells) > len(header) and not cells[-1]:
+        cells.pop()
+    if len(cells) != len(header):
+        hint = "; a decimal comma wants quotes, or another separator" if delimiter == "," else ""
+        raise TableError(
+            f"{path}, line {line}: {len(cells)} cells, and the header has {len(header)}{hint}"
+        )
+    if stray := [cell for cell, name in zip(cells, header) if cell and not name]:
+        raise TableError(f"{path}, line {line}: {stray[0]!r} stands in a column without a name")
+    return Row(line, {name: cell for name, cell in zip(header, cells) if name})

@@ -1,0 +1,126 @@
+"""Tables as people save them: read as meant, or refused with the line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.common.images.field import SourceError
+from src.common.images.folder import find
+from src.common.images.layout import Layout
+from src.common.workspace.csv_table import TableError, read_rows
+
+ROWS = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
+
+
+def table(folder: Path, text: str | bytes) -> Path:
+    path = folder / "images.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n1,x\n2,y\n",
+        "A, B \r\n1,x\r\n2,y\r\n",
+        "sep=;\na;b\n1;x\n2;y\n",
+        '"sep=;"\na;b\n1;x\n2;y\n',
+        "a\tb\n1\tx\n2\ty\n",
+        "\na,b\n\n1,x\n,\n2,y\n\n,\n",
+        "a,b,,\n1,x,,\n2,y,,\n",
+        "a,b\n1,x,,\n2,y,\n",
+        '\ufeffa;b\n"1";"x"\n2;y\n',
+        "a\tb\n1\tx\n2\ty\n".encode("utf-16"),
+    ],
+)
+def test_tables_of_all_spreadsheets_say_the_same(tmp_path, text):
+    assert [row.cells for row in read_rows(table(tmp_path, text), ["a"])] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,x\n\n0,5,y\n", "line 4: 3 cells, and the header has 2; a decimal comma"),
+        ("a,b\n1,x\n2\n", "line 3: 1 cells, and the header has 2"),
+        ("sep=;\na;b\n1;x;z\n", "line 3: 3 cells"),
+        ("a,b,\n1,x,z\n", "line 2: 'z' stands in a column without a name"),
+        ('a,b\n1,"x\n2,y\n', "line 2: .*check the quotes"),
+        ("Plate 7\na,b\n1,x\n", r"lacks the column\(s\) a; its first line has plate 7"),
+        ("a,b,A\n1,x,2\n", r"column\(s\) a twice"),
+        (b"a,b\n1,x\n2,\xb5\n", "line 3: is not UTF-8"),
+        ("", "lacks .* it is empty"),
+    ],
+)
+def test_a_table_that_would_slide_is_refused_with_its_line(tmp_path, text, message):
+    with pytest.raises(TableError, match=message):
+        read_rows(table(tmp_path, text), ["a"])
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8).map(str.strip)
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), st.sampled_from(",;\t"))
+def test_quoted_cells_come_back_as_they_went_in(tmp_path, cells, delimiter):
+    quoted = [[f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row] for row in cells]
+    text = "\n".join(delimiter.join(row) for row in [["a", "b"], *quoted]) + "\n"
+    found = [tuple(row.cells.values()) for row in read_rows(table(tmp_path, text), ["a"])]
+    assert found == [row for row in cells if any(row)]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.binary(max_size=80), st.sampled_from([b"", b"brightfield,pi,well\n", b"brightfield;pi\n"])
+)
+def test_any_bytes_make_fields_or_one_error_that_names_the_file(tmp_path, rest, head):
+    table(tmp_path, head + rest)
+    try:
+        found = find(tmp_path, Layout(["arm"]))
+    except SourceError as error:
+        assert "images.csv" in str(error)
+    else:
+        for field in found.fields:
+            inside = field.brightfield and tmp_path in field.brightfield.file.resolve().parents
+            assert field.problem or inside
+
+
+def manifest(folder: Path, *lines: str):
+    table(folder, "\n".join(lines) + "\n")
+    return find(folder, Layout(["arm"]))
+
+
+def test_doses_that_differ_by_a_spreadsheets_noise_are_one(tmp_path):
+    doses = ("10", "10.0", "10.000000000000002", "9.999999999999998")
+    rows = [f"{i}.tif,p.tif,{dose}" for i, dose in enumerate(doses)]
+    found = manifest(tmp_path, "brightfield,pi,concentration", *rows)
+    assert {field.concentration for field in found.fields} == {10.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "dose"), [("0,5", 0.5), ("12,25", 12.25), ("0,125", 0.125), ("1e-3", 0.001)]
+)
+def test_a_decimal_comma_is_read_where_it_cannot_be_thousands(tmp_path, text, dose):
+    found = manifest(tmp_path, "brightfield;pi;concentration", f"a.tif;b.tif;{text}")
+    assert found.fields[0].concentration == dose
+    with pytest.raises(SourceError, match=r"line 2: concentration .* thousands or a decimal comma"):
+        manifest(tmp_path, "brightfield;pi;concentration", "a.tif;b.tif;1,250")
+
+
+def test_compounds_that_differ_in_case_are_one_and_it_is_said(tmp_path):
+    rows = [f"{i}.tif,p.tif,{name}" for i, name in enumerate(("Dox", "dox ", "DOX", "Tax"))]
+    found = manifest(tmp_path, "brightfield,pi,compound", *rows)
+    assert [field.compound for field in found.fields] == ["Dox", "Dox", "Dox", "Tax"]
+    assert found.notes == ("compound dox, DOX is read as Dox",)
+
+
+def test_a_column_with_its_unit_is_said(tmp_path):
+    found = manifest(tmp_path, "brightfield,pi,Concentration (uM)", "a.tif,b.tif,1")
+    assert (
+        found.notes[1] == "rename the column 'concentration (um)' to concentration to have it used"
+    )

@@ -1,0 +1,123 @@
+"""Names of wells and of files, as makers of plates and microscopes write them."""
+
+import os
+import unicodedata
+
+import numpy as np
+import pytest
+import tifffile
+
+from src.assay.images import find as find_images
+from src.common.images.field import SourceError
+from src.common.images.folder import find
+from src.common.images.layout import Layout
+from src.common.images.wells import canonical, place
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "where"),
+    [
+        ("a01", "A1", (0, 0)),
+        ("H12", "H12", (7, 11)),
+        ("AF48", "AF48", (31, 47)),
+        ("Aa1", "Aa1", (0, 0)),
+        ("Ab01", "Ab1", (1, 0)),
+        ("Hd48", "Hd48", (31, 47)),
+        ("ab1", "AB1", (27, 0)),
+        ("r02c03", "B3", (1, 2)),
+        ("W00013", "W00013", None),
+        ("C007", "C007", None),
+        ("AG1", "AG1", None),
+        ("A49", "A49", None),
+        ("A0", "A0", None),
+        ("dish 3", "dish 3", None),
+    ],
+)
+def test_wells(written, name, where):
+    assert canonical(written) == name
+    assert place(name) == where
+
+
+NAMES = [
+    ("imagexpress", "HTS_A02_s3_w1GUID.TIF", 1, ("A2", "3", None)),
+    ("imagexpress", "run/TimePoint_2/HTS_A02_s3_w1GUID.TIF", 1, ("A2", "3", 2.0)),
+    ("opera", "r02c11f03p01-ch1sk2fk1fl1.tiff", 1, ("B11", "03", 2.0)),
+    ("Operetta", "r02c11f03p01-ch1.tiff", 1, ("B11", "03", None)),
+    ("scanr", "B1--W00013--P00002--Z00000--T00004--BF.tif", "BF", ("B1", "00002", 4.0)),
+    ("scanr-96", "TL--W00013--P00002--Z00000--T00004--BF.tif", "BF", ("B1", "00002", 4.0)),
+    ("scanr-384", "--W00025--P00002--Z00000--T00004--BF.tif", "BF", ("B1", "00002", 4.0)),
+    ("cq1-96", "W0013F0001T0003Z001C1.tif", 1, ("B1", "0001", 3.0)),
+    ("cq1-1536", "W0049F0001T0003Z001C1.tif", 1, ("B1", "0001", 3.0)),
+    ("incucyte", "VID123_B7_1_01d06h30m.tif", None, ("B7", "1", 30.5)),
+    (
+        "micro-manager",
+        "Pos0/img_channel000_position007_time000000002_z000.tif",
+        0,
+        ("", "007", 2.0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("preset", "name", "channel", "known"), NAMES)
+def test_presets_read_the_names_of_their_microscopes(tmp_path, preset, name, channel, known):
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(place, np.arange(100, dtype=np.uint16).reshape(10, 10))
+    (image,) = find_images([tmp_path], Layout((), preset, channel))[0]
+    assert (image.well, image.position, image.time) == known and image.problem is None
+
+
+def test_thumbnails_and_further_focus_planes_are_left_out(tmp_path):
+    for name in ("HTS_A01_s1_w1AB.TIF", "HTS_A01_s1_w1_thumbAB.TIF", "HTS_A01_s1_w2AB.TIF"):
+        (tmp_path / name).touch()
+    found = find(tmp_path, Layout(["arm"], "imagexpress", 1, 2))
+    assert [field.name for field in found.fields] == ["HTS_A01_s1_w1AB.TIF + HTS_A01_s1_w2AB.TIF"]
+
+
+def test_a_zero_padded_channel_is_meant_as_it_is_written(tmp_path):
+    for channel in (0, 1):
+        name = f"img_channel00{channel}_position000_time000000000_z000.tif"
+        tifffile.imwrite(tmp_path / name, np.arange(100, dtype=np.uint16).reshape(10, 10))
+    for wanted in (0, "000"):
+        (image,) = find_images([tmp_path], Layout((), "micro-manager", wanted))[0]
+        assert image.brightfield.name == "img_channel000_position000_time000000000_z000.tif"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (r"--(?P<well>W\d+)--.*\.tif", "'W00013' is no well of a plate: .*well96"),
+        (r"--W(?P<well96>\d+)--.*\.tif", None),
+        (r"--W(?P<well96>0+)0013--.*\.tif", "well96 is '0': wells of that plate are 1 to 96"),
+    ],
+)
+def test_an_index_is_no_well_unless_it_is_said_of_which_plate(tmp_path, pattern, message):
+    path = tmp_path / "--W00013--P00001--Z00000--T00000--BF.tif"
+    tifffile.imwrite(path, np.arange(100, dtype=np.uint16).reshape(10, 10))
+    if message:
+        with pytest.raises(SourceError, match=message):
+            find_images([tmp_path], Layout((), pattern))
+    else:
+        assert find_images([tmp_path], Layout((), pattern))[0][0].well == "B1"
+
+
+@pytest.mark.parametrize("table", ["NFC", "NFD"])
+@pytest.mark.parametrize("disk", ["NFC", "NFD"])
+def test_accents_composed_or_not_name_the_same_file(tmp_path, table, disk):
+    name = "kontrolle_ü.tif"
+    tifffile.imwrite(tmp_path / unicodedata.normalize(disk, name), np.ones((4, 4), np.uint16))
+    rows = f"brightfield,pi\n{unicodedata.normalize(table, name)},p.tif\n"
+    (tmp_path / "images.csv").write_text(rows, encoding="utf-8")
+    (field,) = find(tmp_path, Layout(["arm"])).fields
+    assert field.brightfield.file.exists()
+    assert field.image_id == unicodedata.normalize("NFC", "kontrolle_ü")
+
+
+def test_a_name_in_latin_1_is_read_and_can_be_written(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(100, dtype=np.uint16).reshape(10, 10))
+    os.rename(tmp_path / "a.tif", os.path.join(os.fsencode(tmp_path), b"Zellen_\xb5m_1.tif"))
+    (image,) = find_images([tmp_path], Layout(()))[0]
+    assert image.name == "Zellen_µm_1.tif" and image.problem is None
+    (tmp_path / "list.csv").write_text("brightfield\nZellen_µm_1.tif\n", encoding="utf-8")
+    (image,) = find_images([tmp_path / "list.csv"], Layout(()))[0]
+    assert image.pixels()[0].shape == (10, 10)
