@@ -4,7 +4,6 @@ Reads data/raw, data/patches, data/filtered, data/labels and data/splits; writes
 reports/data.
 """
 
-import sys
 from pathlib import Path
 
 from ..common.describe.report import write_data_report
@@ -15,13 +14,6 @@ from ..common.workspace.paths import WORKSPACE
 def main() -> Path:
     """Runs the stage; returns the page's path."""
     dataset, settings = load("dataset", "evaluate")
-    try:
-        page = write_data_report(WORKSPACE, dataset.partitions, settings.seed)
-    except ValueError as error:
-        sys.exit(f"error: describe: {error}")
+    page = write_data_report(WORKSPACE, dataset.partitions, settings.seed)
     print(f"describe: {page}")
     return page
-
-
-if __name__ == "__main__":
-    main()

@@ -5,9 +5,7 @@ Reads data/patches, the annotations and models/weights/filter; writes models/fil
 metrics/filter.json and reports/filter.
 """
 
-import json
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
@@ -23,12 +21,13 @@ from ..common.scoring.inference import embed
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import Filter, load
 from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
+from ..common.workspace.records import read_json, write_json
 
 PERPLEXITY = 30
 
 
 def run() -> dict:
-    """Does the stage's work; raises ValueError for what a user can mend."""
+    """Does the stage's work; raises AnnotationError for what a user can mend."""
     dataset, params = load("dataset", "filter")
     synthetic = dataset.source == "synthetic"
     store = PatchStore(PATCHES)
@@ -38,7 +37,7 @@ def run() -> dict:
     annotated = fitting.annotated_windows(store, patches, matched.rows)
     outside = annotated[annotated["place"] < 0]
     weights = MODELS / "weights" / "filter"
-    source = json.loads((weights / "source.json").read_text())
+    source = read_json(weights / "source.json")
     windows = pd.concat([patches[fitting.KEY], outside[fitting.KEY]], ignore_index=True)
     features = embed(build(params.arch, weights / "model.safetensors"), store, windows)
     annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
@@ -47,7 +46,7 @@ def run() -> dict:
         annotated["border"] > params.max_border
     )  # a rule decides these: the SVM must get no credit for them
     if (patches["border"] > params.max_border).all():
-        raise ValueError(
+        raise fitting.AnnotationError(
             f"every window has more than filter.max_border {params.max_border} of its pixels without counts"
         )
     table = annotated[~bordered].reset_index(drop=True)
@@ -79,8 +78,7 @@ def run() -> dict:
         "annotations_outside_grid": len(outside),
         "verdicts": verdicts,
     }
-    METRICS.mkdir(exist_ok=True)
-    (METRICS / "filter.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(METRICS / "filter.json", metrics)
     shutil.rmtree(REPORTS / "filter", ignore_errors=True)
     figures = save_figures(
         REPORTS / "filter", draw(store, patches, features_here, annotated, params), synthetic
@@ -123,10 +121,7 @@ def draw(
 
 def main() -> dict:
     """Runs the stage and logs it as an MLflow run; returns the content of metrics/filter.json."""
-    try:
-        metrics = run()
-    except ValueError as error:
-        sys.exit(f"error: filter: {error}")
+    metrics = run()
     tracking.filter_run()
     return metrics
 
@@ -157,7 +152,3 @@ def _report(metrics: dict, figures: list) -> None:
             f"filter: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items())
         )
     print(f"filter: {len(figures)} figures in {REPORTS / 'filter'}")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,6 @@ Reads data/patches and data/filtered; writes data/labels, metrics/label.json and
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from ..common.patches.groups import groups
 from ..common.patches.store import PatchStore
 from ..common.workspace.params import Label, load
 from ..common.workspace.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
+from ..common.workspace.records import clean, write_json
 from ..common.workspace.tables import read_table
 
 VERDICTS = ("cells", "empty", "unusable")
@@ -75,21 +75,12 @@ def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> di
     ]
     if mixture.log:
         components = [{**part, "median": float(np.exp(part["mean"]))} for part in components]
-    return rounded({
+    return clean({
         "intensity": label.intensity, "background": background, "unit": unit, "log": label.log,
         "components_unit": f"natural logarithm of {unit}" if label.log else unit,
         "fit_on": label.fit_on, "components": components, "overlap": mixture.overlap,
         "live_below": mixture.live_below, "dead_above": mixture.dead_above,
     })  # fmt: skip
-
-
-def rounded(value):
-    """A JSON value with all its floats at 6 decimals, so that two runs write the same bytes."""
-    if isinstance(value, dict):
-        return {key: rounded(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(part) for part in value]
-    return round(value, 6) if isinstance(value, float) else value
 
 
 def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
@@ -100,8 +91,8 @@ def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str,
     }
 
 
-def run() -> dict[str, float]:
-    """Does the stage's work; raises ValueError for what a user can mend."""
+def main() -> dict[str, float]:
+    """Runs the stage; returns the content of metrics/label.json."""
     dataset, label, tile = load("dataset", "label", "tile")
     synthetic = dataset.source == "synthetic"
     store = PatchStore(PATCHES)
@@ -129,14 +120,14 @@ def run() -> dict[str, float]:
         report, {"fig3a_histograms": intensity_histograms(cells, record)}, synthetic
     )
     check(mixture, record["counts"], label)
-    record["interval_95"] = rounded(
+    record["interval_95"] = clean(
         mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed)
     )
     LABELS.mkdir(parents=True, exist_ok=True)
     cells[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(
         LABELS / "labels.parquet"
     )
-    (LABELS / "thresholds.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(LABELS / "thresholds.json", record)
     drawn = {
         "fig3b_scatter": intensity_scatter(cells, record),
         "fig2a_samples": stain_sheet(store, cells, label.seed),
@@ -145,18 +136,9 @@ def run() -> dict[str, float]:
     metrics = {
         key: record[key] for key in ("live_below", "dead_above", "interval_95", "overlap", "counts")
     }
-    METRICS.mkdir(exist_ok=True)
-    (METRICS / "label.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(METRICS / "label.json", metrics)
     _report(record, cells)
     return metrics
-
-
-def main() -> dict[str, float]:
-    """Runs the stage; returns the content of metrics/label.json."""
-    try:
-        return run()
-    except ValueError as error:
-        sys.exit(f"error: label: {error}")
 
 
 def _report(record: dict, cells: pd.DataFrame) -> None:
@@ -173,7 +155,3 @@ def _report(record: dict, cells: pd.DataFrame) -> None:
         print(
             f"label: {saturated} of {len(cells)} patches hold saturated PI pixels; their mean PI is a lower bound"
         )
-
-
-if __name__ == "__main__":
-    main()

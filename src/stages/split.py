@@ -5,7 +5,6 @@ Reads data/labels and data/patches; writes data/splits.
 """
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from ..common.split.rounds import SPLITS as NAMES
 from ..common.split.rounds import class_counts, rounds
 from ..common.workspace.params import Split, load
 from ..common.workspace.paths import LABELS, PATCHES, SPLITS
+from ..common.workspace.records import write_json
 from ..common.workspace.tables import read_table
 
 CLASSES = ["live", "dead"]
@@ -117,8 +117,8 @@ def frames(table: pd.DataFrame) -> pd.DataFrame:
     return merged.reset_index(drop=True)
 
 
-def run() -> dict[str, dict]:
-    """Does the stage's work; raises ValueError for what a user can mend."""
+def main() -> dict[str, dict]:
+    """Runs the stage; returns the counts per partition and split."""
     dataset, split = load("dataset", "split")
     table = labelled(dataset.partitions, split.group_by)
     parts = {
@@ -150,7 +150,7 @@ def run() -> dict[str, dict]:
     SPLITS.mkdir(parents=True, exist_ok=True)
     whole[[*columns, "split", "fold"]].to_parquet(SPLITS / "splits.parquet")
     frames(whole).to_parquet(SPLITS / "frames.parquet")
-    (SPLITS / "split.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(SPLITS / "split.json", record)
     for name, counts in record["counts"].items():
         for part, c in counts.items():
             print(
@@ -159,20 +159,8 @@ def run() -> dict[str, dict]:
     return record["counts"]
 
 
-def main() -> dict[str, dict]:
-    """Runs the stage; returns the counts per partition and split."""
-    try:
-        return run()
-    except ValueError as error:
-        sys.exit(f"error: split: {error}")
-
-
 def _help(counts: pd.DataFrame, *others: str) -> str:
     live, dead = int((counts["live"] > 0).sum()), int((counts["dead"] > 0).sum())
     helps = ["more images", "a finer split.group_by", *others]
     found = f"Of its {len(counts)} groups {live} hold live and {dead} hold dead patches."
     return f"{found} What would help: {', '.join(helps[:-1])} or {helps[-1]}"
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 sample figures.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..figures.style import save_figures
+from ..workspace.records import clean, read_json, write_json
 from ..workspace.tables import existing, read_images, read_table
 from .pi_area import area_figure, compare_areas, control, pi_areas
 
@@ -41,15 +41,15 @@ def write_data_report(workspace: Path, partitions: Sequence[str], seed: int) -> 
     data, folder = workspace / "data", workspace / "reports" / "data"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    source = json.loads(existing(data / "raw" / "source.json").read_text())
-    thresholds = json.loads(existing(data / "labels" / "thresholds.json").read_text())
+    source = read_json(data / "raw" / "source.json")
+    thresholds = read_json(data / "labels" / "thresholds.json")
     images = read_images(data / "raw", partitions)
     counts = count(data, images, partitions)
     areas = pi_areas(images, data / "raw", thresholds).assign(group=_groups(images, data))
-    check = _rounded(compare_areas(areas, control(partitions, thresholds), seed))
+    check = clean(compare_areas(areas, control(partitions, thresholds), seed))
     save_figures(folder, {"pi_area": area_figure(areas, check)}, source["synthetic"])
     record = {"synthetic": source["synthetic"], "counts": counts, "pi_area": check}
-    (folder / "data.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(folder / "data.json", record)
     page = workspace / "reports" / "data.md"
     page.write_text(_page(source, counts, thresholds, check))
     return page
@@ -212,11 +212,3 @@ def _verdict(name: str, found: Mapping) -> str:
 
 def _range(bounds: Sequence[float] | None) -> str:
     return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else ""
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return round(value, 6) if isinstance(value, float) else value
