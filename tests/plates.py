@@ -123,7 +123,7 @@ def render(
     The simulator keeps some live cells in every field: a positive control is not wholly dead.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plans = plan_plate(["no_treatment"], len(wells) * fields, height, width, seed=7)
+    plans = plan_plate(["no_treatment"], len(wells) * fields, height, width, seed=7, sessions=1)
     rows = []
     for number, plan in enumerate(plans):
         well = wells[number // fields]

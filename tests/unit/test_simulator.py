@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from src.common.acquire.simulator import SimulatedField, plan_plate, simulate_field, true_windows
-from src.common.acquire.simulator_render import Cells, render_pi
+from src.common.acquire.simulator_cells import SIGNS, Cells, place_cells
+from src.common.acquire.simulator_render import render_brightfield, render_pi
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH, SIZE, STRIDE = 560, 784, 224, 112
@@ -55,11 +57,12 @@ def thresholds(values):
 def test_plan_names_every_field_once_and_keeps_arms_in_their_wells():
     plans = plan_plate(PARTITIONS, 40, 1024, 1344, seed=1)
     assert len({plan.image_id for plan in plans}) == len(plans) == 80
-    assert len({(plan.partition, plan.position) for plan in plans}) == 80
+    assert len({(plan.partition, plan.position) for plan in plans}) == 72  # 8 twice
     assert {plan.well[0] for plan in plans if plan.partition == "no_treatment"} == {"A"}
     assert len({plan.experiment for plan in plans if plan.partition == "doxo_paclitaxel"}) >= 3
     assert plans[0].pixel_size_um == 0.3225
     assert 1 <= sum(plan.out_of_focus for plan in plans[:40]) <= 4
+    assert {plan.day for plan in plans} >= {1, 2, 3, 4, 5}
 
 
 def test_plan_refuses_what_it_cannot_simulate():
@@ -92,28 +95,99 @@ def test_thresholds_land_near_the_papers(monkeypatch):
     assert dead == pytest.approx(396.89, rel=0.10)
 
 
-def test_controls_are_balanced_and_treated_wells_mostly_dead(monkeypatch):
-    for channel in ("render_brightfield", "render_pi"):
-        monkeypatch.setattr(
-            f"src.common.acquire.simulator.{channel}", lambda plan, cells, rng: None
+def placed(partition: str, frames: int, seed: int) -> pd.DataFrame:
+    """The tumour cells of all fields in focus, with their session and signs: no image is drawn."""
+    tables = []
+    for plan in plan_plate([partition], frames, 1024, 1344, seed):
+        cells = place_cells(plan, np.random.default_rng((*plan.seed, 0)))
+        columns = {
+            name: getattr(cells, name) for name in ("y", "x", "dead", "round", "lifted", "blebs")
+        }
+        signs = dict(zip(SIGNS, cells.signs.T, strict=True))
+        table = pd.DataFrame(columns | signs).assign(
+            image_id=plan.image_id, session=plan.experiment
         )
-    share = {}
-    for name in PARTITIONS:
-        plans = plan_plate([name], 10, 1024, 1344, seed=1)
-        share[name] = (
-            pd.concat([simulate_field(plan).cells for plan in plans])["state"] == "dead"
-        ).mean()
-    assert share["no_treatment"] == pytest.approx(0.5, abs=0.06)
-    assert share["doxo_paclitaxel"] == pytest.approx(
-        0.83, abs=0.06
-    )  # about 9 in 10 of the windows that get a label
+        tables.append(table[~cells.immune])
+    return pd.concat(tables, ignore_index=True)
 
 
-def test_nearly_every_control_field_has_windows_of_both_classes(plate):
-    usable = plate[2].query("partition == 'no_treatment' and verdict == 'cells'")
-    live = (usable["mean_pi"] < 258.97).groupby(usable["image_id"]).sum()
-    dead = (usable["mean_pi"] > 396.89).groupby(usable["image_id"]).sum()
-    assert ((live > 0) & (dead > 0)).mean() > 0.8
+def test_controls_are_balanced_and_treated_wells_mostly_dead_in_the_mean_of_sessions():
+    share = {
+        name: placed(name, 10, seed=1).groupby("session")["dead"].mean() for name in PARTITIONS
+    }
+    assert share["no_treatment"].mean() == pytest.approx(0.5, abs=0.06)
+    assert share["doxo_paclitaxel"].mean() == pytest.approx(0.83, abs=0.06)
+    assert share["no_treatment"].max() > share["no_treatment"].min() + 0.4
+    assert share["doxo_paclitaxel"].max() > share["doxo_paclitaxel"].min() + 0.1
+
+
+def test_the_session_alone_tells_something_and_not_all():
+    cells = placed("no_treatment", 20, seed=1)
+    mean = cells.groupby("session")["dead"].transform("mean")
+    assert 0.65 < roc_auc_score(cells["dead"], mean) < 0.85
+
+
+def test_a_session_has_its_own_exposure_focus_and_light():
+    plans = plan_plate(["no_treatment"], 40, 1024, 1344, seed=1)
+    table = pd.DataFrame([vars(plan) for plan in plans]).groupby("experiment")
+    assert table.ngroups == 5 and table.size().eq(8).all()
+    for name in ("focus", "light_y", "light_x", "pi_background", "pi_gain", "cell_radius_um"):
+        first = table[name].first()
+        assert table[name].max().equals(first) and table[name].min().equals(first)
+        assert first.nunique() > 1
+    spread = table["brightness"].agg(lambda values: values.max() - values.min())
+    assert spread.max() < table["brightness"].mean().std()
+
+
+def test_every_sign_of_death_is_weak_and_live_cells_have_them_too():
+    cells = placed("no_treatment", 5, seed=4)
+    for sign in SIGNS:
+        assert 0.6 < roc_auc_score(cells["dead"], cells[sign]) < 0.85, sign
+    balls = cells[cells["round"]]
+    shares = cells.groupby("dead")["round"].mean()
+    assert 0.03 < shares[False] < 0.2 < shares[True] < 0.6
+    for cue in (balls["blebs"] > 0, balls["lifted"]):
+        share = cue.groupby(balls["dead"]).mean()
+        assert 0 < share[False] < share[True] < 1
+
+
+def test_some_windows_hold_cells_of_both_states():
+    cells = placed("no_treatment", 5, seed=4).query("0 <= y < 896 and 0 <= x < 1344")
+    square = [cells["image_id"], cells["y"] // SIZE, cells["x"] // SIZE]
+    share = cells.groupby(square)["dead"].mean()
+    assert 0.05 < share.between(0.25, 0.75).mean() < 0.35
+
+
+def test_a_field_that_comes_back_has_the_same_cells_and_more_dead_ones():
+    plans = plan_plate(["no_treatment"], 10, 256, 320, seed=1)
+    first, again = plans[0], plans[-1]
+    assert (again.position, again.well, again.experiment) == (
+        first.position,
+        first.well,
+        first.experiment,
+    )
+    assert again.day == first.day + 1 and again.image_id != first.image_id
+    before, after = (
+        place_cells(plan, np.random.default_rng((*plan.seed, 0))) for plan in (first, again)
+    )
+    assert np.array_equal(before.y, after.y) and after.dead.sum() > before.dead.sum()
+    frames = [simulate_field(plan).brightfield for plan in (first, again)]
+    assert not np.array_equal(*frames)
+
+
+def test_immune_cells_are_small_round_partly_dead_and_do_not_fill_a_window():
+    plan = replace(
+        plan_plate(["no_treatment"], 1, 512, 512, seed=3)[0], immune=200.0, immune_dead=0.4
+    )
+    cells = place_cells(plan, np.random.default_rng(0))
+    assert cells.immune.sum() == 53 and cells.round[cells.immune].all()
+    assert cells.radius[cells.immune].max() < cells.radius[~cells.immune & ~cells.round].min()
+    assert 0 < cells.dead[cells.immune].mean() < 1
+    table = pd.DataFrame({"y": cells.y, "x": cells.x, "radius": cells.radius})
+    table = table[cells.immune].assign(state="dead", kind="immune")
+    blank = np.zeros((512, 512), np.uint16)
+    windows = true_windows(SimulatedField(blank, blank, table, False), 512, 512, SIZE, STRIDE)
+    assert set(windows["verdict"]) == {"empty"}
 
 
 def test_there_are_empty_and_unusable_windows(plate):
@@ -128,7 +202,7 @@ def test_there_are_empty_and_unusable_windows(plate):
 def test_windows_follow_the_truth_of_a_field_with_two_cells():
     cells = pd.DataFrame(
         {"y": [112.0, 112.0], "x": [40.0, 100.0], "radius": [30.0, 30.0], "state": ["live", "dead"]}
-    )
+    ).assign(kind="tumour")
     blank = np.zeros((1024, 1344), np.uint16)
     windows = true_windows(SimulatedField(blank, blank, cells, False), 1024, 1344, SIZE, STRIDE)
     assert len(windows) == 88  # the paper's grid
@@ -137,40 +211,35 @@ def test_windows_follow_the_truth_of_a_field_with_two_cells():
     assert set(blurred["verdict"]) == {"unusable"}
 
 
-def test_pi_glows_over_more_than_a_cell_diameter(small_plan):
-    one = {
-        "y": np.array([128.0]),
-        "x": np.array([160.0]),
-        "radius": np.array([29.0]),
-        "decay": np.array([1.0]),
-    }
-    one |= {"rounded": np.array([False]), "outline": np.zeros((1, 6))}
+def one_cell(**values) -> Cells:
+    """A flat live tumour cell at 128, 160 with a radius of 29 px, but for `values`."""
+    cell = {"y": 128.0, "x": 160.0, "radius": 29.0, "dead": False, "immune": False, "round": False}
+    cell |= {"lifted": False, "blebs": 0} | values
+    columns = {name: np.array([value]) for name, value in cell.items()}
+    return Cells(**columns, signs=np.zeros((1, 4)), outline=np.zeros((1, 6)))
+
+
+def test_pi_shows_the_nucleus_and_glows_beyond_the_cell(small_plan):
     frames = [
-        render_pi(small_plan, Cells(dead=np.array([dead]), **one), np.random.default_rng(0)).astype(
-            float
-        )
+        render_pi(small_plan, one_cell(dead=dead), np.random.default_rng(0)).astype(float)
         for dead in (True, False)
     ]
     glow = (frames[0] - frames[1])[123:134].mean(axis=0)
-    assert glow[160] > 500
-    assert (
-        glow[160 - 40] > 50 and glow[160 + 40] > 50
-    )  # well outside the cell's outline, on both sides
-    assert abs(glow[5]) < 10
+    assert glow[160] > 1000
+    assert glow[160 - 40] > 10 and glow[160 + 40] > 10  # outside the cell's outline, on both sides
+    assert glow[160] > 10 * glow[160 + 40] and abs(glow[5]) < 10
 
 
-def test_live_cells_have_a_dark_nucleolus_and_dead_ones_do_not(small_plan):
-    plan = replace(small_plan, height=768, width=768, defocus=0.0, noise=0.5, confluence=0.9)
-    field = simulate_field(plan)
-    darkest = {"live": [], "dead": []}
-    for cell in field.cells.query("28 < y < 740 and 28 < x < 740").itertuples():
-        y, x, reach = int(cell.y), int(cell.x), int(0.3 * cell.radius)
-        middle = (
-            field.brightfield[y - reach : y + reach + 1, x - reach : x + reach + 1]
-            / plan.brightness
-        )
-        darkest[cell.state].append(np.percentile(middle, 5) - np.median(middle))
-    assert np.median(darkest["live"]) < np.median(darkest["dead"]) - 0.03
+def test_round_cells_stand_out_and_the_other_side_of_focus_inverts_them(small_plan):
+    def middle(cell: Cells, focus: int) -> float:
+        plan = replace(small_plan, focus=focus, noise=0.2, vignette=0.0)
+        frame = render_brightfield(plan, cell, np.random.default_rng(0)) / plan.brightness
+        return float(frame[122:135, 154:167].mean() - np.median(frame))
+
+    flat, above, below = (
+        middle(one_cell(), 3), middle(one_cell(round=True), 3), middle(one_cell(round=True), -3)
+    )  # fmt: skip
+    assert above > 3 * abs(flat) and below < -3 * abs(flat)
 
 
 def test_a_field_depends_on_its_plan_alone(small_plan):
@@ -185,7 +254,7 @@ def test_a_field_depends_on_its_plan_alone(small_plan):
 
 DIGEST = """
 import hashlib
-from src.common.sources.simulator import plan_plate, simulate_field
+from src.common.acquire.simulator import plan_plate, simulate_field
 for plan in plan_plate(["no_treatment", "doxo_paclitaxel"], 4, 256, 320, 5)[2:6]:
     field = simulate_field(plan)
     frames = field.brightfield.tobytes() + field.pi.tobytes() + field.cells[["y", "x", "radius"]].to_numpy().tobytes()

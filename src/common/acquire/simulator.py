@@ -1,71 +1,49 @@
 """The simulated plate: fields of live and dead cells with known truth, in the paper's geometry and
-intensities.
+intensities, imaged in several sessions.
 
 Nothing here is data from a microscope. The plate stands in for the paper's (Pattarone et al.,
 Scientific Reports 11:10304, 2021) so that the whole graph runs on any machine: `plan_plate` draws
-what differs between fields, `simulate_field` renders one plan into a bright-field and a PI frame,
-`true_windows` says which windows hold cells. A field depends on its own plan alone, so any number
-of workers gives the same bytes; `simulator_render` says how they stay the same on any CPU.
+what differs between sessions and fields, `simulate_field` renders one plan into a bright-field and
+a PI frame, `true_windows` says which windows hold cells. As on real plates, a session has its own
+exposure, focus and light, and more or fewer dead cells than the others: who recognises the session
+knows half the answer. A field depends on its own plan alone, so any number of workers gives the
+same bytes; `simulator_exact` says how they stay the same on any CPU.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from .simulator_render import Cells, inside, normal, render_brightfield, render_pi, smooth_field
+from .simulator_cells import Cells, place_cells
+from .simulator_render import render_brightfield, render_pi
 
 PIXEL_SIZE_UM = 0.3225  # 20x objective of the paper
-DEAD_FRACTION = {
-    "no_treatment": 0.47,
-    "doxo_paclitaxel": 0.83,
-}  # of cells; of windows about 0.5 and 0.9
-CONFLUENCE = {
-    1: 0.28,
-    2: 0.45,
-    3: 0.72,
-    4: 0.82,
-    5: 0.92,
-}  # share of the field covered, by culture day
-DAYS = (
-    4,
-    3,
-    1,
-    5,
-    4,
-    3,
-    5,
-    4,
-    3,
-    5,
-    4,
-    3,
-    2,
-    5,
-    4,
-    3,
-    5,
-    4,
-    3,
-    5,
-)  # mostly days 3-5, as in the paper
+DEAD_FRACTION = {"no_treatment": 0.47, "doxo_paclitaxel": 0.83}  # of cells, mean over sessions
+SESSION_SHIFT = {"no_treatment": 0.36, "doxo_paclitaxel": 0.12}  # of it, at most, by session
+FIELD_SHIFT = 0.06  # of it, at most, by field
+CONFLUENCE = {1: 0.28, 2: 0.45, 3: 0.72, 4: 0.82, 5: 0.92}  # share covered, by culture day
+DAYS = (4, 3, 1, 5, 4, 3, 5, 4, 3, 5, 4, 3, 2, 5, 4, 3, 5, 4, 3, 5)  # mostly 3-5, as in the paper
 WELLS = ("A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4")  # controls in row A, treated in row B
-EXPERIMENTS = 5  # slides, each with both arms
-DEATH_SHOWS = 0.6  # how far death moves the look of the outline, in sd of local stress
-STRAY = 0.03  # share of cells in the other state than their surroundings
-EMPTY_COVERAGE = (
-    0.06  # a window with less of its area under cells than one live cell fills counts as empty
-)
-_RANGES = {  # what differs from field to field: lowest and highest value
-    "cell_radius_um": (8.0, 11.0),
-    "contrast": (0.6, 1.4),
-    "defocus": (0.0, 0.8),
-    "brightness": (24000.0, 36000.0),
-    "vignette": (0.0, 0.25),
-    "noise": (0.5, 1.8),
-    "pi_background": (187.5, 217.5),
+AGAIN = 10  # of so many fields one is the field of another, a day later
+EMPTY_COVERAGE = 0.06  # of a window, under tumour cells: less than one live cell, and it is empty
+_SESSION = {  # what differs from session to session: lowest and highest value
+    "prevalence": (-1.0, 1.0),
+    "cell_radius_um": (8.5, 10.5),
+    "contrast": (0.7, 1.4),
+    "focus": (-1.0, 1.0),
+    "brightness": (6000.0, 42000.0),
+    "vignette": (0.05, 0.45),
+    "light_y": (0.2, 0.8),
+    "light_x": (0.2, 0.8),
+    "noise": (0.4, 1.4),
+    "pi_background": (186.0, 206.0),
+    "pi_gain": (0.95, 1.05),
+    "immune": (10.0, 110.0),
+    "immune_dead": (0.1, 0.4),
 }
+_VARIES = {"contrast": 0.25, "brightness": 0.05, "vignette": 0.3, "noise": 0.1, "immune": 0.5}
 
 
 @dataclass(frozen=True)
@@ -78,7 +56,7 @@ class FieldPlan:
 
     image_id: str
     partition: str
-    experiment: str
+    experiment: str  # the session
     well: str
     position: str
     day: int
@@ -88,21 +66,26 @@ class FieldPlan:
     seed: tuple[int, ...]
     dead_fraction: float
     confluence: float
+    out_of_focus: bool
     cell_radius_um: float
     contrast: float
-    defocus: float  # 0 sharp .. 1 soft, still usable
-    brightness: float  # mean bright-field level, counts
+    focus: int  # how far below or above exact focus, px of blur: not 0
+    brightness: float  # bright-field level where the light is brightest, counts
     vignette: float
+    light_y: float  # where that is, 0..1 of the field
+    light_x: float
     noise: float
     pi_background: float  # counts
-    out_of_focus: bool
+    pi_gain: float
+    immune: float  # cells a Mpx
+    immune_dead: float  # share of them
 
 
 @dataclass(frozen=True)
 class SimulatedField:
     """One rendered field.
 
-    `cells` is the truth: y, x, radius (float64 px) and state (live or dead).
+    `cells` is the truth: y, x, radius (float64 px), state (live or dead), kind (tumour or immune).
     """
 
     brightfield: np.ndarray  # (height, width) uint16 counts
@@ -112,9 +95,9 @@ class SimulatedField:
 
 
 def plan_plate(
-    partitions: Sequence[str], frames: int, height: int, width: int, seed: int
+    partitions: Sequence[str], frames: int, height: int, width: int, seed: int, sessions: int = 5
 ) -> list[FieldPlan]:
-    """Plan `frames` fields of `height` x `width` px for each partition.
+    """Plan `frames` fields of `height` x `width` px for each partition, imaged in `sessions`.
 
     Raises ValueError for a partition whose share of dead cells is not known, and for frames smaller
     than a window.
@@ -128,120 +111,99 @@ def plan_plate(
         raise ValueError(
             f"need at least 1 frame of at least 224 x 224 px, got {frames} of {height} x {width}"
         )
+    looks = _plan_sessions(sessions, seed)
+    plans = [_plan_partition(name, frames, (height, width), seed, looks) for name in partitions]
+    return [plan for fields in plans for plan in fields]
+
+
+def _plan_sessions(sessions: int, seed: int) -> list[dict[str, float]]:
+    """Draw what is peculiar to each session: shuffled even steps of every nuisance, so that few
+    sessions vary as well.
+    """
+    rng = np.random.default_rng((seed, len(DEAD_FRACTION)))
+    steps = {name: (rng.permutation(sessions) + 0.5) / sessions for name in _SESSION}
+    steps["focus"] = steps["prevalence"]  # the confounder: mostly dead slides were focused above
     return [
-        plan for name in partitions for plan in _plan_partition(name, frames, height, width, seed)
+        {name: low + float(steps[name][s]) * (high - low) for name, (low, high) in _SESSION.items()}
+        for s in range(sessions)
     ]
 
 
 def _plan_partition(
-    partition: str, frames: int, height: int, width: int, seed: int
+    partition: str, frames: int, shape: tuple[int, int], seed: int, looks: list[dict[str, float]]
 ) -> list[FieldPlan]:
-    """Plan one partition: its fields take shuffled even steps of every nuisance, so that small
-    plates vary as well.
+    """Plan one partition, its fields dealt to the sessions in turn; the last tenth comes back a day
+    later to where the first were.
     """
     stream = list(DEAD_FRACTION).index(partition)
     rng = np.random.default_rng((seed, stream))
-    steps = {name: (rng.permutation(frames) + 0.5) / frames for name in _RANGES}
+    days = rng.permutation(np.resize(DAYS, frames))
     unfocused = rng.permutation(frames)[: max(1, frames // 20) if frames >= 4 else 0]
-    plans = []
-    for number in range(frames):
-        well, day = 4 * stream + number % 4, DAYS[number % len(DAYS)]
-        drawn = {
-            name: low + float(steps[name][number]) * (high - low)
-            for name, (low, high) in _RANGES.items()
-        }
+    plans: list[FieldPlan] = []
+    for number in range(frames - frames // AGAIN):
+        drawn = _vary(looks[number % len(looks)], rng)
+        shift = SESSION_SHIFT[partition] * drawn.pop("prevalence")
+        well, day = 4 * stream + number // len(looks) % 4, int(days[number])
         plans.append(
             FieldPlan(
                 image_id=f"{partition}_w{well + 1}_p{number:02d}_d{day}",
                 partition=partition,
-                experiment=f"sim-{number % EXPERIMENTS + 1}",
+                experiment=f"session-{number % len(looks) + 1}",
                 well=WELLS[well],
                 position=f"p{number:02d}",
                 day=day,
-                height=height,
-                width=width,
+                height=shape[0],
+                width=shape[1],
                 pixel_size_um=PIXEL_SIZE_UM,
                 seed=(seed, stream, number),
-                dead_fraction=DEAD_FRACTION[partition],
+                dead_fraction=DEAD_FRACTION[partition]
+                + shift
+                + FIELD_SHIFT * (2 * float(rng.random()) - 1),
                 confluence=CONFLUENCE[day],
                 out_of_focus=bool(number in unfocused),
+                focus=_focus(drawn.pop("focus")),
                 **drawn,
             )
         )
-    return plans
+    return plans + [_a_day_later(plan) for plan in plans[: frames // AGAIN]]
+
+
+def _vary(look: dict[str, float], rng: np.random.Generator) -> dict[str, float]:
+    """A session's look as one of its fields has it."""
+    some = {name: 1 + by * (2 * float(rng.random()) - 1) for name, by in _VARIES.items()}
+    return {name: value * some.get(name, 1.0) for name, value in look.items()}
+
+
+def _focus(step: float) -> int:
+    """From -1..1 to -4..-2 or 2..4 px: exact focus shows nothing."""
+    return int(2 + 3 * min(abs(step), 0.99)) * (1 if step >= 0 else -1)
+
+
+def _a_day_later(plan: FieldPlan) -> FieldPlan:
+    """The same cells, more of them dead."""
+    name = plan.image_id.rsplit("_", 1)[0]
+    dead = plan.dead_fraction + 0.4 * (1 - plan.dead_fraction)
+    return replace(plan, image_id=f"{name}_d{plan.day + 1}", day=plan.day + 1, dead_fraction=dead)
 
 
 def simulate_field(plan: FieldPlan) -> SimulatedField:
     """Render one planned field; the same plan gives the same bytes on any x86-64 CPU."""
-    streams = [np.random.default_rng((*plan.seed, part)) for part in range(3)]
-    cells = _place_cells(plan, streams[0])
-    brightfield = render_brightfield(plan, cells, streams[1])
-    pi = render_pi(plan, cells, streams[2])
-    return SimulatedField(
-        brightfield, pi, _truth(cells, plan.height, plan.width), plan.out_of_focus
-    )
-
-
-def _place_cells(plan: FieldPlan, rng: np.random.Generator) -> Cells:
-    """Scatter cells over the occupied part of the field and let one side of it die."""
-    radius = (0.88 + 0.03 * plan.day) * plan.cell_radius_um / plan.pixel_size_um
-    step = 1.55 * radius
-    margin = int(2 * radius)
-    grid_y = np.arange(-margin, plan.height + margin, step * 0.87)
-    grid_x = np.arange(-margin, plan.width + margin, step)
-    y, x = (axis.ravel() for axis in np.meshgrid(grid_y, grid_x, indexing="ij"))
-    x = x + step / 2 * (np.arange(len(grid_y)) % 2).repeat(len(grid_x))
-    y, x = (axis + step * 0.6 * (rng.random(len(axis)) - 0.5) for axis in (y, x))
-    where = inside(plan, y, x)
-    room = smooth_field(rng, plan.height, plan.width, 380.0)[where]
-    kept = room >= np.sort(room)[int((1 - plan.confluence) * len(room))]
-    y, x, where = y[kept], x[kept], (where[0][kept], where[1][kept])
-    dead = _dying(plan, rng, y, x, where)
-    decay = _decay(plan, rng, dead, where)
-    rounded = rng.random(len(y)) < 0.04
-    shrink = np.where(rounded, 0.6, 1.05 - 0.3 * decay + 0.15 * rng.random(len(y)))
-    bumps = np.array([0.11, 0.11, 0.06, 0.06, 0.04, 0.04]) * np.where(rounded, 0.2, 1.0)[:, None]
-    return Cells(y, x, radius * shrink, dead, decay, rounded, normal(rng, len(y), 6) * bumps)
-
-
-def _decay(plan: FieldPlan, rng: np.random.Generator, dead: np.ndarray, where: tuple) -> np.ndarray:
-    """Say how far each cell's outline looks dead: local stress, alike for both states, weighs as
-    much as the state.
-    """
-    stress = smooth_field(rng, plan.height, plan.width, 180.0)[where]
-    looks = 0.5 + 0.3 * (stress + 0.6 * normal(rng, len(dead)) + DEATH_SHOWS * (dead - 0.5))
-    return np.minimum(np.maximum(looks, 0.0), 1.0)
-
-
-def _dying(
-    plan: FieldPlan, rng: np.random.Generator, y: np.ndarray, x: np.ndarray, where: tuple
-) -> np.ndarray:
-    """Choose the dead cells: all but those nearest to a pole on the field's rim: every field has
-    both domains.
-    """
-    around = int(rng.integers(0, 2 * (plan.height + plan.width)))
-    along, far = divmod(around, 2)
-    pole = (
-        (along, far * plan.width)
-        if along < plan.height
-        else (far * plan.height, along - plan.height)
-    )
-    distance = np.sqrt((y - pole[0]) * (y - pole[0]) + (x - pole[1]) * (x - pole[1]))
-    depth = distance + 40.0 * smooth_field(rng, plan.height, plan.width, 300.0)[where]
-    least = 120_000 / (
-        plan.height * plan.width * plan.confluence
-    )  # room for a few wholly live windows
-    live = max(1 - plan.dead_fraction, min(0.5, least))
-    visible = np.sort(depth[(where[0] == y.astype(np.int64)) & (where[1] == x.astype(np.int64))])
-    cut = visible[int(live * len(visible))] if len(visible) else 0.0
-    return (depth >= cut) ^ (rng.random(len(y)) < STRAY)
+    cells = place_cells(plan, np.random.default_rng((*plan.seed, 0)))
+    streams = [np.random.default_rng((*plan.seed, part, plan.day)) for part in (1, 2)]
+    brightfield = render_brightfield(plan, cells, streams[0])
+    pi = render_pi(plan, cells, streams[1])
+    truth = _truth(cells, plan.height, plan.width)
+    return SimulatedField(brightfield, pi, truth, plan.out_of_focus)
 
 
 def _truth(cells: Cells, height: int, width: int) -> pd.DataFrame:
     """Return the cells whose centre lies in the field."""
     within = (cells.y >= 0) & (cells.y < height) & (cells.x >= 0) & (cells.x < width)
     columns = {"y": cells.y[within], "x": cells.x[within], "radius": cells.radius[within]}
-    return pd.DataFrame(columns).assign(state=np.where(cells.dead[within], "dead", "live"))
+    return pd.DataFrame(columns).assign(
+        state=np.where(cells.dead[within], "dead", "live"),
+        kind=np.where(cells.immune[within], "immune", "tumour"),
+    )
 
 
 def true_windows(
@@ -250,11 +212,11 @@ def true_windows(
     """Return every window of `size` px at `stride` px: y, x, size and its true verdict cells, empty
     or unusable.
 
-    A window is unusable in an out-of-focus field, empty when cells cover under EMPTY_COVERAGE of
+    A window is unusable in an out-of-focus field, empty when tumour cells cover under EMPTY_COVERAGE of
     it.
     """
     covered = np.zeros((height, width), dtype=np.int64)
-    for cell in field.cells.itertuples():
+    for cell in field.cells.query("kind == 'tumour'").itertuples():
         top, left = max(0, int(cell.y - cell.radius)), max(0, int(cell.x - cell.radius))
         patch = covered[top : int(cell.y + cell.radius) + 1, left : int(cell.x + cell.radius) + 1]
         dy, dx = np.ogrid[

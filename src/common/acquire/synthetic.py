@@ -27,12 +27,14 @@ class SimulatedField(Field):
         )
 
 
-def find(partitions: Sequence[str], frames: int, height: int, width: int, seed: int) -> Found:
-    """Plan the plate: `frames` fields of `height` x `width` px for each partition. Raises
-    SourceError.
+def find(
+    partitions: Sequence[str], frames: int, height: int, width: int, seed: int, sessions: int
+) -> Found:
+    """Plan the plate: `frames` fields of `height` x `width` px for each partition, imaged in
+    `sessions`. Raises SourceError.
     """
     try:
-        plans = plan_plate(partitions, frames, height, width, seed)
+        plans = plan_plate(partitions, frames, height, width, seed, sessions)
     except ValueError as error:
         raise SourceError(str(error)) from None
     return Found([_field(plan) for plan in plans])

@@ -74,6 +74,7 @@ class Synthetic(Section):
     frames: Count
     height: Annotated[int, Field(ge=224)]
     width: Annotated[int, Field(ge=224)]
+    sessions: Count
     seed: int
 
 
