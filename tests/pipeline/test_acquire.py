@@ -392,9 +392,8 @@ def test_the_simulated_plate_says_so_and_keeps_its_truth_apart(plant):
     assert json.loads((plant.raw / "source.json").read_text())["synthetic"] is True
     cells = pd.read_parquet(plant.raw / "truth/cells.parquet")
     windows = pd.read_parquet(plant.raw / "truth/windows.parquet")
-    assert list(cells.columns) == ["image_id", "y", "x", "radius", "state"] and set(
-        cells["image_id"]
-    ) <= set(images["image_id"])
+    assert list(cells.columns) == ["image_id", "y", "x", "radius", "state", "kind"]
+    assert set(cells["image_id"]) <= set(images["image_id"])
     assert list(windows.columns) == ["image_id", "y", "x", "size", "verdict"] and len(windows) == 2
 
 
