@@ -73,7 +73,7 @@ def promote(
     reason: Annotated[str, typer.Option(help="why; kept on the version")],
 ) -> None:
     """Make a version the champion by hand."""
-    from .common.register.aliases import promote as move
+    from .common.register.by_hand import promote as move
 
     typer.echo(move(model, version, reason))
 
@@ -86,7 +86,7 @@ def rollback(
     reason: Annotated[str, typer.Option(help="why; kept on the version")],
 ) -> None:
     """Give the champion's alias back to the version that had it before."""
-    from .common.register.aliases import rollback as back
+    from .common.register.by_hand import rollback as back
 
     typer.echo(back(model, reason))
 
@@ -100,7 +100,7 @@ def history(
     """Show every move of a model's aliases: when, from which version to which, by whom and why."""
     from rich.console import Console
 
-    from .common.register.aliases import history as moves
+    from .common.register.by_hand import history as moves
 
     console = Console()
     console.width = console.width if console.is_terminal else 140

@@ -3,7 +3,7 @@ test.
 
 Patches of a field, and fields of an experiment, resemble each other. Intervals resample whole
 experiments where there are SEVERAL, else whole fields; their level is widened for few of them
-(duel.expanded).
+(paired.expanded).
 """
 
 from functools import partial

@@ -4,7 +4,8 @@ Reads metrics/evaluate; writes metrics/compare.json, reports/compare.md, and in 
 the few numbers that `dvc exp show` sets beside each other.
 """
 
-from ..common.compare.table import by_partition, headline, markdown
+from ..common.compare.rows import by_partition, headline
+from ..common.compare.table import markdown
 from ..common.workspace.params import load
 from ..common.workspace.paths import METRICS, REPORTS
 from ..common.workspace.records import read_json, write_json

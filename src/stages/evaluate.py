@@ -11,7 +11,7 @@ import shutil
 
 import pandas as pd
 
-from ..common.evaluate import figures, record
+from ..common.evaluate import curves, figures, record
 from ..common.evaluate.baselines import baselines
 from ..common.evaluate.notes import main_figures, notes
 from ..common.evaluate.rounds import (
@@ -123,6 +123,6 @@ def write(partition: str, result: dict, scored: pd.DataFrame, thresholds: dict) 
     (report / "figures").mkdir(parents=True)
     write_json(METRICS / "evaluate" / f"{partition}.json", result)
     scored[PREDICTIONS].to_parquet(report / "predictions.parquet", index=False)
-    for name, table in figures.tables(test).items():
+    for name, table in curves.tables(test).items():
         table.round(6).to_csv(report / f"{name}.csv", index=False)
     figures.draw_all(test, result, thresholds, report / "figures")

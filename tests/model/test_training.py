@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from src.common.patches.store import PatchStore
 from src.common.scoring.backbones import build, facts, library_model
+from src.common.tracking import experiment, inputs
 from src.common.tracking import runs as tracking
 from src.common.train import checkpoint, head, rounds
 from src.common.train.checkpoint import ResumableCheckpoint
@@ -394,7 +395,7 @@ def here(tree, monkeypatch) -> Path:
         "REPORTS": "reports", "SPLITS": "data/splits", "WEIGHTS": "models/weights/model", "MLRUNS": "mlruns",
     }  # fmt: skip
     for name, place in places.items():
-        for module in (train_stage, tracking):
+        for module in (train_stage, tracking, experiment, inputs):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tree / place)
     monkeypatch.setattr(train_stage, "load", lambda *names: load(*names, path=tree / "params.yaml"))

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from src.common.compare import experiments
+from src.common.compare import experiments, rows
 from src.common.compare import table as comparison
-from src.common.evaluate.figures import roc_together
+from src.common.evaluate.curves import roc_together
 from src.common.workspace.errors import UserError
 from src.common.workspace.params import Dataset
 from src.stages import compare
@@ -90,12 +90,12 @@ def test_model_baselines_and_paper_stand_together(stage):
         "paper",
     ]
     assert found["models"]["no_treatment"]["model"]["auc"] == 0.9
-    cells = dict(zip(comparison.COLUMNS, line(text, "no_treatment resnet18"), strict=True))
+    cells = dict(zip(comparison.HEADINGS, line(text, "no_treatment resnet18"), strict=True))
     assert cells["AUC"] == "0.900" and cells["AUC over groups"] == "0.800 to 1.000"
     assert (
         cells["95% over patches"] == "0.840 to 0.860" and cells["patches (groups)"] == "1,200 (4)"
     )
-    paper = dict(zip(comparison.COLUMNS, line(text, "paper: Inception-v3"), strict=True))
+    paper = dict(zip(comparison.HEADINGS, line(text, "paper: Inception-v3"), strict=True))
     assert (paper["balanced accuracy"], paper["AUC"], paper["data"]) == ("0.866", "0.941", "real")
     assert paper["95% over groups"] == "-" and paper["Pearson r, mean PI"] == "-0.705"
 
@@ -143,13 +143,13 @@ def test_pretrained_against_random_only_on_the_same_patches_and_architecture():
         "random": record("p", 0.8, weights="random"),
         "elsewhere": record("q", 0.95),
     }
-    assert comparison.differ_in_first_weights(records) == [("tuned", "random")]
+    assert rows.differ_in_first_weights(records) == [("tuned", "random")]
     other_data = copy.deepcopy(records)
     other_data["tuned"]["data"]["digest"] = "changed"
-    assert comparison.differ_in_first_weights(other_data) == []
+    assert rows.differ_in_first_weights(other_data) == []
     other_recipe = copy.deepcopy(records)
     other_recipe["tuned"]["model"]["recipe"] = {"lr": 1e-5}
-    assert comparison.differ_in_first_weights(other_recipe) == []
+    assert rows.differ_in_first_weights(other_recipe) == []
 
 
 def test_what_pretraining_gains_is_a_row_with_paired_intervals():
@@ -167,9 +167,9 @@ def test_what_pretraining_gains_is_a_row_with_paired_intervals():
     assert experiments.pretraining(*sides[::-1])["auc"]["group_interval"] == pytest.approx(
         [-high, -low]
     )
-    row = comparison.gain_row(record("p"), "tuned", "random", gains)
+    row = rows.gain_row(record("p"), "tuned", "random", gains)
     text = line(comparison.markdown({"tuned": record("p")}, [row]), "difference")
-    cells = dict(zip(comparison.COLUMNS, text, strict=True))
+    cells = dict(zip(comparison.HEADINGS, text, strict=True))
     assert cells["model"] == "difference: tuned less random" and cells["data"] == "synthetic"
     assert cells["AUC"] == f"{auc:.3f}" and cells["AUC over groups"] == f"{low:.3f} to {high:.3f}"
 

@@ -8,17 +8,8 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from src.common.register import aliases
-from src.common.register.aliases import (
-    CHALLENGER,
-    CHAMPION,
-    RegistryError,
-    by_alias,
-    history,
-    move,
-    moves,
-    promote,
-    rollback,
-)
+from src.common.register.aliases import CHALLENGER, CHAMPION, RegistryError, by_alias, move, moves
+from src.common.register.by_hand import history, promote, rollback
 
 NAME = "unstained-p"
 

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from src.common.tracking import content as run_content
-from src.common.tracking import origin
+from src.common.tracking import inputs, origin
 from src.common.tracking import runs as tracking
 
 VALUE = {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}
@@ -226,16 +226,16 @@ def test_inputs_have_their_own_digests_and_name_the_file_they_come_from(
     ]
     table = pd.DataFrame(rows, columns=["patch_id", "group", "label", "partition", "split"])
     table.to_parquet(tmp_path / "splits.parquet")
-    monkeypatch.setattr(tracking, "SPLITS", tmp_path)
-    monkeypatch.setattr(tracking, "data_digests", lambda: {"splits": "0123.dir"})
+    monkeypatch.setattr(inputs, "SPLITS", tmp_path)
+    monkeypatch.setattr(inputs, "data_digests", lambda: {"splits": "0123.dir"})
     with warnings.catch_warnings(), tracking.run("train", "p") as run_id:
         warnings.simplefilter("error", UserWarning)
-        tracking.log_data("p")
-        tracking.log_data("p")
-    inputs = client.get_run(run_id).inputs.dataset_inputs
-    assert sorted(found.dataset.name for found in inputs) == ["p test", "p train", "p valid"]
-    assert len({found.dataset.digest for found in inputs}) == 3
-    for found in inputs:
+        inputs.log_data("p")
+        inputs.log_data("p")
+    logged = client.get_run(run_id).inputs.dataset_inputs
+    assert sorted(found.dataset.name for found in logged) == ["p test", "p train", "p valid"]
+    assert len({found.dataset.digest for found in logged}) == 3
+    for found in logged:
         tags = {tag.key: tag.value for tag in found.tags}
         assert found.dataset.source == '{"uri": "data/splits/splits.parquet"}'
         assert tags == {"dvc_md5": "0123.dir", "mlflow.data.context": found.dataset.name.split()[1]}

@@ -12,13 +12,14 @@ import pandas as pd
 import yaml
 from dvc.exceptions import DvcException
 
-from ..evaluate.figures import roc_together
+from ..evaluate.curves import roc_together
 from ..metrics import paired
 from ..metrics.intervals import draw
 from ..workspace.errors import UserError
 from ..workspace.params import load
 from ..workspace.paths import REPO
-from .table import differ_in_first_weights, gain_row, markdown
+from .rows import differ_in_first_weights, gain_row
+from .table import markdown
 
 
 class ExperimentError(UserError):

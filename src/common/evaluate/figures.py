@@ -1,6 +1,4 @@
-"""Figures and plot tables of an evaluation: ROC, precision-recall, confusion, reliability, Fig. 4a
-and 4b, scores.
-"""
+"""Figures of an evaluation: confusion, reliability, PI against the score (Fig. 4b), scores, slices."""
 
 from pathlib import Path
 
@@ -15,43 +13,11 @@ from sklearn import metrics as sk
 from ..figures.style import GREY, LIVE_DEAD, save_figure
 from ..metrics.intervals import wilson
 from ..scoring.operating import calibrate
-from ..workspace.errors import UserError
-from ..workspace.words import interval, number
+from ..workspace.words import number
 from .calibration import reliability
+from .curves import SIZE, legend_below, pr_figure, roc_figure, unit_square
 
-SIZE = (5.2, 4.9)  # inches
 FEW = 10  # patches of a class under which a slice's values are drawn hollow
-
-
-class OneClass(UserError):
-    """A curve wants patches of both classes."""
-
-
-def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """roc (fpr, tpr, threshold), pr (recall, precision, threshold), confusion (actual, predicted)
-    and reliability.
-    """
-    live, probability = test["live"], test["probability"]
-    called = pd.DataFrame(
-        {"actual": test["label"], "predicted": np.where(test["called"], "live", "dead")}
-    )
-    before = pd.DataFrame(reliability(calibrate(test["logit"], 1.0), live.to_numpy())).assign(
-        calibrated="before"
-    )
-    after = pd.DataFrame(reliability(probability.to_numpy(), live.to_numpy())).assign(
-        calibrated="after"
-    )
-    found = {"confusion": called, "reliability": pd.concat([before, after])}
-    if live.nunique() < 2:
-        return found
-    fpr, tpr, cuts = sk.roc_curve(live, test["score"])
-    precision, recall, pr_cuts = sk.precision_recall_curve(
-        live, test["score"], drop_intermediate=True
-    )
-    found["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": _as_probability(cuts)})
-    cuts = _as_probability(pr_cuts, len(recall))
-    found["pr"] = pd.DataFrame({"recall": recall, "precision": precision, "threshold": cuts})
-    return found
 
 
 def draw_all(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path) -> None:
@@ -70,63 +36,6 @@ def draw_all(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path
     for name, figure in drawn.items():
         figure.axes[0].set_title(title, fontsize=10)
         save_figure(figure, directory / f"{name}.png")
-
-
-def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
-    """ROC curves of several models together (Fig. 4a), from their predictions (label, logit or
-    probability, split).
-
-    named: model name to its predictions table. Raises OneClass naming a model whose test patches
-    are of one class.
-    """
-    figure, axes = plt.subplots(
-        figsize=(SIZE[0] + 1, SIZE[1] + 0.3 * len(named)), layout="constrained"
-    )
-    for name, predictions in named.items():
-        test = predictions[predictions["split"] == "test"]
-        live = test["label"] == "live"
-        if live.nunique() < 2:
-            raise OneClass(
-                f"{name}: its test patches are all of one class, so there is no ROC curve"
-            )
-        fpr, tpr, _ = sk.roc_curve(live, test["probability"])
-        axes.plot(fpr, tpr, lw=1.5, label=f"{name}, AUC {sk.auc(fpr, tpr):.3f} (n = {len(test)})")
-    _unit(axes, "false positive rate (dead called live)", "true positive rate (live called live)")
-    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
-    axes.set_title(title, fontsize=10)
-    figure.legend(fontsize=8, loc="outside lower center")  # names of experiments may be long
-    return figure
-
-
-def roc_figure(test: pd.DataFrame, record: dict) -> Figure:
-    """ROC curve with its operating point and both intervals of the AUC."""
-    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
-    fpr, tpr, _ = sk.roc_curve(test["live"], test["score"])
-    axes.plot(fpr, tpr, color="black", lw=1.5, label=f"AUC {_with_intervals(record, 'auc')}")
-    values = {name: record["overall"][name]["value"] for name in ("sensitivity", "specificity")}
-    axes.plot(
-        1 - values["specificity"],
-        values["sensitivity"],
-        "o",
-        color=LIVE_DEAD["dead"],
-        label=_operating(record),
-    )
-    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
-    _unit(axes, "false positive rate (dead called live)", "true positive rate (live called live)")
-    axes.legend(fontsize=7, loc="lower right")
-    return figure
-
-
-def pr_figure(test: pd.DataFrame, record: dict) -> Figure:
-    """Precision against recall of the live class; the dotted line is the share of live patches."""
-    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
-    precision, recall, _ = sk.precision_recall_curve(test["live"], test["score"])
-    label = f"average precision {_with_intervals(record, 'average_precision')}"
-    axes.step(recall, precision, where="post", color="black", lw=1.5, label=label)
-    axes.axhline(test["live"].mean(), ls=":", color=GREY, lw=1)
-    _unit(axes, "recall of live", "precision of live")
-    axes.legend(fontsize=7, loc="lower left")
-    return figure
 
 
 def confusion_figure(test: pd.DataFrame) -> Figure:
@@ -187,8 +96,8 @@ def reliability_figure(test: pd.DataFrame, record: dict) -> Figure:
             fontsize=7,
         )
     axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
-    _unit(axes, "predicted live probability", "observed live fraction")
-    _legend(figure, title="temperature, fitted on validation")
+    unit_square(axes, "predicted live probability", "observed live fraction")
+    legend_below(figure, title="temperature, fitted on validation")
     return figure
 
 
@@ -223,7 +132,7 @@ def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
         "mean PI (16-bit counts)" if column == "mean_pi" else "mean PI over the field's median PI"
     )
     axes.set(xlabel=unit, ylabel="live probability", ylim=(-0.03, 1.03))
-    _legend(figure, title=f"{text}, n = {found['n']}")
+    legend_below(figure, title=f"{text}, n = {found['n']}")
     return figure
 
 
@@ -248,7 +157,7 @@ def score_figure(test: pd.DataFrame, record: dict) -> Figure:
         label=f"abstain: {record['conformal']['abstention']:.1%}",
     )
     axes.set(xlabel="live probability", ylabel="share of the class's patches")
-    _legend(figure)
+    legend_below(figure)
     return figure
 
 
@@ -279,40 +188,5 @@ def slice_figure(record: dict) -> Figure:
         min([0.45, *(r["auc"] for r in rows), *(r["balanced_accuracy"] for r in rows)]) - 0.03, 1.02
     )
     axes.grid(axis="x", alpha=0.3)
-    _legend(figure, title=f"hollow: fewer than {FEW} patches of a class")
+    legend_below(figure, title=f"hollow: fewer than {FEW} patches of a class")
     return figure
-
-
-def _as_probability(scores: np.ndarray, length: int | None = None) -> np.ndarray:
-    """Cuts of the calibrated logit as probabilities; curves have one point more than cuts, whose
-    cut is above all.
-    """
-    found = np.ones(length or len(scores))
-    found[: len(scores)] = calibrate(scores, 1.0)
-    return found
-
-
-def _legend(figure: Figure, title: str | None = None) -> None:
-    """The legend below the axes, where it covers no data."""
-    figure.legend(fontsize=8, title=title, title_fontsize=8, ncols=2, loc="outside lower center")
-
-
-def _unit(axes, xlabel: str, ylabel: str) -> None:
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel, aspect="equal")
-
-
-def _with_intervals(record: dict, name: str) -> str:
-    found = record["overall"][name]
-    text = number(found["value"])
-    for kind, over in (
-        ("patch_interval", "patches"),
-        ("group_interval", f"{record['data']['n_groups']} groups"),
-    ):
-        if found[kind]:
-            text += f"\n{interval(found[kind])} over {over}"
-    return text
-
-
-def _operating(record: dict) -> str:
-    balanced = number(record["overall"]["balanced_accuracy"]["value"])
-    return f"operating point: balanced accuracy {balanced}"

@@ -11,12 +11,8 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from rich.markup import escape
-from rich.table import Table
 
-from ..tracking import runs as tracking
 from ..workspace.errors import UserError
-from ..workspace.words import number
 from .card import with_decision
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -27,7 +23,6 @@ ABSENT = (
     "INVALID_PARAMETER_VALUE",
 )  # what MLflow says of an unknown model, and alias
 TAG_LIMIT = 5000  # characters MLflow keeps of a version's tag and of its description
-HOW = {"hand": "by hand"}  # kinds of moves in words, where that differs
 NONE = "none in this store: `unstained sync` registers the models at hand; without any, `make repro` trains them"
 
 
@@ -180,124 +175,9 @@ def was_champion(version: ModelVersion) -> bool:
     return any(step["alias"] == CHAMPION and step["to"] for step in moves([version]))
 
 
-def promote(name: str, chosen: int, reason: str) -> str:
-    """Makes a version champion by hand; returns what was done and what it overrides.
-
-    Raises RegistryError if there is no such version, or no reason.
-    """
-    return _by_hand(name, str(chosen), reason, "hand")
-
-
-def rollback(name: str, reason: str) -> str:
-    """Gives the champion's alias back to the version before.
-
-    Raises RegistryError if none is known.
-    """
-    client = tracking.connect()
-    versions = versions_of(client, name)
-    champion = by_alias(client, name, CHAMPION)
-    known = champions(versions, version_number(champion) if champion else None)
-    if champion is None or len(known) < 2:
-        now = (
-            f"its champion, version {champion.version}, replaced no other"
-            if champion
-            else "it has no champion"
-        )
-        raise RegistryError(
-            f"{name}: {now}; {listed(versions)}; `unstained promote` makes any of them champion"
-        )
-    return _by_hand(name, known[-2], reason, "rollback")
-
-
-def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
-    client = tracking.connect()
-    versions = versions_of(client, name)
-    version = next((found for found in versions if version_number(found) == chosen), None)
-    if version is None:
-        raise RegistryError(f"no version {chosen} of {name}; {listed(versions)}")
-    if not reason.strip():
-        raise RegistryError("a reason is needed: it is kept on the version")
-    before = by_alias(client, name, CHAMPION)
-    if before and version_number(before) == chosen:
-        return f"{name} version {chosen} is the champion already"
-    loud = (
-        [f"WARNING, this overrides: {line}" for line in overrides(version, before)]
-        if kind == "hand"
-        else []
-    )
-    move(version, CHAMPION, reason, kind)
-    again = (
-        f"{CHAMPION} again: version {version_number(before)} was rolled back ({reason})"
-        if kind == "rollback"
-        else ""
-    )
-    write_decision(version, again or f"{CHAMPION}: by hand: {reason}")
-    was = f", was {before.version}" if before else ""
-    return "\n".join([*loud, f"models:/{name}@{CHAMPION} is now version {chosen}{was}"])
-
-
-def overrides(version: ModelVersion, champion: ModelVersion | None) -> list[str]:
-    """What speaks against a version as champion, by what is written on it."""
-    tags, found = version.tags, []
-    if tags.get("gates", "passed") != "passed":
-        found.append(f"a gate on its data: {tags['gates']}")
-    if tags.get("weights") == "random":
-        better = (
-            " over pretrained ones"
-            if champion and champion.tags.get("weights") not in ("random", None)
-            else ""
-        )
-        found.append(f"random first weights{better}")
-    if tags.get("synthetic") == "true":
-        real = (
-            " over a model of real images"
-            if champion and champion.tags.get("synthetic") == "false"
-            else ""
-        )
-        found.append(f"trained on SYNTHETIC images{real}: not for real plates")
-    decision = tags.get("decision", "")
-    if decision.startswith(CHALLENGER):
-        found.append(f"the rule, which said {decision}")
-    if decision.startswith("rolled back"):
-        found.append(f"that it was {decision}")
-    return found
-
-
 def write_decision(version: ModelVersion, text: str) -> None:
     """Writes a decision on a version: as the tag `decision`, and at the end of its card."""
     client = MlflowClient()
     client.set_model_version_tag(version.name, version.version, "decision", text[:TAG_LIMIT])
     description = with_decision(version.description or "", text)[:TAG_LIMIT]
     client.update_model_version(version.name, version.version, description)
-
-
-def listed(versions: Sequence[ModelVersion]) -> str:
-    """The versions there are, for a message."""
-    return "there are: " + "; ".join(_described(version) for version in versions)
-
-
-def _described(version: ModelVersion) -> str:
-    accuracy = version.tags.get("balanced_accuracy")
-    shown = number(float(accuracy) if accuracy else None)
-    arch = version.tags.get("arch", "?")
-    return f"{version.version} ({arch}, balanced accuracy {shown})"
-
-
-def history(name: str) -> Table:
-    """Every move of a model's aliases, oldest first, for the terminal.
-
-    Raises RegistryError without such a model.
-    """
-    client = tracking.connect()
-    versions = versions_of(client, name)
-    held = sorted(client.get_registered_model(name).aliases.items())
-    now = ", ".join(f"{alias} is version {holder}" for alias, holder in held) or "no alias"
-    table = Table(title=f"{name}: {now}", title_justify="left")
-    for column in ("time (UTC)", "alias", "from", "to", "how", "who", "why"):
-        table.add_column(column, no_wrap=column in ("time (UTC)", "alias"))
-    for step in moves(versions):
-        time = step["time"][:16].replace("T", " ")
-        how = HOW.get(step["kind"], step["kind"])
-        cells = (time, step["alias"], step["from"], step["to"], how, step["who"], step["reason"])
-        table.add_row(*(escape(cell or "-") for cell in cells))
-    return table

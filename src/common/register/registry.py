@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from ..tracking import runs as tracking
+from ..tracking.origin import data_digests
 from ..workspace.params import Register, Tile
 from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
@@ -95,7 +96,7 @@ def create_version(
         kind = {"synthetic": tags["synthetic"]}
         client.create_registered_model(name, kind, aliases.about(name))
     contract = read_json(package / "scorer" / "contract.json")
-    text = card(model, record, contract, tracking.data_digests())[:TAG_LIMIT]
+    text = card(model, record, contract, data_digests())[:TAG_LIMIT]
     model_id = uri.removeprefix("models:/")  # a server wants it beside the source
     return client.create_model_version(
         name, uri, run_id=run_id, tags=tags, description=text, model_id=model_id

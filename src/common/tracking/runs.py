@@ -1,5 +1,4 @@
-"""MLflow, anchored at the repository root, also from DVC's temporary copies; MLFLOW_TRACKING_URI
-wins.
+"""Runs in MLflow: one of each training, to which later stages add their outcome.
 
 A training run is found again by the digest of its model, never by an id kept in a file: a cached
 stage does not run, so `training_run` makes from the stage's outputs whatever MLflow lacks, and
@@ -11,7 +10,6 @@ import hashlib
 import json
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,47 +20,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
 from ..workspace.params import load
-from ..workspace.paths import METRICS, MLRUNS, MODELS, REPORTS, SPLITS
+from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
 from . import content as run_content
-from . import server
-from .origin import data_digests, origin, restoration, title
-from .relocate import use_store
+from .experiment import EXPERIMENT, NOTE, connect
+from .inputs import log_data
+from .origin import origin, restoration, title
 
-EXPERIMENT = "unstained"
-NOTE = "mlflow.note.content"
-KIND = "mlflow.experimentKind"  # the pages for trained models, not those for language models
-ABOUT = """One run trains one partition's model; `test/` metrics are of the test split, with intervals over groups
-(`_low`, `_high`); parameters are named as `dvc exp run -S` takes them. Group by the tag `dvc_exp` to see a DVC
-experiment's runs together; search `tags.dvc_exps LIKE '%NAME%'` finds also models that NAME took from the cache. Runs
-tagged `synthetic: true` are of simulated plates; those tagged `restored` were rebuilt from a stage's outputs. A failed
-run says why in the tag `failure`; `attributes.status = 'FINISHED'` hides them."""
-VIEW = "mlflow.sharedViewState.results"  # a saved view, which the page of runs lists under "Views"
-COLUMNS = ["tags.`partition`", "params.`model.arch`", "metrics.`test/balanced_accuracy`", "metrics.`test/auc`",
-           "metrics.`test/auc_within_experiments`", "metrics.`test/brier`", "tags.`dvc_exp`"]  # fmt: skip
-RESULTS = json.dumps(
-    {"name": "Results", "createdAt": 0, "state": json.dumps({"selectedColumns": COLUMNS})}
-)
 DIGEST = "model_digest"  # the tag by which a run and a model version are found again
 SOURCE = (
     "mlflow.source.name",
     "mlflow.source.git.commit",
     "mlflow.source.git.branch",
 )  # MLflow's tags of what runs
-
-
-def connect() -> MlflowClient:
-    """Points MLflow at the store, makes the experiment if it lacks, and returns a client."""
-    use_store(MLRUNS)
-    server.require_store(mlflow.get_tracking_uri())
-    client = MlflowClient()
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        local = mlflow.get_tracking_uri().startswith("sqlite:")
-        place = (MLRUNS / "artifacts").as_uri() if local else None
-        tags = {NOTE: ABOUT, KIND: "custom_model_development", VIEW: RESULTS}
-        client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
-    mlflow.set_experiment(EXPERIMENT)
-    return client
 
 
 @contextmanager
@@ -179,28 +149,6 @@ def log_training(model: dict, directory: Path) -> None:
     for gate in sorted(path for path in (REPORTS / "checks").glob("*") if path.is_dir()):
         mlflow.log_artifacts(str(gate), f"checks/{gate.name}")
     mlflow.set_tag(NOTE, run_content.note(model, None, ["model", "train", "checks"]))
-
-
-def log_data(partition: str) -> None:
-    """Logs the labelled windows of each part of the split as inputs of the active run: each with
-    MLflow's digest of its table, the file it comes from, and DVC's digest of that file's folder in
-    the tag `dvc_md5`.
-    """
-    if MlflowClient().get_run(mlflow.active_run().info.run_id).inputs.dataset_inputs:
-        return
-    file = SPLITS / "splits.parquet"
-    splits = pd.read_parquet(file).query("partition == @partition")
-    folder = data_digests().get("splits")
-    for part, rows in splits.groupby(splits["split"].replace("", "kfold"), sort=False):
-        table = rows[["patch_id", "group", "label"]].reset_index(drop=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "The specified dataset source can be interpreted in multiple ways"
-            )
-            dataset = mlflow.data.from_pandas(
-                table, f"data/splits/{file.name}", "label", f"{partition} {part}"
-            )
-        mlflow.log_input(dataset, context=str(part), tags={"dvc_md5": folder} if folder else None)
 
 
 def filter_run(restored: bool = False) -> str:
