@@ -16,9 +16,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
 
 from src.common.patches.store import PatchStore
 from src.common.scoring.backbones import build, facts, library_model
+from src.common.scoring.inference import load_model, predict
 from src.common.tracking import experiment, inputs
 from src.common.tracking import runs as tracking
 from src.common.train import checkpoint, head, rounds
@@ -426,7 +428,7 @@ def test_a_failed_gate_stops_the_stage_before_it_does_anything(here):
     assert not (here / "mlruns").exists()
 
 
-def test_a_failed_run_says_why_and_is_forgiven_when_it_goes_on(here, monkeypatch):
+def test_a_failed_run_says_why_and_no_longer_when_it_goes_on(here, monkeypatch):
     def fail(self, batch, batch_idx):
         raise MemoryError("no room for this batch")
 
@@ -609,6 +611,13 @@ def test_two_devices_share_the_work_and_the_first_alone_writes(tree):
     (run,) = runs(tree)
     assert (run["status"], run["epochs"]) == ("FINISHED", [0, 1])
     assert done.stdout.count("kept epochs") == 1
-    history = pd.read_csv(tree / "reports" / "train" / "p" / "history.csv")
-    assert history["valid_auc"].between(0, 1).all()
+    history = pd.read_csv(tree / "reports" / "train" / "p" / "history.csv").set_index("epoch")
+    record = json.loads((tree / "models" / "p" / "model.json").read_text())
+    table = pd.read_parquet(tree / "data" / "splits" / "splits.parquet").query("split == 'valid'")
+    net, store = load_model(tree / "models" / "p", record), PatchStore(tree / "data" / "patches")
+    logits = predict(net, store, table, desc=None)
+    whole = roc_auc_score(table["label"] == "live", logits[:, 1] - logits[:, 0])
+    kept = record["epochs_kept"]["holdout"]
+    # Every validation window counted once, on whichever device
+    assert history.loc[kept, "valid_auc"] == pytest.approx(whole, abs=0.01)
     assert not list((tree / "mlruns" / "checkpoints").iterdir())

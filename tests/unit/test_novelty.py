@@ -84,7 +84,7 @@ def test_few_windows_or_groups_still_give_a_limit(sizes):
     features = np.abs(np.random.default_rng(2).normal(size=(sum(sizes), 8)))
     novelty = fit_novelty(features, np.repeat(np.arange(len(sizes)).astype(str), sizes), 1)
     assert 0 < novelty.limit < 2
-    assert np.isfinite(novelty.score(features)).all()
+    assert (novelty.score(features) <= 1).mean() > 0.5  # what was fitted on is like itself
 
 
 def test_it_is_stored_as_numbers_and_reads_back_the_same(tmp_path):

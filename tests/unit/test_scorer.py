@@ -140,7 +140,7 @@ def test_a_frame_becomes_a_table_that_covers_it(scorer, frame):
 def test_windows_without_cells_are_not_called(scorer, frame):
     table = scorer().score(frame, 0.5)
     cells = table["verdict"] == "cells"
-    assert table.loc[cells, "live_probability"].between(0, 1).all()
+    assert cells.any() and table.loc[cells, "live_probability"].notna().all()
     assert set(table.loc[cells, "call"]) <= {"live", "dead", "abstain"}
     assert table.loc[~cells, "live_probability"].isna().all()
     assert (table.loc[~cells, "call"] == "none").all()
