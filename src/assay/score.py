@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.images.entries import pixel_digest, summary
+from ..common.images.entries import pixel_digest, size_note, summary
 from ..common.images.field import Refused
 from ..common.images.files import FileField, bits
 from ..common.images.layout import Layout
@@ -95,6 +95,9 @@ def score(
         print(f"score: {note}")
     with output.claimed(out, model.facts, "score"):
         checked = check(entries, model, options.pixel_size_um)
+        sizes = [one.pixel_size_um for one in checked]
+        for note in size_note(sizes, options.pixel_size_um, "--pixel-size-um"):
+            print(f"score: {note}")
         parts = [
             (one, None if one.reason else part(one, model, out, options.overlays))
             for one in tqdm(checked, desc="score", unit="image")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.images import folder, stain
+from ..common.images import folder, registration, stain
 from ..common.images.entries import expand, pixel_digest, refuse_same_ids
 from ..common.images.field import Field, Refused, SourceError
 from ..common.images.files import bits, check_frame
@@ -46,6 +46,7 @@ class Stained:
     counts: Counter = field(default_factory=Counter)  # images of each of KINDS
     refused: list[dict] = field(default_factory=list)  # image_id, reason
     training_known: bool = True
+    sessions: dict[str, list[np.ndarray]] = field(default_factory=dict)  # channels over shifts
 
     def told(self) -> str:
         """What became of the images, in words."""
@@ -99,6 +100,8 @@ def score(model: Model, entries: list[Field], options: Options, out: Path) -> St
         tables += list(_one(model, entry, options.pixel_size_um, set(training or ()), out, found))
     if not tables:
         raise ValidationError(_nothing(found))
+    for note in registration.notes(found.sessions):
+        print(f"validate: {note}")
     found.patches = pd.concat(tables, ignore_index=True)
     if not (found.patches["verdict"] == "cells").any():
         seen = found.patches["verdict"].value_counts().to_dict()
@@ -174,6 +177,8 @@ def _one(
             found.refused.append({"image_id": entry.image_id, "reason": str(error)})
         return
     found.counts["counted"] += 1
+    shifts = registration.correlation(brightfield, pi)
+    found.sessions.setdefault(entry.experiment, []).append(shifts)
     facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(
         **facts, mean_pi=measures["mean_pi"].round(6), pi_background=measures["pi_background"]

@@ -137,9 +137,10 @@ def test_images_are_written_as_16_bit_pages_and_described(plant):
         "0.3225",
         "64",
         "80",
+        "8",  # bits of each channel
         "16",
     ]
-    assert list(row.values())[:15] == expected
+    assert list(row.values())[:16] == expected
     for role, source in (("brightfield", eight), ("pi", pi)):
         with tifffile.TiffFile(plant.raw / row[role]) as tif:
             assert len(tif.pages) == 1 and tif.pages.first.compression == 1

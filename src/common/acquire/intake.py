@@ -13,6 +13,7 @@ import tifffile
 from ..images.entries import pixel_digest
 from ..images.field import Field, Frame, Refused
 from ..images.files import FileField, bits, check_frame
+from ..images.registration import correlation
 from ..scoring.windows import in_pixels
 
 COLUMNS = [
@@ -43,6 +44,7 @@ class Outcome:
     accepted: dict | None = None
     rejected: dict | None = None
     truth: dict[str, pd.DataFrame] = field(default_factory=dict)
+    correlation: np.ndarray | None = None  # of the channels over shifts, of fields from files
 
 
 def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
@@ -68,7 +70,9 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
     for role, image, digest in zip(("brightfield", "pi"), (brightfield, pi), digests):
         row |= {role: f"{role}/{entry.image_id}.tif", f"{role}_sha256": digest}
         write_tiff(raw / row[role], image, size)
-    return Outcome(entry.image_id, entry.name, accepted=row, truth=_truth(frame, entry.image_id))
+    found = correlation(brightfield, pi) if isinstance(entry, FileField) else None
+    truth = _truth(frame, entry.image_id)
+    return Outcome(entry.image_id, entry.name, accepted=row, truth=truth, correlation=found)
 
 
 def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:

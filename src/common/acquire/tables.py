@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from ..images import registration
 from ..images.entries import summary
 from ..images.field import SourceError
 from .intake import COLUMNS, REJECTED, Outcome
@@ -61,13 +63,10 @@ def judge(
         )
 
 
-def size_note(sizes: Iterable[float | None], given: float | None, setting: str) -> list[str]:
-    """A note where fields or their files state another pixel size (um) than a setting gives: theirs
-    are taken.
-    """
-    if not given:
-        return []
-    others = sorted({size for size in sizes if size and abs(size - given) > 0.01 * given})
-    told = ", ".join(f"{size:g}" for size in others)
-    words = "the manifest or the files state their own um per pixel, which is taken"
-    return [f"{words}: {told} instead of {setting} {given:g}"] if others else []
+def registration_notes(outcomes: Sequence[Outcome]) -> list[str]:
+    """What the accepted fields say of the registration of their channels, by experiment."""
+    sessions: dict[str, list[np.ndarray]] = {}
+    for outcome in outcomes:
+        if outcome.accepted and outcome.correlation is not None:
+            sessions.setdefault(outcome.accepted["experiment"], []).append(outcome.correlation)
+    return registration.notes(sessions) if sessions else []

@@ -59,3 +59,15 @@ def summary(rejected: Iterable[dict]) -> str:
         (count, first[kind]["reason"], first[kind]["file"]) for kind, count in kinds.most_common()
     )
     return "\n".join(f"  {count} x {reason} ({file})" for count, reason, file in lines)
+
+
+def size_note(sizes: Iterable[float | None], given: float | None, setting: str) -> list[str]:
+    """A note where fields or their files state another pixel size (um) than a setting gives: theirs
+    are taken.
+    """
+    if not given:
+        return []
+    others = sorted({size for size in sizes if size and abs(size - given) > 0.01 * given})
+    told = ", ".join(f"{size:g}" for size in others)
+    words = "the manifest or the files state their own um per pixel, which is taken"
+    return [f"{words}: {told} instead of {setting} {given:g}"] if others else []
