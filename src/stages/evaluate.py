@@ -12,7 +12,7 @@ import shutil
 import pandas as pd
 
 from ..common.evaluate import curves, figures, record
-from ..common.evaluate.baselines import baselines
+from ..common.evaluate.baselines import Features, baselines
 from ..common.evaluate.notes import main_figures, notes
 from ..common.evaluate.rounds import (
     EvaluationError,
@@ -26,7 +26,6 @@ from ..common.evaluate.slices import slice_table, slicings
 from ..common.evaluate.testset import TestSet
 from ..common.evaluate.texture import textures
 from ..common.evaluate.transfer import cross_partition
-from ..common.metrics.point import confusion
 from ..common.patches.store import PatchStore
 from ..common.scoring.backbones import build
 from ..common.scoring.inference import embed
@@ -60,25 +59,14 @@ def main(partition: str) -> dict:
     scored, points = operate_rounds(scored, settings, stain)
     test = TestSet.of(test_rows(scored), settings)
     at = final_operating(points, test.rows, split["scheme"], settings, stain)
-    probe = build(card["arch"], MODELS / "weights" / "model" / "model.safetensors")
-    features = {
-        "texture_linear": lambda table: textures(store, table),
-        "linear_probe": lambda table: embed(probe, store, table, desc="linear probe"),
-    }
+    features = baseline_features(card["arch"], store)
     result = clean(
         {
             "partition": partition,
             "synthetic": card["synthetic"],
             "model": model_facts(card),
             "data": data_facts(test, split["scheme"]),
-            "overall": record.overall(test),
-            "confusion": confusion(test.rows["live"], test.rows["called"]),
-            "threshold": record.threshold_record(test, at),
-            "calibration": {"temperature": at.temperature, "shift": at.shift}
-            | record.calibration_record(test),
-            "conformal": record.conformal_record(test, at),
-            "correlation": record.correlation(test),
-            "within_experiment": record.within(test, test.column("score")),
+            **record.sections(test, at),
             "baselines": baselines(features, splits, held_out, scored, test),
             "slices": slice_table(test.rows, slicings(test.rows, store, thresholds)),
             "cross_partition": cross_partition(splits, others, models, card, at, store, settings),
@@ -90,6 +78,15 @@ def main(partition: str) -> dict:
     tracking.log_evaluation(partition, result, REPORTS / "evaluate" / partition)
     print("\n".join(main_figures(result)))
     return result
+
+
+def baseline_features(arch: str, store: PatchStore) -> dict[str, Features]:
+    """What the linear baselines see of windows: texture, and the backbone before training."""
+    probe = build(arch, MODELS / "weights" / "model" / "model.safetensors")
+    return {
+        "texture_linear": lambda table: textures(store, table),
+        "linear_probe": lambda table: embed(probe, store, table, desc="linear probe"),
+    }
 
 
 def read_splits(partitions: list[str], store: PatchStore) -> dict[str, pd.DataFrame]:

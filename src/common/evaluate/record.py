@@ -8,6 +8,7 @@ from ..metrics.confounding import within_experiments, within_statistic
 from ..metrics.intervals import binomial, wilson
 from ..metrics.point import (
     THRESHOLDED,
+    confusion,
     correlations,
     point_metrics,
     weighted_correlations,
@@ -16,6 +17,20 @@ from ..metrics.point import (
 from ..scoring.operating import Operating, calibrate
 from . import calibration
 from .testset import TestSet, of_width
+
+
+def sections(test: TestSet, at: Operating) -> dict[str, dict]:
+    """The sections that rest on the test set and the operating point alone."""
+    calibrated = {"temperature": at.temperature, "shift": at.shift}
+    return {
+        "overall": overall(test),
+        "confusion": confusion(test.rows["live"], test.rows["called"]),
+        "threshold": threshold_record(test, at),
+        "calibration": calibrated | calibration_record(test),
+        "conformal": conformal_record(test, at),
+        "correlation": correlation(test),
+        "within_experiment": within(test, test.column("score")),
+    }
 
 
 def overall(test: TestSet) -> dict[str, dict]:
