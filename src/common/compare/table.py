@@ -27,7 +27,8 @@ def markdown(records: dict[str, dict], gains: Sequence[dict] = ()) -> str:
     lines = ["# Models beside each other and beside the paper", ""]
     if any(row["synthetic"] for row in table):
         lines += [
-            "**Rows marked `synthetic` are of simulated images: they show that the pipeline works, not how well cells "
+            "**Rows marked `synthetic` are of simulated images: they show that the pipeline "
+            "works, not how well cells "
             "are told apart, and cannot be set against the paper's.**",
             "",
         ]
@@ -108,8 +109,10 @@ def _notes(records: dict[str, dict]) -> list[str]:
     """The records' own notes, each once, and those on the paper's rows."""
     own = dict.fromkeys(note for record in records.values() for note in record["notes"])
     paper = [
-        "paper: Pattarone et al., Sci Rep 11:10304 (2021), Inception-v3, the best of its three architectures; its "
-        "interval takes overlapping patches of one image as independent; its cells, microscope and images are not ours"
+        "paper: Pattarone et al., Sci Rep 11:10304 (2021), Inception-v3, the best of its three "
+        "architectures; its "
+        "interval takes overlapping patches of one image as independent; its cells, microscope "
+        "and images are not ours"
     ]
     beside = any(record["partition"] in PAPER for record in records.values())
     return [

@@ -45,9 +45,12 @@ def error_heading(title: str, found: Mapping[str, int], apart: int, shown: int) 
     out = f", {' and '.join(left)} left out" if left else ""
     called = found["right"] + found["wrong"]
     return (
-        f"{title}: most confident wrong calls, live or dead where the model does not abstain (conformal)\n"
-        f"{found['wrong']} wrong of {called} called, {found['abstained']} abstained; {shown} shown{out}\n"
-        f"Confusion matrix: all {found['test']} called by the threshold, {found['wrong_at_threshold']} of them wrong"
+        f"{title}: most confident wrong calls, live or dead where the model does not abstain "
+        "(conformal)\n"
+        f"{found['wrong']} wrong of {called} called, {found['abstained']} abstained; {shown} "
+        f"shown{out}\n"
+        f"Confusion matrix: all {found['test']} called by the threshold, "
+        f"{found['wrong_at_threshold']} of them wrong"
     )
 
 
@@ -65,20 +68,31 @@ def notes(
     )
     return {
         "models": models_used(rounds, record["embedding"]["round"]),
-        "calls": "right and wrong are conformal calls; a window abstained on is neither; the confusion matrix of the "
+        "calls": "right and wrong are conformal calls; a window abstained on is neither; the "
+        "confusion matrix of the "
         "evaluation counts wrong_at_threshold",
         "empty_windows": on_empty_windows(record["empty_windows"]),
-        "gradcam_target": "margin of the class's logit over the other's; maps unstretched, logit units per map cell",
-        "bright_pi": f"PI above {BRIGHT:g} times its surroundings (morphological opening by a disk {SURROUNDINGS:g} of "
-        "a window wide), at a quarter of the resolution: stained nuclei without the haze around them",
-        "agreement_windows": f"{sample}; overlapping ones stay in, since groups are the sample; those without nuclei, "
+        "gradcam_target": "margin of the class's logit over the other's; maps unstretched, logit "
+        "units per map cell",
+        "bright_pi": f"PI above {BRIGHT:g} times its surroundings (morphological opening by a "
+        f"disk {SURROUNDINGS:g} of "
+        "a window wide), at a quarter of the resolution: stained nuclei without the haze around "
+        "them",
+        "agreement_windows": f"{sample}; overlapping ones stay in, since groups are the sample; "
+        "those without nuclei, "
         "or with nothing else, left out",
-        "pointing": "into a nucleus; pointing_15px with the tolerance of the pointing game as published: where a map "
-        "has few cells (map_cells_a_side), one is wider than a nucleus, and a maximum beside a nucleus no clear miss",
-        "chance": "map and nuclei of different groups; observed, chance and gain are means over groups, each counted "
-        "once; gain_interval (95%) and p are Student's over the groups' gains, and rest on as few groups as there are",
-        "sanity": f"random networks {draws}; Spearman over map cells, {sanity_windows} dead windows or fewer",
-        "purity": f"{settings.neighbours} nearest by Euclidean distance; other_groups: without the window's own group",
+        "pointing": "into a nucleus; pointing_15px with the tolerance of the pointing game as "
+        "published: where a map "
+        "has few cells (map_cells_a_side), one is wider than a nucleus, and a maximum beside a "
+        "nucleus no clear miss",
+        "chance": "map and nuclei of different groups; observed, chance and gain are means over "
+        "groups, each counted "
+        "once; gain_interval (95%) and p are Student's over the groups' gains, and rest on as few "
+        "groups as there are",
+        "sanity": f"random networks {draws}; Spearman over map cells, {sanity_windows} dead "
+        "windows or fewer",
+        "purity": f"{settings.neighbours} nearest by Euclidean distance; other_groups: without "
+        "the window's own group",
     }
 
 
@@ -87,8 +101,10 @@ def models_used(rounds: Sequence[str], mapped: str) -> str:
     if list(rounds) == ["holdout"]:
         return "one network; all windows are of its test split"
     return (
-        "each window by the network of the fold that tested it, trained and validated without it, never by the final "
-        f"one: Grad-CAM, agreement, randomisation, empty windows (the fold of their image); embedding: {mapped} alone"
+        "each window by the network of the fold that tested it, trained and validated without it, "
+        "never by the final "
+        "one: Grad-CAM, agreement, randomisation, empty windows (the fold of their image); "
+        f"embedding: {mapped} alone"
     )
 
 
@@ -98,9 +114,11 @@ def on_empty_windows(found: dict) -> str:
     if not found["scored"]:
         return f"the filter dropped no window of the test images as empty; where there are any, {filtered}"
     return (
-        f"trained on cells alone, the network has no class for emptiness: of {found['scored']} windows of the test "
+        f"trained on cells alone, the network has no class for emptiness: of {found['scored']} "
+        "windows of the test "
         f"images that the filter dropped as empty it would call {found['share_live']:.0%} live, "
-        f"{found['share_dead']:.0%} dead, and abstain on {found['share_abstained']:.0%} (mean live probability "
+        f"{found['share_dead']:.0%} dead, and abstain on {found['share_abstained']:.0%} (mean "
+        "live probability "
         f"{found['live_probability']:.2f}); {filtered}"
     )
 
@@ -137,10 +155,12 @@ def main_figures(record: dict) -> str:
     lines = [f"purity of neighbours from other groups {pure['purity']}, by chance {pure['chance']}"]
     if found := record["agreement"].get("dead_map"):
         lines.append(
-            f"dead map against PI-stained nuclei, {found['windows']} windows of {found['groups']} groups:"
+            f"dead map against PI-stained nuclei, {found['windows']} windows of {found['groups']} "
+            "groups:"
         )
         lines += [
-            f"  {name} {found[name]['observed']}, by chance {found[name]['chance']}, gain {found[name]['gain']}, "
+            f"  {name} {found[name]['observed']}, by chance {found[name]['chance']}, gain "
+            f"{found[name]['gain']}, "
             f"95% interval over groups {found[name]['gain_interval']}"
             for name in AGREEMENT
         ]

@@ -50,7 +50,8 @@ def pair(candidate: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
         both["live"] != both["live_champion"]
     ).any():
         raise Incomparable(
-            f"their saved predictions are of other patches or labels ({lacking} patches have no counterpart)"
+            f"their saved predictions are of other patches or labels ({lacking} patches have no "
+            "counterpart)"
         )
     return both.astype({"live": bool, "called": bool, "called_champion": bool})
 
@@ -127,7 +128,8 @@ def judge(numbers: dict, rule: Register) -> tuple[bool | None, str]:
     if numbers["groups"] < rule.min_groups or accuracy["interval"] is None:
         return (
             None,
-            f"{numbers['groups']} test groups carry no interval to decide by: {told}; promote it by hand",
+            f"{numbers['groups']} test groups carry no interval to decide by: {told}; promote it "
+            "by hand",
         )
     if brier["interval"][0] > 0:
         return False, f"its probabilities are worse beyond the paired error: {told}"

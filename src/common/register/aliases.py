@@ -38,9 +38,12 @@ def version_number(version: ModelVersion) -> str:
 def about(name: str) -> str:
     """The description of a registered model, true of all its versions."""
     return (
-        f"Calls patches of bright-field images live or dead. Load `models:/{name}@{CHAMPION}`. Each version's "
-        "description is its model card: data (real or SYNTHETIC), results, contract, limits, decision. "
-        f"`unstained history {name}` shows who moved the aliases, and why. For research, not for diagnosis."
+        f"Calls patches of bright-field images live or dead. Load `models:/{name}@{CHAMPION}`. "
+        "Each version's "
+        "description is its model card: data (real or SYNTHETIC), results, contract, limits, "
+        "decision. "
+        f"`unstained history {name}` shows who moved the aliases, and why. For research, not for "
+        "diagnosis."
     )
 
 

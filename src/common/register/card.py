@@ -48,9 +48,11 @@ def _data(model: dict, record: dict, digests: dict[str, str]) -> str:
     weights = f"{model['weights']['weights']} ({model['weights']['origin']})"
     return "\n".join([
         "### Data and training",
-        f"- source `{model['source']}` ({kind}); {model['patches']['live']} live and {model['patches']['dead']} dead "
+        f"- source `{model['source']}` ({kind}); {model['patches']['live']} live and "
+        f"{model['patches']['dead']} dead "
         f"labelled patches of {model['groups']} groups; labels from the PI stain",
-        f"- digests: {marks or 'not known'}; model `{model['digest'][:12]}`; test split `{data['digest'][:12]}`",
+        f"- digests: {marks or 'not known'}; model `{model['digest'][:12]}`; test split "
+        f"`{data['digest'][:12]}`",
         f"- first weights: {weights}",
         f"- recipe: {', '.join(f'{name} {recipe[name]}' for name in told if name in recipe)}",
     ])  # fmt: skip
@@ -73,7 +75,8 @@ def _results(model: dict, record: dict) -> str:
     calibration = record["calibration"]
     return "\n".join([
         "### Results",
-        f"{data['n_patches']} test patches of {data['n_groups']} groups ({_scheme(model)}); intervals over groups.",
+        f"{data['n_patches']} test patches of {data['n_groups']} groups ({_scheme(model)}); "
+        "intervals over groups.",
         "", "| | value | interval |", "|---|---|---|",
         *(_row(title, metric) for title, metric in rows if metric),
         f"| Brier score | {calibration['brier']['after']:.3f} | |",
@@ -94,12 +97,16 @@ def _contract(contract: dict) -> str:
     )
     return "\n".join([
         "### Contract",
-        f"- one bright-field channel, {'/'.join(str(bits) for bits in contract['bits'])} bit, {size}",
-        f"- windows of {tile['window']:g} {tile['unit']}, stride {tile['stride']:g}; 16 to 8 bit by "
-        f"{contract['scaling']['method']} {contract['scaling']['low']:g} to {contract['scaling']['high']:g}",
+        f"- one bright-field channel, {'/'.join(str(bits) for bits in contract['bits'])} bit, "
+        f"{size}",
+        f"- windows of {tile['window']:g} {tile['unit']}, stride {tile['stride']:g}; 16 to 8 bit "
+        "by "
+        f"{contract['scaling']['method']} {contract['scaling']['low']:g} to "
+        f"{contract['scaling']['high']:g}",
         f"- live from {at['threshold']:.3f}; abstains between {band[0]:.3f} and {band[1]:.3f}; "
         f"temperature {at['temperature']:.3f}",
-        f"- stain thresholds of the labels: live below {label['live_below']:.4g}, dead above {label['dead_above']:.4g} "
+        f"- stain thresholds of the labels: live below {label['live_below']:.4g}, dead above "
+        f"{label['dead_above']:.4g} "
         f"({label['intensity']})",
     ])  # fmt: skip
 
@@ -108,12 +115,14 @@ def _limits(model: dict) -> str:
     lines = [
         "### Intended use and limits",
         "- for research, not for diagnosis; yields the live-patch fraction, not cell viability",
-        "- for plates like those of training: cell line, microscope, magnification, treatment; others need "
+        "- for plates like those of training: cell line, microscope, magnification, treatment; "
+        "others need "
         "`unstained validate` against a stain first",
     ]
     if model["scheme"] != "holdout":
         lines.append(
-            "- the results are those of the folds' models; the registered model is trained on all groups"
+            "- the results are those of the folds' models; the registered model is trained on all "
+            "groups"
         )
     return "\n".join(lines)
 

@@ -89,7 +89,8 @@ def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
         )
     if seen := sorted(set(contract["training_images"]) & set(frames["brightfield_sha256"])):
         raise Incomparable(
-            f"the champion was tested on other patches, and trained on {len(seen)} of the {len(frames)} images of this "
+            f"the champion was tested on other patches, and trained on {len(seen)} of the "
+            f"{len(frames)} images of this "
             "test split"
         )
     own, here = contract["tile"], tile.model_dump()
@@ -99,7 +100,8 @@ def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
         )
     if contract["scaling"] != here["scaling"]:
         raise Incomparable(
-            f"the champion scales 16 to 8 bit as {contract['scaling']}, this data as {here['scaling']}"
+            f"the champion scales 16 to 8 bit as {contract['scaling']}, this data as "
+            f"{here['scaling']}"
         )
     size, known = contract["pixel_size_um"], frames["pixel_size_um"].dropna()
     if size and len(known) and abs(known.median() / size - 1) > PIXEL_SIZE_TOLERANCE:

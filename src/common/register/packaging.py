@@ -110,7 +110,8 @@ def training_range(partition: str) -> dict:
     seen = read_json(path) if path.exists() else {}
     if lacking := sorted({"novelty", "least_sharpness", "low", "high", "images"} - seen.keys()):
         raise StaleModel(
-            f"{path} lacks {', '.join(lacking)}: train again with `dvc repro -f -s train@{partition}`"
+            f"{path} lacks {', '.join(lacking)}: train again with `dvc repro -f -s "
+            f"train@{partition}`"
         )
     return seen
 

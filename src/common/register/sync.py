@@ -63,7 +63,8 @@ def is_of(partition: str, path: Path) -> bool:
     same = _digest(path.read_text()) == model
     if not same:
         print(
-            f"sync: {path.relative_to(WORKSPACE)} is of another model than models/{partition}: run `dvc repro`"
+            f"sync: {path.relative_to(WORKSPACE)} is of another model than models/{partition}: "
+            "run `dvc repro`"
         )
     return same
 

@@ -138,7 +138,8 @@ class Split(Section):
     def _whole(self):
         if abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(
-                f"split.fractions are train, valid and test and must add up to 1, not {sum(self.fractions)}"
+                "split.fractions are train, valid and test and must add up to 1, not "
+                f"{sum(self.fractions)}"
             )
         return self
 

@@ -41,7 +41,8 @@ def select(
     found = set(table["partition"])
     if missing := [p for p in partitions if p not in found]:
         raise MissingInput(
-            f"{name} has no rows of partition {', '.join(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}. "
+            f"{name} has no rows of partition {', '.join(missing)}; it holds "
+            f"{', '.join(sorted(found)) or 'nothing'}. "
             "Set dataset.partitions in params.yaml to what the source holds."
         )
     if aloud and (ignored := sorted(found - set(partitions))):
