@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 
 from ..common.scoring import ScoringError
 from ..common.workspace.errors import ServerError, UserError
@@ -29,12 +31,24 @@ def main() -> None:
         sys.exit(f"error: there is no stage '{stage}': src/stages has a file of each")
     started = time.time()
     try:
-        import_module(f"{__package__}.{stage}").main(*items)
+        work = import_module(f"{__package__}.{stage}").main
+        require_items(work, items)
+        work(*items)
     except (Exception, SystemExit) as error:
         reason = tell("@".join([stage, *items]), error)
         if reason and not isinstance(error, ServerError):
             record(stage, "".join(items), reason, started, error)
         sys.exit(1 if reason else 0)
+
+
+def require_items(work: Callable, items: list[str]) -> None:
+    """Raises UserError unless the stage takes these items: a partition, an artifact, a role or none."""
+    wanted = signature(work)
+    try:
+        wanted.bind(*items)
+    except TypeError:
+        names = " ".join(name.upper() for name in wanted.parameters) or "nothing"
+        raise UserError(f"wants {names} after the stage's name, not '{' '.join(items)}'") from None
 
 
 def tell(name: str, error: BaseException) -> str:

@@ -114,6 +114,21 @@ def test_a_stage_without_an_item_and_a_long_reason(client, stage):
     assert len(run.data.tags["failure"]) < 4000
 
 
+@pytest.mark.parametrize("items", [[], ["p", "q"]])
+def test_a_stage_without_its_item_says_what_it_wants(client, monkeypatch, capsys, items):
+    monkeypatch.setattr(sys, "argv", ["runner", "train", *items])
+    work = SimpleNamespace(main=lambda partition: pytest.fail("it ran"))
+    monkeypatch.setattr(runner, "import_module", lambda name: work)
+    monkeypatch.setattr(runner, "leads", lambda: True)
+    with pytest.raises(SystemExit) as ended:
+        runner.main()
+    assert ended.value.code == 1
+    told = f"wants PARTITION after the stage's name, not '{' '.join(items)}'"
+    assert (
+        capsys.readouterr().err.splitlines()[0] == f"error: {'@'.join(['train', *items])}: {told}"
+    )
+
+
 def test_success_leaves_nothing(client, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["runner", "tile"])
     monkeypatch.setattr(runner, "import_module", lambda name: SimpleNamespace(main=lambda: None))
