@@ -10,15 +10,18 @@ share no space, so the map is of one fold.
 """
 
 import shutil
+from pathlib import Path
 
 import matplotlib
+import pandas as pd
 
 from ..common.explain import notes, sections
 from ..common.explain.examples import by_contrast, cam_examples, outcomes
 from ..common.explain.models import Models
+from ..common.explain.stain import stain_agreement, stain_lines, stain_numbers
 from ..common.patches.store import PatchStore
 from ..common.tracking import runs as tracking
-from ..common.workspace.params import load
+from ..common.workspace.params import Explain, load
 from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS
 from ..common.workspace.records import clean, read_json, write_json
 from ..common.workspace.tables import read_table
@@ -30,31 +33,48 @@ def main(partition: str) -> dict:
     report, points = REPORTS / "explain" / partition, operating_points(partition)
     saved = REPORTS / "evaluate" / partition / "predictions.parquet"
     rows = outcomes(read_table(saved, [partition]), points)
-    verdicts = read_table(FILTERED / "verdicts.parquet", [partition], aloud=False)
-    windows = by_contrast(store, rows, verdicts)
-    emptiest = models.score(store, windows.drop_duplicates("image_id").head(2), points)
-    examples, counts = cam_examples(rows, emptiest, settings), notes.counts(rows)
+    counts = notes.counts(rows)
     shutil.rmtree(report, ignore_errors=True)
     report.mkdir(parents=True)
     matplotlib.use("Agg")
+    stain = models.card.get("target") == "stain"
     record = {
         "partition": partition,
-        **{name: models.card[name] for name in ("arch", "digest", "synthetic")},
+        **{name: models.card.get(name) for name in ("target", "arch", "digest", "synthetic")},
         "windows": counts,
+        "errors": sections.mistakes(store, rows, models.title, counts, report),
+    }
+    if stain:
+        record["stain"] = stain_agreement(models, store, rows, settings.seed, report)
+        numbers, figures = stain_numbers(record), stain_lines(record)
+    else:
+        verdicts = read_table(FILTERED / "verdicts.parquet", [partition], aloud=False)
+        record |= of_classifier(models, store, rows, verdicts, points, settings, report)
+        few, drawn = sections.SANITY_WINDOWS, sections.DRAWS
+        record["notes"] = notes.notes(record, settings, drawn, few, sorted(points))
+        numbers, figures = notes.key_numbers(record), notes.main_figures(record)
+    record = clean(record)
+    write_json(report / "explain.json", record)
+    write_json(METRICS / "explain" / f"{partition}.json", numbers)
+    tracking.log_explanation(partition, record, report)
+    print(figures)
+    return record
+
+
+def of_classifier(
+    models: Models, store: PatchStore, rows: pd.DataFrame, verdicts: pd.DataFrame,
+    points: dict[str, dict], settings: Explain, report: Path,
+) -> dict:  # fmt: skip
+    """What explains a classifier of windows: embedding maps, Grad-CAM and its agreement with PI."""
+    windows = by_contrast(store, rows, verdicts)
+    emptiest = models.score(store, windows.drop_duplicates("image_id").head(2), points)
+    examples, counts = cam_examples(rows, emptiest, settings), notes.counts(rows)
+    return {
         "embedding": sections.embedding(models, store, rows, settings, report),
         "gradcam": sections.example_maps(models, store, examples, counts, report),
         "empty_windows": sections.empty_windows(models, store, windows, points, settings.seed),
         **sections.agreement_with_pi(models, store, rows, settings),
-        "errors": sections.mistakes(store, rows, models.title, counts, report),
     }
-    few, drawn = sections.SANITY_WINDOWS, sections.DRAWS
-    record["notes"] = notes.notes(record, settings, drawn, few, sorted(points))
-    record = clean(record)
-    write_json(report / "explain.json", record)
-    write_json(METRICS / "explain" / f"{partition}.json", notes.key_numbers(record))
-    tracking.log_explanation(partition, record, report)
-    print(notes.main_figures(record))
-    return record
 
 
 def operating_points(partition: str) -> dict[str, dict]:

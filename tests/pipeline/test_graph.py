@@ -38,7 +38,7 @@ ROOMS = {
     "describe": {"figures", "metrics", "patches"}, "check": {"split", "tile"},
     "train": {"patches", "scoring", "split", "tracking"},
     "evaluate": {"patches", "scoring", "split", "metrics", "figures"},
-    "explain": {"figures", "patches", "scoring"},
+    "explain": {"figures", "images", "metrics", "patches", "scoring"},
     "compare": {"evaluate", "metrics", "figures", "tracking"},
     "register": {"patches", "scoring", "metrics", "tracking"},
 }  # fmt: skip

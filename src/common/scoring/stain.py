@@ -1,12 +1,13 @@
 """The stain network: a bright-field frame in, PI over background out, for every block of pixels.
 
-A backbone's four stages feed a feature pyramid (Lin et al. 2017), whose sum is read out as two maps: the logarithm of
-the excess of PI over background (so that means over windows and nuclei are unbiased under a Poisson loss) and the
-logit of "PI above STAINED times background". Predicting fluorescence from transmitted light: Christiansen et al. 2018,
-Ounkomol et al. 2018; the paper names it as its next step. This file ships inside registered models.
+A frozen, pretrained backbone sees the frame; a small decoder reads three of its stages, and how much
+they vary around each place, and yields two maps: the logarithm of the excess of PI over background
+(so that means over windows and nuclei are unbiased under a Poisson loss) and the logit of "PI above
+STAINED times background". Several decoders, which differ by their seeds, read the same backbone and
+are averaged. Predicting fluorescence from transmitted light: Christiansen et al. 2018, Ounkomol et
+al. 2018; the paper names it as its next step. This file ships inside registered models.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,80 +15,134 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import interpolate, pad
-from torchvision.ops import FeaturePyramidNetwork
+from torch.nn.functional import avg_pool2d, dropout2d, interpolate, pad
 
 from .backbones import Body, UnknownBackbone, body_of, facts, stage_maps
 from .imaging import window_sums
 
-STRIDE = 4  # reduced pixels a side of one predicted block: the stride of a backbone's first stage
-COARSEST = 32  # stride of the last one: sides are padded to its multiples
+STAGES = 3  # of a backbone, its coarsest, that the decoder reads
 STAINED = 1.5  # times background: what the second map is the probability of
 FLOOR = 0.02  # excess that is told from none; keeps the logarithm of an unstained window finite
-WIDTH = 64  # channels of the pyramid
-TILE, OVERLAP = 2048, 256  # reduced pixels: a larger frame is predicted in tiles that overlap
+WIDTH = 48  # channels of the decoder
+AROUND = (7, 3)  # blocks a side of the neighbourhood of the two coarsest stages: about a window
+COARSEST = 32  # stride of the last stage: sides are padded to its multiples
+TILE, OVERLAP = 2048, 512  # reduced pixels: a larger frame is predicted in tiles that overlap
 
 
 @dataclass(frozen=True)
 class StainFacts:
     """What a stain network needs to read a frame.
 
-    reduction: frame pixels a side of one input pixel. band: sigma, in frame pixels, of the
-    illumination that is taken out. orientations: right-angle turns and flips that are averaged.
+    reduction: frame pixels a side of one input pixel. members: decoders that are averaged.
+    orientations: right-angle turns and flips that are averaged.
     """
 
     reduction: int
-    band: float
+    members: int
     orientations: int
 
 
-class StainNet(nn.Module):
-    """(N, 1, h, w) normalised bright-field to (N, 2, h / 4, w / 4): log excess and logit of STAINED.
+class Decoder(nn.Module):
+    """Stages' maps, fine to coarse, to (N, 2, h, w) at the stride of the finest of them.
 
-    Raises UnknownBackbone for a backbone that names no four stages from stride 4 on.
+    The stages' channels are standardised by buffers, set from training fields before training.
     """
 
-    def __init__(self, arch: str, body: Body, stain: StainFacts, dropout: float = 0.2):
+    def __init__(self, widths: list[int], dropout: float = 0.2):
         super().__init__()
-        self.backbone, self.body, self.stain = facts(arch), body, stain
-        self.stages = [body.layers.get_submodule(name) for name in self.backbone.levels]
-        if len(self.stages) < 4:
-            raise UnknownBackbone(f"{arch} names no four stages: model.target stain needs them")
-        widths = [m.shape[1] for m in self._probe()]
-        self.pyramid = FeaturePyramidNetwork(widths, WIDTH)
-        self.head = nn.Sequential(
-            nn.Conv2d(WIDTH, WIDTH // 2, 3, padding=1),
-            nn.GroupNorm(8, WIDTH // 2),
-            nn.ReLU(),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(WIDTH // 2, 2, 1),
+        self.lateral = nn.ModuleList(nn.Conv2d(n, WIDTH, 1) for n in widths)
+        self.around = nn.ModuleList(nn.Conv2d(n, WIDTH, 1) for n in widths[-len(AROUND) :])
+        self.blocks = nn.ModuleList(_block(dropout) for _ in range(2))
+        self.out = nn.Conv2d(WIDTH, 2, 1)
+        self.reset()
+        for i, n in enumerate(widths):
+            self.register_buffer(f"mean{i}", torch.zeros(n, 1, 1))
+            self.register_buffer(f"deviation{i}", torch.ones(n, 1, 1))
+
+    def reset(self) -> None:
+        """Draws all weights anew from the global generator."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.GroupNorm):
+                module.reset_parameters()
+        nn.init.constant_(self.out.bias, -2.0)  # most pixels are unstained
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        maps = [self._standardised(m, i) for i, m in enumerate(maps)]
+        varied = [spread(m, side) for m, side in zip(maps[-len(AROUND) :], AROUND)]
+        levels = [conv(self._thinned(m)) for conv, m in zip(self.lateral, maps)]
+        levels += [conv(self._thinned(m)) for conv, m in zip(self.around, varied)]
+        size = levels[0].shape[-2:]
+        merged = sum(interpolate(m, size, mode="bilinear", align_corners=False) for m in levels)
+        merged = self.blocks[0](merged)
+        return self.out(merged + self.blocks[1](merged))
+
+    def _standardised(self, maps: torch.Tensor, stage: int) -> torch.Tensor:
+        mean, deviation = getattr(self, f"mean{stage}"), getattr(self, f"deviation{stage}")
+        return ((maps - mean) / deviation).clamp(-8, 8)
+
+    def _thinned(self, maps: torch.Tensor) -> torch.Tensor:
+        """Whole channels left out in training: none may carry a session's signature alone."""
+        return dropout2d(maps, 0.1, self.training)
+
+
+def _block(dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+        nn.GroupNorm(8, WIDTH),
+        nn.ReLU(),
+        nn.Dropout2d(dropout),
+    )
+
+
+def spread(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Standard deviation of each channel (N, D, h, w) in a square of `side` blocks around each."""
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return avg_pool2d(values, side, 1, side // 2, count_include_pad=False)
+
+    return ((mean(maps**2) - mean(maps) ** 2).clamp(min=0) + 1e-4).sqrt()
+
+
+class StainNet(nn.Module):
+    """(N, 1, h, w) scaled bright-field to (N, 2, h', w'): excess of PI and probability of STAINED.
+
+    h' and w' are those of the finest stage that is read. Raises UnknownBackbone for a backbone that
+    names fewer than STAGES stages.
+    """
+
+    def __init__(self, arch: str, body: Body, stain: StainFacts):
+        super().__init__()
+        self.backbone, self.body, self.stain = facts(arch), body.eval(), stain
+        names = self.backbone.levels[-STAGES:]
+        if len(names) < STAGES:
+            raise UnknownBackbone(f"{arch} names no {STAGES} stages: model.target stain needs them")
+        self.stages = [body.layers.get_submodule(name) for name in names]
+        self.body.requires_grad_(False)
+        maps = self.encode(torch.zeros(1, 1, 4 * COARSEST, 4 * COARSEST))
+        widths = [m.shape[1] for m in maps]
+        self.decoders = nn.ModuleList(Decoder(widths) for _ in range(stain.members))
+
+    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The stages' maps of images (N, 1, h, w) in -1..1, fine to coarse; without gradient."""
+        mean, std = (
+            torch.tensor(v).view(1, 3, 1, 1) for v in (self.backbone.mean, self.backbone.std)
         )
-        nn.init.constant_(self.head[-1].bias, -2.0)  # most pixels are unstained
+        with torch.no_grad():
+            grey = (images.expand(-1, 3, -1, -1) + 1) / 2
+            scaled = (grey - mean.to(images)) / std.to(images)
+            scaled = scaled.contiguous(memory_format=torch.channels_last)
+            return stage_maps(self.body, self.stages, scaled)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        size = [n // STRIDE for n in images.shape[-2:]]
-        maps = stage_maps(self.body, self.stages, images.expand(-1, 3, -1, -1))
-        levels = self.pyramid(OrderedDict((str(i), m) for i, m in enumerate(maps)))
-        same = [interpolate(m, size, mode="bilinear", align_corners=False) for m in levels.values()]
-        return self.head(torch.stack(same).sum(0))
+        maps = self.encode(images)
+        outs = torch.stack([decoder(maps).float() for decoder in self.decoders])
+        return torch.cat([outs[:, :, :1].clamp(-8, 4).exp(), outs[:, :, 1:].sigmoid()], 2).mean(0)
 
     def train(self, mode: bool = True) -> "StainNet":
-        """The body stays in evaluation mode: few sessions would spoil its normalisation statistics."""
+        """The body stays in evaluation mode: it is frozen, with its normalisation statistics."""
         super().train(mode)
         self.body.eval()
         return self
-
-    def _probe(self) -> list[torch.Tensor]:
-        """The stages' maps of a small blank image. Raises UnknownBackbone where the first is coarse."""
-        side = 4 * COARSEST
-        self.body.eval()
-        with torch.inference_mode():
-            maps = stage_maps(self.body, self.stages, torch.zeros(1, 3, side, side))
-        if maps[0].shape[-1] < side // 16 or any(m.dim() != 4 for m in maps):
-            raise UnknownBackbone(
-                f"{self.backbone.name}: its first stage is too coarse for model.target stain"
-            )
-        return maps
 
 
 def build_stain(arch: str, stain: StainFacts, weights: Path | None = None) -> StainNet:
@@ -95,25 +150,17 @@ def build_stain(arch: str, stain: StainFacts, weights: Path | None = None) -> St
     return StainNet(arch, body_of(arch, weights), stain)
 
 
-def normalise(frame8: np.ndarray, stain: StainFacts) -> tuple[np.ndarray, np.ndarray]:
-    """A frame (H, W) uint8 as the network sees it: (image (h, w) float32, present (h, w) bool).
+def reduced(frame8: np.ndarray, reduction: int) -> np.ndarray:
+    """A frame (H, W) uint8 as the network sees it: means of blocks, in -1..1, (h, w) float32.
 
-    Reduced by means of blocks, without its slow illumination, in units of 2.5 standard deviations
-    of what is left: exposure, contrast and vignetting of a session do not reach the network.
-    present is False in black borders, as registration leaves them, where the image is 0.
+    Black borders, as registration leaves them, take the grey of the frame's middle.
     """
-    present = ~black_border(frame8)
-    size = [n // stain.reduction for n in frame8.shape]
-    small = cv2.resize(frame8.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
-    inside = cv2.resize(present.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) > 0.99
-    if not inside.any():
-        return np.zeros(size, np.float32), inside
-    small[~inside] = np.median(small[inside])
-    detail = small - _slow(small, stain.band / stain.reduction)
-    limits = np.percentile(detail[inside], (1, 99))
-    deviation = np.sqrt(np.mean(np.clip(detail[inside], *limits) ** 2)) + 1e-6
-    image = np.clip(detail / (2.5 * deviation), -3, 3) * inside
-    return image.astype(np.float32), inside
+    grey = frame8.astype(np.float32)
+    border = black_border(frame8)
+    if border.any() and not border.all():
+        grey[border] = np.median(frame8[~border])
+    size = [n // reduction for n in frame8.shape]
+    return cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA) / 127.5 - 1
 
 
 def black_border(frame8: np.ndarray) -> np.ndarray:
@@ -122,68 +169,63 @@ def black_border(frame8: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(zero, cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)).astype(bool)
 
 
-def _slow(image: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian blur by a wide sigma, computed on an eighth of the resolution."""
-    height, width = image.shape
-    small = cv2.resize(
-        image, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA
-    )
-    blurred = cv2.GaussianBlur(small, (0, 0), max(sigma / 8, 0.5), borderType=cv2.BORDER_REFLECT)
-    return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
 def predict_stain(net: StainNet, frame8: np.ndarray) -> np.ndarray:
     """Predicted stain of a frame (H, W) uint8: (2, H, W) float32.
 
     The first map is the excess of PI over background, in units of the background; the second the
     probability of PI above STAINED times background.
     """
-    image, _ = normalise(frame8, net.stain)
-    maps = _tiled(net, image, net.stain.orientations)
+    maps = _tiled(net, reduced(frame8, net.stain.reduction))
     height, width = frame8.shape
-    # cv2.resize keeps centres aligned, so the trimmed last pixels of a frame are stretched by < 1 block
     return np.stack([cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in maps])
 
 
-def _tiled(net: StainNet, image: np.ndarray, orientations: int) -> np.ndarray:
-    """Maps (2, ceil(h / 4), ceil(w / 4)) of an image (h, w), in tiles if it is large."""
+def _tiled(net: StainNet, image: np.ndarray) -> np.ndarray:
+    """Maps (2, h', w') of an image (h, w), in tiles if it is large."""
     height, width = image.shape
     if max(height, width) <= TILE:
-        return _averaged(net, image, orientations)
-    found = np.empty((2, -(-height // STRIDE), -(-width // STRIDE)), np.float32)
-    step = TILE - OVERLAP
-    for y in range(0, max(1, height - OVERLAP), step):
-        for x in range(0, max(1, width - OVERLAP), step):
-            part = _averaged(net, image[y : y + TILE, x : x + TILE], orientations)
+        return _averaged(net, image)
+    whole, edge = None, OVERLAP // 2
+    for y in range(0, max(1, height - OVERLAP), TILE - OVERLAP):
+        for x in range(0, max(1, width - OVERLAP), TILE - OVERLAP):
+            tile = image[y : y + TILE, x : x + TILE]
+            part = _averaged(net, tile)
+            stride = -(-tile.shape[0] // part.shape[1])
+            if whole is None:
+                whole = np.empty((2, -(-height // stride), -(-width // stride)), np.float32)
             # a tile's outer half overlap belongs to its neighbour, which sees more around it
-            top, left = (OVERLAP // 2 // STRIDE if at else 0 for at in (y, x))
-            rows, cols = y // STRIDE + top, x // STRIDE + left
+            top, left = (edge // stride if start else 0 for start in (y, x))
+            rows, cols = y // stride + top, x // stride + left
             kept = part[:, top:, left:]
-            found[:, rows : rows + kept.shape[1], cols : cols + kept.shape[2]] = kept
-    return found
+            whole[:, rows : rows + kept.shape[1], cols : cols + kept.shape[2]] = kept
+    return whole
 
 
-def _averaged(net: StainNet, image: np.ndarray, orientations: int) -> np.ndarray:
-    """Excess and probability (2, ceil(h / 4), ceil(w / 4)), the mean over orientations."""
+def _averaged(net: StainNet, image: np.ndarray) -> np.ndarray:
+    """Both maps (2, h', w') of an image (h, w), the mean over orientations."""
     height, width = image.shape
     missing = [0, -width % COARSEST, 0, -height % COARSEST]
     whole = pad(torch.from_numpy(np.ascontiguousarray(image))[None, None], missing)
     with torch.inference_mode():
-        views = [_view(net, whole, number) for number in range(orientations)]
+        views = [_view(net, whole, number) for number in range(net.stain.orientations)]
     mean = torch.stack(views).mean(0)[0]
-    return mean[:, : -(-height // STRIDE), : -(-width // STRIDE)].numpy()
+    stride = whole.shape[-1] / mean.shape[-1]
+    return mean[:, : int(np.ceil(height / stride)), : int(np.ceil(width / stride))].numpy()
 
 
 def _view(net: StainNet, image: torch.Tensor, number: int) -> torch.Tensor:
     """What the network says of an image in one of eight orientations, turned back."""
-    turns, flip = number // 2, number % 2
-    turned = torch.rot90(image, turns, (2, 3))
-    turned = turned.flip(3) if flip else turned
     device = next(net.parameters()).device
-    out = net(turned.to(device).contiguous(memory_format=torch.channels_last)).float().cpu()
-    out = torch.cat([out[:, :1].clamp(-8, 4).exp(), out[:, 1:].sigmoid()], 1)
-    out = out.flip(3) if flip else out
-    return torch.rot90(out, -turns, (2, 3))
+    return oriented(net(oriented(image, number).to(device)).cpu(), number, back=True)
+
+
+def oriented(image: torch.Tensor, number: int, back: bool = False) -> torch.Tensor:
+    """(..., h, w) in one of eight orientations (right-angle turns, then a flip), or back from it."""
+    turns, flip = number // 2, number % 2
+    if back:
+        return torch.rot90(image.flip(-1) if flip else image, -turns, (-2, -1))
+    turned = torch.rot90(image, turns, (-2, -1))
+    return turned.flip(-1) if flip else turned
 
 
 def window_logits(maps: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -13,16 +13,17 @@ from safetensors.torch import save_file
 
 from ..patches.store import PatchStore
 from ..scoring.backbones import Net, build
+from ..scoring.stain import build_stain
 from ..split.rounds import Round
 from ..tracking import runs as tracking
 from ..workspace.params import Model, Stain, Train
 from ..workspace.records import read_json
 from . import head
-from .crops import read_field
 from .devices import is_rank_zero
 from .fine_tuning import fit
 from .loading import refuse_one_class, targets
-from .stain import fit_stain, stain_facts
+from .stain import fit_stain, stain_facts, views_folder
+from .views import view_file, write_views
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,22 @@ def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
 
 
 def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
-    """Trains the stain network on the whole fields of the training part (see `stain.fit_stain`)."""
-    owners = job.table[part.train].drop_duplicates("image_id").set_index("image_id")["group"]
-    facts = stain_facts(job.stain)
-    fields = [read_field(job.store, image, group, facts) for image, group in owners.items()]
+    """Trains the stain network on the whole fields of the training part (see `stain.fit_stain`).
+
+    What the frozen backbone sees is computed once for all rounds, of all of the partition's fields.
+    """
+    facts, folder = stain_facts(job.stain), views_folder(job.scratch)
+    net = build_stain(job.model.arch, facts, job.weights)
+    every = pd.Index(job.table["image_id"].unique())
+    stain = job.stain
+    write_views(net, job.store, every, stain.views, stain.augmentation, job.train.seed, folder)
+    owners = job.table[part.train].drop_duplicates("image_id")
+    fields = [
+        (group, view_file(folder, image))
+        for image, group in zip(owners["image_id"], owners["group"])
+    ]
     return fit_stain(
-        job.model.arch, job.weights, fields, job.train, job.stain,
+        net, fields, job.train, stain,
         lambda row, epoch: tracking.log_epoch(part.name, row, epoch),
     )  # fmt: skip
 

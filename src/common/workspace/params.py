@@ -192,11 +192,10 @@ class Train(Section):
 
 class Stain(Section):
     reduction: Literal[1, 2, 4]
-    band: Positive
-    crop: Annotated[int, Field(ge=128, multiple_of=128)]
-    encoder_lr: Fraction
+    views: Count
+    augmentation: Fraction
     balance: Fraction
-    augmentation: Annotated[float, Field(ge=0)]
+    members: Count
     orientations: Literal[1, 2, 4, 8]
 
 
