@@ -258,6 +258,23 @@ def validate(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(help="a registered model, such as models:/unstained-no_treatment@champion"),
+    ],
+    out: Annotated[Path, typer.Argument(help="the package to write, such as model.zip")],
+) -> None:
+    """Write a model as a package of the BioImage Model Zoo, for ilastik, deepImageJ, napari."""
+    from .assay.model import load
+    from .export.package import export as write
+
+    loaded = load(model, allow_synthetic=True)  # the package says SYNTHETIC in its name
+    scorer = loaded.pyfunc.unwrap_python_model().scorer
+    typer.echo(f"wrote {write(scorer, loaded.facts, out)}")
+
+
+@app.command()
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.workspace.params import load
