@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from . import cli_images
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
+app.add_typer(cli_images.app)  # its commands stand beside those here
 
 
 @app.command()
@@ -125,156 +128,6 @@ def compare(
 
 
 @app.command()
-def annotate(
-    annotations: Annotated[
-        Path | None, typer.Option(help="the CSV; default: filter.annotations")
-    ] = None,
-    annotator: Annotated[str, typer.Option(help="your name; default: your login")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")] = 8080,
-    pool: Annotated[int, typer.Option(min=1, help="most windows to choose from")] = 1500,
-    batch: Annotated[int, typer.Option(min=1, help="answers between two fits of the filter")] = 1,
-    order: Annotated[str, typer.Option(help="uncertain (first) or random")] = "uncertain",
-) -> None:
-    """Say on a local page what windows hold (cells, empty, unusable), those first of which the
-    filter is unsure.
-    """
-    from getpass import getuser
-
-    from .annotation.page import check_port, serve
-    from .annotation.start import begin
-
-    check_port(port)
-    session, title, synthetic = begin(annotations, annotator or getuser(), pool, batch, order)
-    serve(session, port, title, synthetic)
-
-
-@app.command()
-def score(
-    images: Annotated[
-        list[Path],
-        typer.Argument(help="a folder (with or without images.csv), a manifest, or files"),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion"),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="folder for tables, overlays and the page; the same one goes on")
-    ],
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
-    ] = None,
-    pattern: Annotated[
-        str, typer.Option(help="regular expression of the folder's file names, instead of a CSV")
-    ] = "",
-    pixel_size_um: Annotated[
-        float | None, typer.Option(help="where neither manifest nor file says")
-    ] = None,
-    brightfield: Annotated[
-        str, typer.Option(help="channel of bright-field: a number from 0, or a name")
-    ] = "",
-    axes: Annotated[
-        str, typer.Option(help="axis order of files that do not state it, such as CYX")
-    ] = "",
-    z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
-    allow_synthetic: Annotated[
-        bool, typer.Option(help="take a model trained on synthetic images")
-    ] = False,
-    overlays: Annotated[bool, typer.Option(help="a picture of each image with its calls")] = True,
-) -> None:
-    """Score bright-field images without stain: tables, pictures and a summary page."""
-    from .assay.score import Options
-    from .assay.score import score as run
-    from .common.images.layout import Layout
-
-    layout = Layout(
-        (),
-        pattern,
-        int(brightfield) if brightfield.isdigit() else brightfield or None,
-        None,
-        axes,
-        z,
-    )
-    table = run(
-        images, model, out, Options(layout, manifest, pixel_size_um, overlays), allow_synthetic
-    )
-    for status, part in table.groupby("status", sort=False):
-        first = part.iloc[0]
-        such = "" if status == "scored" else f", such as {first['image_id']}: {first['reason']}"
-        typer.echo(f"{len(part)} images {status}{such}")
-    typer.echo(f"wrote {out / 'summary.html'}")
-
-
-@app.command()
-def validate(
-    images: Annotated[
-        Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")
-    ],
-    model: Annotated[
-        str,
-        typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion"),
-    ],
-    out: Annotated[Path, typer.Option(help="folder for the page, tables and figures")],
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
-    ] = None,
-    pattern: Annotated[
-        str, typer.Option(help="regular expression of file names, instead of images.csv")
-    ] = "",
-    pixel_size_um: Annotated[
-        float | None, typer.Option(help="where neither manifest nor file says")
-    ] = None,
-    brightfield: Annotated[
-        str, typer.Option(help="channel of bright-field: a number from 0, or a name")
-    ] = "",
-    pi: Annotated[str, typer.Option(help="channel of PI, likewise")] = "",
-    axes: Annotated[
-        str, typer.Option(help="axis order of files that do not state it, such as CYX")
-    ] = "",
-    z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
-    thresholds: Annotated[
-        str, typer.Option(help="of PI: the model's, or own (fitted to these images)")
-    ] = "model",
-) -> None:
-    """Set a registered model against the PI stain of control images: does it hold on this
-    microscope?
-    """
-    from .assay.validate import Options
-    from .assay.validate import validate as run
-    from .common.images.layout import Layout
-
-    if thresholds not in ("model", "own"):
-        raise ValueError(f"--thresholds is model or own, not {thresholds!r}")
-    channels = {
-        name: int(v) if v.isdigit() else v
-        for name, v in {"brightfield": brightfield, "pi": pi}.items()
-    }
-    layout = Layout(["validation"], pattern, **channels, axes=axes, z=z)
-    record = run(images, model, out, Options(layout, manifest, pixel_size_um), thresholds == "own")
-    typer.echo(f"{record['verdict']['outcome']}: {record['verdict']['text']}")
-    for wanted in record["verdict"]["settle"]:
-        typer.echo(f"what would settle it: {wanted}")
-    typer.echo(f"wrote {out / 'validation.html'}")
-
-
-@app.command()
-def export(
-    model: Annotated[
-        str,
-        typer.Argument(help="a registered model, such as models:/unstained-no_treatment@champion"),
-    ],
-    out: Annotated[Path, typer.Argument(help="the package to write, such as model.zip")],
-) -> None:
-    """Write a model as a package of the BioImage Model Zoo, for ilastik, deepImageJ, napari."""
-    from .assay.model import load
-    from .export.package import export as write
-
-    loaded = load(model, allow_synthetic=True)  # the package says SYNTHETIC in its name
-    scorer = loaded.pyfunc.unwrap_python_model().scorer
-    typer.echo(f"wrote {write(scorer, loaded.facts, out)}")
-
-
-@app.command()
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.workspace.params import load
@@ -307,10 +160,7 @@ def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
     try:
         app()
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # an OSError names the file: no space, not permitted, not a folder
+    except (ValueError, OSError) as error:  # an OSError names the file: no space, not permitted
         raise SystemExit(f"error: {error}") from None
 
 
