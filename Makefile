@@ -36,11 +36,11 @@ test-slow: $(READY)  ## The tests that take minutes
 
 # Handed over by the environment, so that no shell reads what a folder is called
 DATA =
-RECIPE = head
+RECIPE = stain
 NAME =
 SET =
 export DATA RECIPE NAME
-real: $(READY)  ## Real images: make real DATA=FOLDER [RECIPE=head|modern|paper] [NAME=...] [SET="-S model.arch=..."]
+real: $(READY)  ## Real images: make real DATA=FOLDER [RECIPE=stain|head|modern|paper] [NAME=...] [SET="-S model.arch=..."]
 	@test -n "$$DATA" || { echo "usage: make real DATA=FOLDER (images.csv in it says what they are)"; exit 2; }
 	unstained real "$$DATA" --recipe "$$RECIPE" --name "$$NAME" $(SET)
 

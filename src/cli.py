@@ -39,7 +39,7 @@ def real(
     ],
     recipe: Annotated[
         str, typer.Option(help="how the network learns: a file of presets/")
-    ] = "head",
+    ] = "stain",
     name: Annotated[
         str, typer.Option(help="of the DVC experiment; default: the folder's and the recipe's")
     ] = "",
