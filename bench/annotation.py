@@ -20,6 +20,7 @@ from src.annotation.features import FeatureCache
 from src.annotation.sampling import candidates, choose, diverse_order
 from src.annotation.start import CACHE
 from src.annotation.study import START
+from src.common.filter import annotations
 from src.common.filter import fit as fitting
 from src.common.patches.store import PatchStore
 from src.common.scoring.emptiness import Svm, detail
@@ -32,7 +33,9 @@ ENOUGH = 0.98  # of the F1 that answering every window would give
 
 def truth_of(path: Path) -> pd.DataFrame:
     """image_id, y, x, size and verdict of every window whose truth is known."""
-    return pd.read_parquet(path) if path.suffix == ".parquet" else fitting.read_annotations(path)
+    return (
+        pd.read_parquet(path) if path.suffix == ".parquet" else annotations.read_annotations(path)
+    )
 
 
 def learn(
@@ -116,9 +119,9 @@ def main() -> None:
     dataset, params = load("dataset", "filter")
     store = PatchStore(PATCHES)
     patches = store.patches(dataset.partitions)
-    rows = fitting.match(truth_of(chosen.truth), store.frames.reset_index(drop=True)).rows
+    rows = annotations.match(truth_of(chosen.truth), store.frames.reset_index(drop=True)).rows
     table = candidates(
-        fitting.annotated_windows(store, patches, rows),
+        annotations.annotated_windows(store, patches, rows),
         params.max_border,
         chosen.windows,
         params.seed,

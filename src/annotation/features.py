@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.filter.fit import KEY
+from ..common.filter.annotations import KEY
 from ..common.patches.store import PatchStore
 from ..common.scoring.backbones import build
 from ..common.scoring.inference import embed

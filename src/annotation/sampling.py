@@ -9,7 +9,7 @@ there is to see in them.
 import numpy as np
 import pandas as pd
 
-from ..common.filter.fit import KEY
+from ..common.filter.annotations import KEY
 
 UNCERTAIN = (
     0.05  # share of the windows in question, nearest to the boundary, among which the image decides

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from ..common.filter.fit import KEY
+from ..common.filter.annotations import KEY
 from ..common.scoring.emptiness import VERDICTS
 from .sampling import choose
 from .store import AnnotationFile, Refused

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..common.filter.fit import COLUMNS, KEY, AnnotationError, read_annotations
+from ..common.filter.annotations import COLUMNS, KEY, AnnotationError, read_annotations
 from ..common.workspace.errors import UserError
 
 TRIES = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..common.filter import annotations
 from ..common.filter import fit as fitting
 from ..common.patches.store import PatchStore
 from ..common.workspace.params import Filter
@@ -44,15 +45,15 @@ class Study:
         self._reference = patches[patches["border"] <= params.max_border]
         self.pool, self.features = pool, cache.of(pool)
 
-    def usable(self, rows: pd.DataFrame) -> fitting.Annotations:
+    def usable(self, rows: pd.DataFrame) -> annotations.Annotations:
         """The rows of an annotation file that are of these frames, and how many are not, by reason."""
-        return fitting.match(rows, self.store.frames.reset_index(drop=True))
+        return annotations.match(rows, self.store.frames.reset_index(drop=True))
 
     def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
         """What usable rows (image_id, y, x, size, verdict) amount to; without `score` only how good
         they are.
         """
-        table = fitting.annotated_windows(self.store, self._patches, rows)
+        table = annotations.annotated_windows(self.store, self._patches, rows)
         table = table[~(table["border"] > self._params.max_border)].reset_index(drop=True)
         features = self._cache.of(table)
         chosen = fitting.fit_filter(table, features, self._reference, self._params, {})

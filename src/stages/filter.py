@@ -10,10 +10,11 @@ import shutil
 import numpy as np
 import pandas as pd
 
-from ..common.figures.data import barcodes, contact_sheet, feature_map, map_sample
 from ..common.figures.embedding import tsne
 from ..common.figures.style import save_figures
+from ..common.filter import annotations
 from ..common.filter import fit as fitting
+from ..common.filter.figures import barcodes, contact_sheet, feature_map, map_sample
 from ..common.patches.store import PatchStore
 from ..common.scoring.backbones import build
 from ..common.scoring.emptiness import decide
@@ -33,12 +34,14 @@ def run() -> dict:
     store = PatchStore(PATCHES)
     patches = store.patches(dataset.partitions)
     frames = store.frames[store.frames["partition"].isin(dataset.partitions)].reset_index(drop=True)
-    matched = fitting.match(fitting.read_annotations(WORKSPACE / params.annotations), frames)
-    annotated = fitting.annotated_windows(store, patches, matched.rows)
+    matched = annotations.match(
+        annotations.read_annotations(WORKSPACE / params.annotations), frames
+    )
+    annotated = annotations.annotated_windows(store, patches, matched.rows)
     outside = annotated[annotated["place"] < 0]
     weights = MODELS / "weights" / "filter"
     source = read_json(weights / "source.json")
-    windows = pd.concat([patches[fitting.KEY], outside[fitting.KEY]], ignore_index=True)
+    windows = pd.concat([patches[annotations.KEY], outside[annotations.KEY]], ignore_index=True)
     features = embed(build(params.arch, weights / "model.safetensors"), store, windows)
     annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
 
@@ -46,7 +49,7 @@ def run() -> dict:
         annotated["border"] > params.max_border
     )  # a rule decides these: the SVM must get no credit for them
     if (patches["border"] > params.max_border).all():
-        raise fitting.AnnotationError(
+        raise annotations.AnnotationError(
             f"every window has more than filter.max_border {params.max_border} of its pixels without counts"
         )
     table = annotated[~bordered].reset_index(drop=True)

@@ -11,9 +11,9 @@ import shutil
 import numpy as np
 import pandas as pd
 
-from ..common.figures.data import intensity_histograms, intensity_scatter, stain_sheet
 from ..common.figures.style import save_figures
 from ..common.label import mixture as mixtures
+from ..common.label.figures import intensity_histograms, intensity_scatter, stain_sheet
 from ..common.patches.groups import groups
 from ..common.patches.store import PatchStore
 from ..common.workspace.params import Label, load

@@ -414,7 +414,7 @@ def test_a_relative_path_means_the_repository_in_a_temporary_copy_too(varied, tm
     shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(varied.root / "sources", copy / "sources")
     (copy / "params.yaml").write_text(yaml.safe_dump(varied.sections))
-    command = [sys.executable, "-m", "src.stages.acquire"]
+    command = [sys.executable, "-m", "src.stages", "acquire"]
     environment = os.environ | {"DVC_ROOT": str(varied.root)}
     done = subprocess.run(
         command, cwd=copy, env=environment, capture_output=True, text=True, check=False

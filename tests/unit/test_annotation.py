@@ -9,8 +9,8 @@ from src.annotation.sampling import candidates, choose, diverse_order, known
 from src.annotation.session import Session
 from src.annotation.store import AnnotationFile, Refused
 from src.annotation.study import Standing
-from src.common.filter import fit as fitting
-from src.common.filter.fit import KEY
+from src.common.filter import annotations
+from src.common.filter.annotations import KEY
 from tests.conftest import ARCH
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
@@ -108,8 +108,8 @@ class FakeStudy:
     def __init__(self, pool: pd.DataFrame):
         self.pool = pool
 
-    def usable(self, rows: pd.DataFrame) -> fitting.Annotations:
-        return fitting.Annotations(rows[[*KEY, "verdict"]], {})
+    def usable(self, rows: pd.DataFrame) -> annotations.Annotations:
+        return annotations.Annotations(rows[[*KEY, "verdict"]], {})
 
     def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
         scores = np.arange(len(self.pool), 0, -1.0) if score else None

@@ -11,7 +11,7 @@ import pytest
 
 from src.annotation import store as storing
 from src.annotation.store import AnnotationFile, Refused
-from src.common.filter.fit import KEY, AnnotationError
+from src.common.filter.annotations import KEY, AnnotationError
 from tests.conftest import REPO
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
@@ -142,7 +142,7 @@ def test_many_writers_at_once_lose_nothing(notes):
 def test_unusable_files_are_refused_with_what_is_wrong(tmp_path):
     broken = tmp_path / "broken.csv"
     broken.write_text(HEADER + "a,0,0,64,perhaps,,\n")
-    with pytest.raises(AnnotationError, match="row 1 below the header: verdict is 'perhaps'"):
+    with pytest.raises(AnnotationError, match="line 2: verdict is 'perhaps'"):
         AnnotationFile(broken, "me")
     with pytest.raises(Refused, match="does not exist"):
         AnnotationFile(tmp_path / "none" / "notes.csv", "me")

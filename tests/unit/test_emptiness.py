@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
+from src.common.filter import annotations
 from src.common.filter import fit as fitting
 from src.common.scoring import emptiness
 from src.common.scoring.emptiness import EmptyFilter, decide, load_filter
@@ -134,7 +135,7 @@ def test_annotations_are_matched_by_window_and_image(tmp_path):
     ]
     (tmp_path / "notes.csv").write_text(HEADER + "".join(f"{row},me,2026-01-02\n" for row in rows))
     frames = pd.DataFrame({"image_id": ["a", "b"], "height": 128, "width": 128})
-    found = fitting.match(fitting.read_annotations(tmp_path / "notes.csv"), frames)
+    found = annotations.match(annotations.read_annotations(tmp_path / "notes.csv"), frames)
     assert found.rows[["image_id", "y", "verdict"]].to_numpy().tolist() == [
         ["a", 0, "cells"],
         ["a", 7, "empty"],
@@ -145,20 +146,39 @@ def test_annotations_are_matched_by_window_and_image(tmp_path):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("image_id,y,x,verdict\n", "lacks the column size"),
-        (HEADER + "a,0,0,64,cells,m,\na,0,1.5,64,cells,m,\n", "row 2 below the header: x is '1.5'"),
+        ("image_id,y,x,verdict\n", r"lacks the column\(s\) size"),
+        (HEADER + "a,0,0,64,cells,m,\na,0,1.5,64,cells,m,\n", "notes.csv, line 3: x is '1.5'"),
+        (HEADER + "a,0,0,64,cells,m,\nb,0,0,64,cells\n", "line 3: 5 cells, and the header has 7"),
         (HEADER + "a,0,0,64,dead,m,\n", "verdict is 'dead', not one of cells, empty, unusable"),
     ],
 )
 def test_unreadable_annotations_are_refused_with_their_line(tmp_path, text, said):
     (tmp_path / "notes.csv").write_text(text)
-    with pytest.raises(fitting.AnnotationError, match=said):
-        fitting.read_annotations(tmp_path / "notes.csv")
+    with pytest.raises(annotations.AnnotationError, match=said):
+        annotations.read_annotations(tmp_path / "notes.csv")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_annotations_of_any_spreadsheet_are_read(tmp_path, separator):
+    lines = [
+        HEADER.strip(),
+        "# a note",
+        "a,0,0,64,cells,m,",
+        ",,,,,,",
+        "b,7,0,64,empty,m,  # so",
+        "",
+    ]
+    (tmp_path / "notes.csv").write_text("\n".join(lines).replace(",", separator))
+    table = annotations.read_annotations(tmp_path / "notes.csv")
+    assert table[["image_id", "y", "verdict"]].to_numpy().tolist() == [
+        ["a", 0, "cells"],
+        ["b", 7, "empty"],
+    ]
 
 
 def test_missing_annotation_file_is_refused_with_the_remedy(tmp_path):
-    with pytest.raises(fitting.AnnotationError, match="header image_id,y,x,size"):
-        fitting.read_annotations(tmp_path / "none.csv")
+    with pytest.raises(annotations.AnnotationError, match="header image_id,y,x,size"):
+        annotations.read_annotations(tmp_path / "none.csv")
 
 
 def test_cross_validation_keeps_an_image_in_one_fold():
@@ -199,5 +219,5 @@ def test_black_border_is_told_from_dark_spots():
     frame = np.full((100, 120), 90, np.uint8)
     frame[:2] = 0
     frame[40:43, 50:53] = 0
-    border = fitting.black_border(frame)
+    border = annotations.black_border(frame)
     assert border[:2].all() and border.sum() == 2 * 120

@@ -1,5 +1,4 @@
-"""Fits the empty-patch filter: annotations matched to windows, support vector machines, and how
-well they do.
+"""Fits the empty-patch filter to annotated windows: support vector machines, and how well they do.
 
 The paper (step 2) leaves open whether its SVM saw one class or two, the kernel, and which class its
 F1 = 0.833 is for. Here: two classes (cells against empty and unusable together) and a linear kernel
@@ -7,10 +6,6 @@ by default (features outnumber rows), weighted so that both classes count alike,
 F1 is given for both classes, cross-validated by image.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
@@ -18,14 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
 from ..metrics.intervals import resample
-from ..patches.store import PatchStore
 from ..scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail, sharpness
-from ..scoring.imaging import bright_field_measures
-from ..workspace.errors import UserError
 from ..workspace.params import Filter
 
-COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
-KEY = ["image_id", "y", "x", "size"]
 LEAST_ROWS = 20  # annotated windows of each class below which rules replace the SVM
 OUTLIER_SDS = 2.0  # robust standard deviations below the usual from which a rule rejects
 NOISE_TEXTURE = (
@@ -33,92 +23,7 @@ NOISE_TEXTURE = (
 )
 ONE_CLASS_NU = 0.1  # share of annotated cells windows that a one-class SVM may leave outside
 RESAMPLES = 1000
-MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
 PAPER_F1 = 0.833  # Pattarone et al. 2021; of which class is not stated
-
-
-class AnnotationError(UserError):
-    """The annotation file cannot be used as it stands; the message names the line."""
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """Usable rows (image_id, y, x, size, verdict), and how many were left out, by reason."""
-
-    rows: pd.DataFrame
-    left_out: dict[str, int]
-
-
-def read_annotations(path: Path) -> pd.DataFrame:
-    """The rows of an annotation file.
-
-    Raises AnnotationError for a missing file, column, or an unreadable line.
-    """
-    if not path.exists():
-        raise AnnotationError(
-            f"filter.annotations: {path} does not exist; a file with the header {','.join(COLUMNS)} alone will do"
-        )
-    table = pd.read_csv(path, dtype="str", keep_default_na=False, comment="#")
-    if missing := [column for column in COLUMNS[:5] if column not in table]:
-        raise AnnotationError(
-            f"{path.name} lacks the column {', '.join(missing)}; it needs {','.join(COLUMNS)}"
-        )
-    for column in ("y", "x", "size"):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        _refuse(
-            path,
-            table,
-            numbers.isna() | (numbers % 1 != 0) | (numbers < 0),
-            column,
-            "a whole number of pixels",
-        )
-        table[column] = numbers.fillna(0).astype("int64")
-    _refuse(
-        path, table, ~table["verdict"].isin(VERDICTS), "verdict", f"one of {', '.join(VERDICTS)}"
-    )
-    return table
-
-
-def match(table: pd.DataFrame, frames: pd.DataFrame) -> Annotations:
-    """Annotated windows that lie within the frames (image_id, height, width), each once.
-
-    A window need not be in the current grid. Left out and counted: rows of unknown images, windows
-    beyond their frame, windows annotated twice with different verdicts.
-    """
-    sizes = frames.set_index("image_id")[["height", "width"]]
-    known = table["image_id"].isin(sizes.index)
-    inside = table[known].join(sizes, on="image_id")
-    fits = (
-        (inside["y"] + inside["size"] <= inside["height"])
-        & (inside["x"] + inside["size"] <= inside["width"])
-        & (inside["size"] > 0)
-    )
-    rows = inside.loc[fits, [*KEY, "verdict"]].drop_duplicates()
-    disputed = rows.duplicated(KEY, keep=False)
-    left_out = {
-        "of_no_image": int((~known).sum()),
-        "beyond_frame": int((~fits).sum()),
-        "disputed": int(disputed.sum()),
-    }
-    return Annotations(rows[~disputed].reset_index(drop=True), left_out)
-
-
-def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The annotated rows with their measures, and `place`: the row of `patches`, or -1 outside the
-    grid.
-    """
-    place = patches[KEY].assign(place=np.arange(len(patches)))
-    merged = rows.merge(place, on=KEY, how="left")
-    merged["place"] = merged["place"].fillna(-1).astype("int64")
-    names = [name for name in MEASURES if name in patches]
-    measured = patches[names].reindex(merged["place"]).set_axis(merged.index)
-    for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
-        frame = np.asarray(store.brightfield(image_id))
-        found = bright_field_measures(
-            frame, black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64)
-        )
-        measured.loc[part.index, names] = np.column_stack([found[name] for name in names])
-    return merged.join(measured)
 
 
 def fit_filter(
@@ -262,22 +167,3 @@ def limits(windows: pd.DataFrame, max_border: float) -> dict[str, float]:
         spread = 1.4826 * np.median(np.abs(logs - middle))
         found[name] = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
     return found | ({"sharpness": NOISE_TEXTURE} if "texture" in windows else {})
-
-
-def black_border(frame: np.ndarray) -> np.ndarray:
-    """(H, W) bool: black areas that registration left in an 8-bit frame; dark spots inside cells
-    are none.
-
-    For annotated windows outside the grid, whose counts of zero are not in the table of patches.
-    """
-    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
-    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4] > 0
-
-
-def _refuse(path: Path, table: pd.DataFrame, wrong: pd.Series, column: str, wanted: str) -> None:
-    if wrong.any():
-        line = int(np.flatnonzero(wrong)[0])
-        raise AnnotationError(
-            f"{path.name}, row {line + 1} below the header: {column} is '{table[column].iloc[line]}', not {wanted}"
-            + (f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else "")
-        )

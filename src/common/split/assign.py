@@ -1,7 +1,8 @@
 """The assignment of whole groups to parts.
 
 Holdout and grouped K-fold are one problem with other target fractions, solved by one search:
-`assign`.
+`assign`. (scikit-learn's StratifiedGroupKFold is greedy, makes equal folds only, and leaves parts
+without a class where few groups hold it.)
 """
 
 import numpy as np

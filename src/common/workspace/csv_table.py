@@ -35,7 +35,7 @@ def read_rows(path: Path, needed: Sequence[str], comments: bool = False) -> list
     """
     text = _text(path)
     if comments:
-        text = "\n".join(line.partition("#")[0].rstrip() for line in text.splitlines())
+        text = "\n".join(map(_uncommented, text.splitlines()))
     first, _, rest = text.partition("\n")
     told = first.strip().strip('"')
     skipped = told.lower().startswith("sep=")
@@ -62,6 +62,16 @@ def _text(path: Path) -> str:
         raise TableError(
             f"{path}, line {line}: is not UTF-8 text: save it as 'CSV UTF-8'"
         ) from None
+
+
+def _uncommented(line: str) -> str:
+    """A line up to its first # outside quotes."""
+    head, *parts = line.split("#")
+    for part in parts:
+        if head.count('"') % 2 == 0:
+            break
+        head += f"#{part}"
+    return head
 
 
 def _delimiter(text: str) -> str:

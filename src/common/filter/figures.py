@@ -1,139 +1,14 @@
-"""Figures of the data stages: what the filter did (paper, Fig. 2b), and where the labels come from
-(2a, 3a, 3b).
-"""
+"""Figures of what the empty-patch filter did (the paper's Fig. 2b)."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
-from .style import LABELS, VERDICTS
+from ..figures.style import VERDICTS as COLOURS
 
-COLOURS = VERDICTS | LABELS
-UNITS = {"counts": "mean PI (16-bit counts)", "background_ratio": "mean PI / field's background"}
 MAP_POINTS = 1500
-
-
-def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:
-    """Fig. 3a: per partition, the patches' intensity with the mixture's components and both
-    thresholds.
-
-    cells: partition, intensity; thresholds: the content of thresholds.json. The components are
-    scaled to each partition, dotted where they were not fitted.
-    """
-    parts = list(cells.groupby("partition", sort=False))
-    figure = Figure(figsize=(7, 0.6 + 3 * len(parts)), layout="constrained")
-    rows = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]
-    scale = np.log if thresholds["log"] else np.asarray
-    low, high = cells["intensity"].min(), np.percentile(cells["intensity"], 99.7)
-    edges = np.linspace(scale(low), scale(max(high, low * 1.001 + 1e-6)), 80)
-    for axes, (partition, part) in zip(rows, parts, strict=True):
-        axes.hist(
-            scale(part["intensity"].to_numpy()),
-            edges,
-            color="#c9d3da",
-            label=f"{len(part)} patches",
-        )
-        here = thresholds["fit_on"] == "all" or partition in thresholds["fit_on"]
-        for component in thresholds["components"]:
-            _component(axes, component, edges, len(part), "-" if here else ":")
-        for name, bound in (
-            ("live below", thresholds["live_below"]),
-            ("dead above", thresholds["dead_above"]),
-        ):
-            axes.axvline(
-                scale(bound), color=COLOURS[name[:4]], linestyle="--", label=f"{name} {bound:.6g}"
-            )
-        axes.set(
-            title=partition + ("" if here else " (thresholds applied, not fitted here)"),
-            ylabel="patches",
-        )
-        axes.legend(fontsize=8, frameon=False)
-    rows[-1].set_xlabel(("ln of " if thresholds["log"] else "") + UNITS[thresholds["intensity"]])
-    return figure
-
-
-def _component(axes: Axes, component: dict, edges: np.ndarray, count: int, style: str) -> None:
-    x = np.linspace(edges[0], edges[-1], 400)
-    mean, sd, name = component["mean"], component["sd"], component["name"]
-    density = (
-        component["weight"] * np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
-    )
-    axes.plot(
-        x,
-        density * count * (edges[1] - edges[0]),
-        style,
-        color=COLOURS[name],
-        label=f"{name} component",
-    )
-
-
-def intensity_scatter(cells: pd.DataFrame, thresholds: dict) -> Figure:
-    """Fig.
-
-    3b: the intensity of every patch, coloured by its label; cells: partition, intensity, label.
-    """
-    parts = list(cells.groupby("partition", sort=False))
-    width = 0.6 + 4.6 * len(parts) if len(parts) > 1 else 6.5
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
-    columns = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-    for axes, (partition, part) in zip(columns, parts, strict=True):
-        place = np.arange(len(part))
-        for name in ("live", "dead", "discarded"):
-            own = (part["label"] == name).to_numpy()
-            label = f"{name} ({own.sum()})"
-            axes.scatter(
-                place[own],
-                part["intensity"][own],
-                s=4,
-                color=COLOURS[name],
-                label=label,
-                rasterized=True,
-            )
-        axes.axhline(thresholds["live_below"], color=COLOURS["live"], linestyle="--", linewidth=1)
-        axes.axhline(thresholds["dead_above"], color=COLOURS["dead"], linestyle="--", linewidth=1)
-        axes.set(
-            xlabel="patch, in the order of the fields",
-            yscale="log" if thresholds["log"] else "linear",
-        )
-        title = {"fontsize": 8, "markerscale": 3, "ncols": 3, "frameon": False, "title": partition}
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **title)
-    columns[0].set_ylabel(UNITS[thresholds["intensity"]])
-    if thresholds["log"]:
-        columns[0].yaxis.set_major_formatter(ScalarFormatter())
-        columns[0].yaxis.set_minor_formatter(ScalarFormatter())
-    return figure
-
-
-def stain_sheet(store, cells: pd.DataFrame, seed: int, each: int = 8) -> Figure:
-    """Fig. 2a: live and dead patches of each partition, bright-field above the same window's PI."""
-    parts = [
-        (p, n, t)
-        for p, part in cells.groupby("partition", sort=False)
-        for n, t in part.groupby("label")
-        if n != "discarded"
-    ]
-    figure = Figure(figsize=(1.35 * each, 3.1 * len(parts)), layout="constrained")
-    for band, (partition, label, table) in zip(
-        np.atleast_1d(figure.subfigures(len(parts), 1)), parts, strict=True
-    ):
-        band.suptitle(
-            f"{partition}: {label}; bright-field, and PI on its field's scale (intensity below)",
-            fontsize=10,
-            color=COLOURS[label],
-        )
-        shown = table.sample(min(each, len(table)), random_state=seed).sort_values("intensity")
-        grid = band.subplots(2, each, squeeze=False)
-        for axes in grid.ravel():
-            axes.axis("off")
-        for column, row in zip(grid.T, shown.itertuples()):
-            place = (row.image_id, row.y, row.x, row.size)
-            column[0].imshow(store.window(*place), cmap="gray", vmin=0, vmax=255)
-            column[1].imshow(store.pi_window(*place), cmap="inferno", vmin=0, vmax=255)
-            column[1].set_title(f"{row.intensity:.4g}", fontsize=8, y=-0.22)
-    return figure
 
 
 def contact_sheet(

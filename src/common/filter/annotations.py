@@ -1,0 +1,119 @@
+"""Windows that people have called cells, empty or unusable: read from a CSV, and matched to frames."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from ..patches.store import PatchStore
+from ..scoring.emptiness import VERDICTS
+from ..scoring.imaging import bright_field_measures
+from ..workspace.csv_table import TableError, read_rows
+from ..workspace.errors import UserError
+
+COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
+KEY = ["image_id", "y", "x", "size"]
+MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
+
+
+class AnnotationError(UserError):
+    """The annotation file cannot be used as it stands; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Usable rows (image_id, y, x, size, verdict), and how many were left out, by reason."""
+
+    rows: pd.DataFrame
+    left_out: dict[str, int]
+
+
+def read_annotations(path: Path) -> pd.DataFrame:
+    """The rows of an annotation file.
+
+    Raises AnnotationError for a missing file, column, or an unreadable line.
+    """
+    if not path.exists():
+        raise AnnotationError(
+            f"filter.annotations: {path} does not exist; a file with the header {','.join(COLUMNS)} alone will do"
+        )
+    try:
+        rows = read_rows(path, COLUMNS[:5], comments=True)
+    except TableError as error:
+        raise AnnotationError(f"{error}; the header is {','.join(COLUMNS)}") from None
+    table = pd.DataFrame(
+        [row.cells for row in rows], columns=None if rows else COLUMNS, dtype="str"
+    )
+    lines = [row.line for row in rows]
+    for column in ("y", "x", "size"):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = numbers.isna() | (numbers % 1 != 0) | (numbers < 0)
+        _refuse(path, lines, table[column], wrong, "a whole number of pixels")
+        table[column] = numbers.astype("int64")
+    unknown = ~table["verdict"].isin(VERDICTS)
+    _refuse(path, lines, table["verdict"], unknown, f"one of {', '.join(VERDICTS)}")
+    return table
+
+
+def match(table: pd.DataFrame, frames: pd.DataFrame) -> Annotations:
+    """Annotated windows that lie within the frames (image_id, height, width), each once.
+
+    A window need not be in the current grid. Left out and counted: rows of unknown images, windows
+    beyond their frame, windows annotated twice with different verdicts.
+    """
+    sizes = frames.set_index("image_id")[["height", "width"]]
+    known = table["image_id"].isin(sizes.index)
+    inside = table[known].join(sizes, on="image_id")
+    fits = (
+        (inside["y"] + inside["size"] <= inside["height"])
+        & (inside["x"] + inside["size"] <= inside["width"])
+        & (inside["size"] > 0)
+    )
+    rows = inside.loc[fits, [*KEY, "verdict"]].drop_duplicates()
+    disputed = rows.duplicated(KEY, keep=False)
+    left_out = {
+        "of_no_image": int((~known).sum()),
+        "beyond_frame": int((~fits).sum()),
+        "disputed": int(disputed.sum()),
+    }
+    return Annotations(rows[~disputed].reset_index(drop=True), left_out)
+
+
+def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The annotated rows with their measures, and `place`: the row of `patches`, or -1 outside the
+    grid.
+    """
+    place = patches[KEY].assign(place=np.arange(len(patches)))
+    merged = rows.merge(place, on=KEY, how="left")
+    merged["place"] = merged["place"].fillna(-1).astype("int64")
+    names = [name for name in MEASURES if name in patches]
+    measured = patches[names].reindex(merged["place"]).set_axis(merged.index)
+    for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
+        frame = np.asarray(store.brightfield(image_id))
+        found = bright_field_measures(
+            frame, black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64)
+        )
+        measured.loc[part.index, names] = np.column_stack([found[name] for name in names])
+    return merged.join(measured)
+
+
+def black_border(frame: np.ndarray) -> np.ndarray:
+    """(H, W) bool: black areas that registration left in an 8-bit frame; dark spots inside cells
+    are none.
+
+    For annotated windows outside the grid, whose counts of zero are not in the table of patches.
+    """
+    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
+    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4] > 0
+
+
+def _refuse(path: Path, lines: list[int], cells: pd.Series, wrong: pd.Series, wanted: str) -> None:
+    """Raises AnnotationError with the first line of the file whose cell is wrong."""
+    if not wrong.any():
+        return
+    first, count = int(np.flatnonzero(wrong)[0]), int(wrong.sum())
+    more = f" (and {count - 1} more rows)" if count > 1 else ""
+    found = f"{cells.name} is '{cells.iloc[first]}', not {wanted}"
+    raise AnnotationError(f"{path.name}, line {lines[first]}: {found}{more}")
