@@ -65,6 +65,10 @@ def score(
         bool, typer.Option(help="take a model trained on synthetic images")
     ] = False,
     overlays: Annotated[bool, typer.Option(help="a picture of each image with its calls")] = True,
+    stain: Annotated[bool, typer.Option(help="the predicted PI as OME-TIFF, one an image")] = False,
+    controls: Annotated[
+        bool, typer.Option(help="set each plate's operating point from its control wells")
+    ] = False,
 ) -> None:
     """Score bright-field images without stain: tables, pictures and a summary page."""
     from .assay.score import Options
@@ -79,9 +83,8 @@ def score(
         axes,
         z,
     )
-    table = run(
-        images, model, out, Options(layout, manifest, pixel_size_um, overlays), allow_synthetic
-    )
+    options = Options(layout, manifest, pixel_size_um, overlays, stain, controls)
+    table = run(images, model, out, options, allow_synthetic)
     for status, part in table.groupby("status", sort=False):
         first = part.iloc[0]
         such = "" if status == "scored" else f", such as {first['image_id']}: {first['reason']}"
@@ -139,6 +142,37 @@ def validate(
     for wanted in record["verdict"]["settle"]:
         typer.echo(f"what would settle it: {wanted}")
     typer.echo(f"wrote {out / 'validation.html'}")
+
+
+@app.command()
+def adapt(
+    images: Annotated[
+        Path, typer.Argument(help="stained fields, or control wells, of one session")
+    ],
+    model: Annotated[
+        str, typer.Option(help="a registered model, such as models:/unstained-mcf7@champion")
+    ],
+    out: Annotated[Path, typer.Option(help="folder for adaptation.json")],
+    controls: Annotated[
+        bool, typer.Option(help="from wells whose control is negative or positive, without stain")
+    ] = False,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
+    ] = None,
+    pixel_size_um: Annotated[
+        float | None, typer.Option(help="where neither manifest nor file says")
+    ] = None,
+) -> None:
+    """Set a model's operating point for a new session, and register it as a version of its own."""
+    from .assay.adapt import adapt as run
+    from .assay.stained import Options
+    from .common.images.layout import Layout
+
+    record = run(images, model, out, Options(Layout(["adapt"]), manifest, pixel_size_um), controls)
+    typer.echo(
+        f"shifted by {record['shift']:+.2f} (logit) from {record['images']} images; registered as "
+        f"models:/{record['model']}/{record['version']}, no alias moved"
+    )
 
 
 @app.command()

@@ -3,7 +3,7 @@ test.
 
 Patches of a field, and fields of an experiment, resemble each other. Intervals resample whole
 experiments where there are SEVERAL, else whole fields; their level is widened for few of them
-(paired.expanded).
+(intervals.expanded).
 """
 
 from functools import partial
@@ -17,8 +17,7 @@ from ..common.evaluate.calibration import reliability
 from ..common.evaluate.slices import slice_table
 from ..common.evaluate.testset import TestSet
 from ..common.metrics.confounding import within_experiments, within_statistic
-from ..common.metrics.intervals import bootstrap, draw, percentile, resample
-from ..common.metrics.paired import expanded
+from ..common.metrics.intervals import bootstrap, draw, percentile
 from ..common.metrics.point import confusion, point_metrics, weighted_ranked
 from ..common.patches.groups import groups
 from ..common.scoring.operating import called_live
@@ -26,11 +25,8 @@ from ..common.workspace.params import Evaluate
 
 SETTINGS = Evaluate(confidence=0.95, bootstrap=1000, abstain_error=0.1, band="patch", seed=1)
 SEVERAL = 3  # experiments from which on they are what is resampled: two make no interval
-LEAST_CLASS, LEAST_SHARE = (
-    20,
-    0.02,
-)  # patches of a class, and their share, below which the PI thresholds are suspect
-LEAST_PATCHES, LEAST_UNITS = 10, 5  # of a field or well, and of these, for agreement of fractions
+LEAST_CLASS = 20  # patches of a class, below which the PI thresholds are suspect
+LEAST_CLASS_SHARE = 0.02  # of all patches, likewise
 
 
 def scored_table(cells: pd.DataFrame, operating: dict) -> pd.DataFrame:
@@ -95,7 +91,7 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
     its interval.
 
     Within experiments where both sides know them (images here without any experiment count as one),
-    else pooled over all. own: the own test's patches (own_test.patches); without them `known`, its
+    else pooled over all. own: the own test's patches (heldout.patches); without them `known`, its
     pooled AUC, which has no interval.
     """
     stated = test["experiment"].ne("")
@@ -107,7 +103,7 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
         "groups": groups_here,
     }
     found |= {
-        "here_interval": _interval(drawn, groups_here),
+        "here_interval": interval(drawn, groups_here),
         "interval": None,
         "own_interval": None,
         "own_groups": None,
@@ -122,13 +118,13 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
         return found | {
             "value": here - known,
             "own": known,
-            "interval": _interval(drawn - known, groups_here),
+            "interval": interval(drawn - known, groups_here),
         }
     there, other, groups_there = _auc(resampled(own), same, SETTINGS.seed + 1)
     size = min(len(drawn), len(other))
-    gap = _interval(drawn[:size] - other[:size], min(groups_here, groups_there))
+    gap = interval(drawn[:size] - other[:size], min(groups_here, groups_there))
     return found | {
-        "value": here - there, "interval": gap, "own": there, "own_interval": _interval(other, groups_there),
+        "value": here - there, "interval": gap, "own": there, "own_interval": interval(other, groups_there),
         "own_groups": groups_there, "reason": "live and dead patches are never of one experiment" if same else "",
     }  # fmt: skip
 
@@ -167,17 +163,15 @@ def calls(test: pd.DataFrame) -> dict[str, dict]:
     for name, (of, among) in parts.items():
         n = int(among.sum())
         value = float(of.sum() / n) if n else None
-        interval = _interval(
-            bootstrap(partial(_share, of, among), draws).get("share"), draws.groups
-        )
-        if interval is not None and interval[0] == interval[1]:
+        between = interval(bootstrap(partial(_share, of, among), draws).get("share"), draws.groups)
+        if between is not None and between[0] == between[1]:
             other = of ^ (np.arange(len(of)) == np.argmax(among))
-            spread = _interval(
+            spread = interval(
                 bootstrap(partial(_share, other, among), draws).get("share"), draws.groups
             )
-            interval = sorted((value, spread[0] if value > 0.5 else spread[1]))
+            between = sorted((value, spread[0] if value > 0.5 else spread[1]))
         reason = "" if n else f"no {'live' if name == 'sensitivity' else 'dead'} patch is called"
-        found[name] = {"value": value, "interval": interval, "n": n, "reason": reason}
+        found[name] = {"value": value, "interval": between, "n": n, "reason": reason}
     return found
 
 
@@ -186,8 +180,9 @@ def _share(of: np.ndarray, among: np.ndarray, weights: np.ndarray) -> dict[str, 
         return {"share": (weights @ of) / (weights @ among)}
 
 
-def _interval(drawn: np.ndarray | None, groups: int) -> list[float] | None:
-    return percentile(drawn, expanded(SETTINGS.confidence, groups))
+def interval(drawn: np.ndarray | None, groups: int) -> list[float] | None:
+    """The interval of bootstrap values drawn from so many groups."""
+    return percentile(drawn, SETTINGS.confidence, groups)
 
 
 def conformal(test: pd.DataFrame, operating: dict) -> dict:
@@ -203,69 +198,6 @@ def conformal(test: pd.DataFrame, operating: dict) -> dict:
     }
 
 
-def units(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The live-patch fraction by the stain and by the model for each unit (well, or field) with
-    enough patches.
-
-    by: the unit's columns. model: live / (live + dead) of its calls; stain: the same of its PI
-    labels. Each on all the patches it decides, as each would be used.
-    """
-    votes = pd.DataFrame({
-        **{name: cells[name] for name in by},
-        "model_live": cells["call"] == "live", "model_dead": cells["call"] == "dead",
-        "stain_live": cells["label"] == "live", "stain_dead": cells["label"] == "dead",
-    })  # fmt: skip
-    table = votes.groupby(by, dropna=False).sum().reset_index()
-    for who in ("model", "stain"):
-        total = table[f"{who}_live"] + table[f"{who}_dead"]
-        table[f"{who}_patches"], table[who] = (
-            total,
-            (table[f"{who}_live"] / total.where(total > 0)).round(6),
-        )
-    enough = table[["model_patches", "stain_patches"]].min(axis=1) >= LEAST_PATCHES
-    return table[enough].drop(
-        columns=[f"{w}_{c}" for w in ("model", "stain") for c in ("live", "dead")]
-    )
-
-
-def bland_altman(table: pd.DataFrame, by: str = "fields") -> dict:
-    """Mean difference model - stain and the 95% limits of agreement (Bland and Altman 1986), with
-    intervals.
-
-    spread: the limit that is farther from zero. by: resample the experiments of the table's rows,
-    or the rows.
-    """
-    difference = (table["model"] - table["stain"]).to_numpy(float)
-    n = len(difference)
-    if n < LEAST_UNITS:
-        reason = f"{n} with at least {LEAST_PATCHES} patches decided by both; agreement needs {LEAST_UNITS}"
-        return {"units": n, "bias": None, "reason": reason}
-    of = table["experiment"].to_numpy() if by == "experiments" else np.arange(n)
-    names, codes = np.unique(of, return_inverse=True)
-    random = np.random.default_rng(SETTINGS.seed)
-    counts = resample(len(names), SETTINGS.bootstrap, random)
-    (bias,), (spread,), (sd,) = _difference(difference, np.ones((1, n)))
-    drawn_bias, drawn_spread, _ = _difference(difference, counts[:, codes].astype(float))
-    return {
-        "units": n, "bias": bias, "bias_interval": _interval(drawn_bias, len(names)),
-        "limits": [bias - 1.96 * sd, bias + 1.96 * sd],
-        "spread": spread, "spread_interval": _interval(drawn_spread, len(names)), "reason": "",
-    }  # fmt: skip
-
-
-def _difference(
-    difference: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, farther limit of agreement, and standard deviation of differences (n,) under (b, n)
-    weights.
-    """
-    total = weights.sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = weights @ difference / total
-        sd = np.sqrt((weights * (difference - mean[:, None]) ** 2).sum(1) / (total - 1))
-    return mean, np.abs(mean) + 1.96 * sd, sd
-
-
 def misfit(cells: pd.DataFrame, rule: dict) -> str:
     """Why the PI thresholds do not seem to fit these images, and what to do; '' where they do
     (cells: not empty).
@@ -273,7 +205,7 @@ def misfit(cells: pd.DataFrame, rule: dict) -> str:
     counts = cells["label"].value_counts()
     few = [
         f"{counts.get(name, 0)} {name}" for name in ("live", "dead")
-        if counts.get(name, 0) < max(LEAST_CLASS, LEAST_SHARE * len(cells))
+        if counts.get(name, 0) < max(LEAST_CLASS, LEAST_CLASS_SHARE * len(cells))
     ]  # fmt: skip
     if not few:
         return ""

@@ -13,7 +13,9 @@ import numpy as np
 MARGIN = 0.10  # AUC that may be lost against the model's own test: one live-dead pair in ten more in the wrong order
 LEAST_RECALL = 0.80  # of the called live, and dead, patches: with 0.8 and 0.8 a live-patch fraction spans 60 of the
 # 100 points between all dead and all live, the least that still orders treatments
-LEAST_CALLED = 0.50  # share of patches called: a model that leaves more than half open does not stand in for a stain
+LEAST_SHARE_CALLED = (
+    0.50  # of patches: a model that leaves more than half open does not stand in for a stain
+)
 MOST_BIAS = 0.10  # mean difference of live-patch fractions, model minus stain: what two plates may differ by unnoticed
 MOST_SPREAD = 0.30  # how far the fraction of a single field or well may lie from the stain's (95% limits of agreement)
 LEAST_UNITS = {
@@ -68,7 +70,11 @@ def judge(
     ]
     found += [
         check(
-            "called", calls["called"], (LEAST_CALLED, np.inf), f"at least {LEAST_CALLED:.2f}", few
+            "called",
+            calls["called"],
+            (LEAST_SHARE_CALLED, np.inf),
+            f"at least {LEAST_SHARE_CALLED:.2f}",
+            few,
         )
     ]
     bias, spread = (

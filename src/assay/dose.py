@@ -2,7 +2,9 @@
 be said of it.
 
 response(c) = bottom + (top - bottom) / (1 + (c / IC50)^hill), fitted by lmfit on the logarithm of
-the concentration, wells weighted by their fields. The IC50 is the relative one: the concentration
+the concentration. Each well weighs by the inverse of its variance: the binomial one of the patches
+that it is worth (wells.py), largest half-way down the curve, and one between wells that is common
+to all and estimated from what the first fit leaves. The IC50 is the relative one: the concentration
 half-way between top and bottom. Its interval is by profile likelihood (lmfit.conf_interval: F test
 of the fit with the IC50 held), which may be open.
 """
@@ -60,7 +62,7 @@ def curve(
 
 def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
     """The curve of one compound: tables of wells with concentration, live_patch_fraction and
-    fields.
+    effective (independent patches that a well is worth).
 
     outcome: fitted | no response | above | below (the tested range) | rising | not converged | too
     few; `text` says it for people. ic50, low and high are None where they cannot be given; an open
@@ -86,17 +88,16 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
         few = f"{len(both)} wells do not fix a curve of {LEAST} parameters: add replicates or controls"
         return blank | _said("too few", few)
     x = np.r_[dosed["concentration"], np.zeros(len(zero))]
-    y, weight = (
-        both["live_patch_fraction"].to_numpy(float),
-        np.sqrt(both["fields"].clip(lower=1).to_numpy(float)),
-    )
-    minimizer, result = _best(x, y, weight / weight.mean(), np.log10(levels))
+    y, patches = (both[name].to_numpy(float) for name in ("live_patch_fraction", "effective"))
+    _, first = _best(x, y, np.sqrt(patches / patches.mean()), np.log10(levels))
+    weight = _weights(curve(x, **first.params.valuesdict()), y, patches)
+    minimizer, result = _best(x, y, weight, np.log10(levels))
     if not result.success:
         return blank | _said(
             "not converged", "the fit did not converge: look at the wells in the figure"
         )
     values = {name: float(result.params[name].value) for name in ("top", "bottom", "hill")}
-    if not _responds(y, weight / weight.mean(), result):
+    if not _responds(y, weight, result):
         span = f"{number(facts['lowest'])} to {number(facts['highest'])}"
         none = f"not reached: no response from {span}, as a curve fits no better than a constant (F test)"
         return blank | _said("no response", none)
@@ -133,6 +134,15 @@ def _best(x, y, weight, log_levels) -> tuple[lmfit.Minimizer, lmfit.minimizer.Mi
         minimizer = lmfit.Minimizer(residual, params)
         tried.append((minimizer, minimizer.minimize(method="leastsq")))
     return min(tried, key=lambda pair: (not pair[1].success, pair[1].chisqr))
+
+
+def _weights(expected: np.ndarray, y: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """One over the standard error of each well, mean 1, from the curve of a first fit: (n,)."""
+    p = (expected * patches + 2) / (patches + 4)  # Agresti and Coull 1998: no weight is infinite
+    binomial = p * (1 - p) / patches
+    between = max(0.0, float(np.mean((y - expected) ** 2 - binomial)))
+    weight = 1 / np.sqrt(binomial + between)
+    return weight / weight.mean()
 
 
 def _responds(y: np.ndarray, weight: np.ndarray, result) -> bool:

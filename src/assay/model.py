@@ -15,11 +15,12 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from ..common.scoring.scorer import Scorer
+from ..common.scoring.windows import in_pixels
 from ..common.tracking import server
 from ..common.tracking.relocate import use_store
 from ..common.workspace.errors import ServerError, UserError
 from ..common.workspace.paths import MLRUNS
-from . import own_test
+from . import heldout
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -36,6 +37,7 @@ class Model:
     pyfunc: "mlflow.pyfunc.PyFuncModel"
     contract: dict
     facts: dict
+    version: "ModelVersion | None" = None  # of the registry, where it was named so
 
     def predict(self, frame: np.ndarray, pixel_size_um: float | None) -> pd.DataFrame:
         """One row per window of a frame (H, W): y, x, size, verdict, live_probability, novelty,
@@ -44,6 +46,28 @@ class Model:
         row = {"image": frame, "pixel_size_um": np.nan if pixel_size_um is None else pixel_size_um}
         table = self.pyfunc.predict(pd.DataFrame([row])).drop(columns="image_id")
         return table if "novelty" in table else table.assign(novelty=np.nan)
+
+    @property
+    def predicts_stain(self) -> bool:
+        """Whether it predicts PI, from which nuclei and cells are read."""
+        return self.contract.get("target") == "stain"
+
+    def stain(self, frame: np.ndarray, pixel_size_um: float | None) -> np.ndarray:
+        """Predicted PI over background (1 is none) of a frame (H, W): (H, W) float32."""
+        return self._scorer.stain(frame, pixel_size_um)[0]
+
+    def probability_of(self, pi: np.ndarray) -> np.ndarray:
+        """Calibrated live probability (n,) of areas whose mean predicted PI over background is pi."""
+        return self._scorer.probability_of(pi)
+
+    @property
+    def _scorer(self) -> Scorer:
+        return self.pyfunc.unwrap_python_model().scorer
+
+    def stride(self, pixel_size_um: float | None) -> int:
+        """The distance of neighbouring windows in pixels."""
+        tile = self.contract["tile"]
+        return in_pixels(tile["stride"], tile["unit"], pixel_size_um)
 
     def check(self, frame: np.ndarray, pixel_size_um: float | None) -> None:
         """Raises RefusedFrame if the contract does not allow the frame; nothing is computed."""
@@ -75,7 +99,7 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
             f"{uri} was trained on SYNTHETIC images: its calls on real cells mean nothing. Train it on images of your "
             "own (README: your own images), or give --allow-synthetic to try the machinery"
         )
-    return Model(loaded, contract, facts(uri, loaded, contract, version, reachable))
+    return Model(loaded, contract, facts(uri, loaded, contract, version, reachable), version)
 
 
 def _ask_server(uri: str) -> bool:
@@ -103,7 +127,7 @@ def facts(
     """What results carry of the model they came from; None where it is not known.
 
     digest: of the whole package (weights, filter, contract, code), so of all that results depend
-    on. own_test: how it called its own test (see own_test.summary), from the run that trained it.
+    on. heldout: how it called its own test (see heldout.summary), from the run that trained it.
     """
     tags = version.tags if version else {}
     run_id = (version.run_id if version else loaded.metadata.run_id) if reachable else None
@@ -118,7 +142,7 @@ def facts(
         "run_id": run_id,
         "balanced_accuracy": number(tags.get("balanced_accuracy")),
         "auc": number(tags.get("auc")),
-        "own_test": own_test.summary(run_id),
+        "heldout": heldout.summary(run_id),
         "novelty": "novelty" in contract,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from ..common.scoring.windows import in_pixels
+from .fractions import of_image
+
 CALLS = LinearSegmentedColormap.from_list("calls", ["#D55E00", "#F2F2F2", "#0072B2"])
 UNLIKE = "#F0E442"
 TINT, DIM = 0.38, 0.45  # how strong the colour is, and how dark what is not called
@@ -30,6 +33,7 @@ MARKS = {"live": ("o", "#0072B2"), "dead": ("s", "#D55E00"), "abstain": ("o", "n
 MARK, BAR_TEXT = 14, 18  # points; the page shows the picture at a third of its size
 BARS = (5, 10, 20, 50, 100, 200, 500, 1000)  # um
 QUALITY = 88
+SAID = {"live": "live", "dead": "dead", "abstain": "abstained"}
 
 
 def draw(
@@ -56,9 +60,9 @@ def draw(
     _mark(axes, windows)
     _scale_bar(axes, frame8.shape, pixel_size_um)
     model = "SYNTHETIC model, not a result. " if contract["synthetic"] else ""
-    figure.text(
-        0.01, 1 - 0.06 / total, model + title(windows), va="top", fontsize=11, weight="bold"
-    )
+    stride = in_pixels(contract["tile"]["stride"], contract["tile"]["unit"], pixel_size_um)
+    told = model + title(windows, stride)
+    figure.text(0.01, 1 - 0.06 / total, told, va="top", fontsize=11, weight="bold")
     below = "flagged, not counted: " + "; ".join(flags) if flags else ""
     figure.text(
         0.01,
@@ -74,13 +78,13 @@ def draw(
     return buffer.getvalue()
 
 
-def title(windows: pd.DataFrame) -> str:
+def title(windows: pd.DataFrame, stride: int) -> str:
     """What was called in the image, in words."""
-    live, dead, abstain = (
-        int((windows["call"] == name).sum()) for name in ("live", "dead", "abstain")
-    )
-    share = f"live-patch fraction {live / (live + dead):.0%}" if live + dead else "nothing called"
-    return f"{share}: {live} live, {dead} dead, {abstain} abstained, of {len(windows)} windows"
+    seen = of_image(windows, stride)
+    fraction = seen["live_patch_fraction"]
+    share = f"live-patch fraction {fraction:.0%}" if fraction == fraction else "nothing called"
+    called = ", ".join(f"{seen[name]} {word}" for name, word in SAID.items())
+    return f"{share}: {called}, of {len(windows)} windows"
 
 
 def parts(

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .layout import is_outer, plate_format
+from .edge import edge_effect
+from .layout import plate_format
 
 LEAST_CONTROLS = 3  # wells of each control; the spread of fewer is not worth a Z'
 MAD = 1.4826  # median absolute deviation to standard deviation, for normal values
-TREATMENT = ["compound", "concentration", "control"]
 
 
 def describe(wells: pd.DataFrame) -> list[dict]:
@@ -96,49 +96,6 @@ def quality(negative: np.ndarray, positive: np.ndarray) -> dict:
         "ssmd": float(gap / pooled) if pooled > 0 else None,
         "reason": "",
     }
-
-
-def edge_effect(part: pd.DataFrame, confidence: float = 0.95) -> dict:
-    """Outer minus inner wells of the same treatment: the difference of live-patch fractions, its
-    interval and p.
-
-    A linear model with a level for each treatment and one difference for the rim (fixed effects, so
-    that treatments on one side only do not count). None with the reason where layout and treatment
-    cannot be told apart.
-    """
-    form = plate_format(part["well"])
-    if form is None:
-        return _no_edge("the wells' names are not those of a plate")
-    known = part.dropna(subset=["live_patch_fraction"]).assign(
-        concentration=lambda t: t["concentration"].fillna(-1.0)
-    )
-    known = known.assign(outer=[float(is_outer(well, form)) for well in known["well"]])
-    by = known.groupby(TREATMENT, dropna=False)
-    used = known[by["outer"].transform("nunique") == 2]
-    if used.empty:
-        return _no_edge(
-            "no treatment has both outer and inner wells: an edge effect cannot be told from the layout"
-        )
-    by = used.groupby(TREATMENT, dropna=False)
-    x, y = (used[name] - by[name].transform("mean") for name in ("outer", "live_patch_fraction"))
-    freedom = len(used) - by.ngroups - 1
-    if freedom < 1:
-        return _no_edge(f"only {len(used)} wells are of treatments with both outer and inner wells")
-    if np.allclose(y, 0):
-        return _no_edge("the wells of each treatment have one and the same live-patch fraction")
-    line = stats.linregress(x, y)
-    error = line.stderr * np.sqrt((len(used) - 2) / freedom)
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
-    p = 2 * stats.t.sf(abs(line.slope) / error, freedom) if error > 0 else float(line.slope == 0)
-    return {
-        "difference": float(line.slope), "low": float(line.slope - half), "high": float(line.slope + half),
-        "p": float(p), "outer": int(used["outer"].sum()), "inner": int((1 - used["outer"]).sum()),
-        "confounded": len(known) - len(used), "reason": "",
-    }  # fmt: skip
-
-
-def _no_edge(reason: str) -> dict:
-    return {"difference": None, "reason": reason}
 
 
 def _control(part: pd.DataFrame, name: str) -> np.ndarray:

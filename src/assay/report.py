@@ -3,15 +3,19 @@ the summary page.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ..common.workspace.errors import UserError
 from . import dose, figures, output, page, plate
-from .wells import WINDOWS, Dispersion, prepare, well_table
+from .cells import well_cells
+from .fractions import CALLS, VERDICTS
+from .wells import KEYS, Resemblance, prepare, well_table
 
 TRAINED_ON = "a training image of this model"
+NUCLEI = "predicted_dead_nuclei"  # local maxima of predicted PI, not cells that were counted
 PAGE = "summary.html"
 FILES = ("plate.png", "dose-*.png", "time-*.png")  # of earlier runs: gone unless made anew
 STATUS = ("scored", "flagged", "refused")
@@ -38,25 +42,47 @@ def report(out: Path) -> dict:
         return make(pd.read_parquet(out / "images.parquet"), model, new, out / "overlays")
 
 
-def make(images: pd.DataFrame, model: dict, new: Path, overlays: Path | None = None) -> dict:
+def make(
+    images: pd.DataFrame,
+    model: dict,
+    new: Path,
+    overlays: Path | None = None,
+    cells: pd.DataFrame | None = None,
+    told: Sequence[str] = (),
+) -> dict:
     """Writes wells.{parquet,csv}, plate.json, plate.png, dose-*.png, time-*.png and summary.html
-    into the folder NEW; overlays: the folder of pictures, NEW/overlays by default.
+    into the folder NEW, and of cells, where there are any, cells and well_cells.{parquet,csv};
+    overlays: the folder of pictures, NEW/overlays by default; told: what the page is to say beside.
 
     Returns the content of plate.json.
     """
     images, column = prepare(images)
-    wells, spread, remarks = well_table(images)
+    wells, alike, remarks = well_table(images)
     wells = plate.normalise(wells)
     record = clean({
-        "model": model, "totals": totals(images, wells), "time_column": column, "interval": interval(wells, spread),
+        "model": model, "totals": totals(images, wells), "time_column": column, "interval": interval(wells, alike),
         "plates": plate.describe(wells), "doses": dose.responses(wells), "left_out": left_out(images),
-        "notes": [*remarks, *notes(images, wells)],
+        "cells": None if cells is None else well_cells(images, cells).to_dict("records"),
+        "notes": [*told, *remarks, *notes(images, wells)],
     })  # fmt: skip
+    wells = with_nuclei(wells, images)
     output.write(new, "wells", wells)
+    if cells is not None:
+        output.write(new, "cells", cells)
+        output.write(new, "well_cells", well_cells(images, cells))
     (new / "plate.json").write_text(json.dumps(record, indent=2) + "\n")
     drawn = figures.draw(new, wells, record)
     page.summary(new, images, wells, record, drawn, overlays or new / "overlays")
     return record
+
+
+def with_nuclei(wells: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """The wells with the number of dead nuclei in the predicted stain of their scored images."""
+    if NUCLEI not in images:
+        return wells.assign(**{NUCLEI: pd.array([pd.NA] * len(wells), "Int64")})
+    scored = images[images["status"] == "scored"]
+    counts = scored.groupby(KEYS, dropna=False)[NUCLEI].sum(min_count=1).astype("Int64")
+    return wells.merge(counts.reset_index(), on=KEYS, how="left")
 
 
 def totals(images: pd.DataFrame, wells: pd.DataFrame) -> dict:
@@ -68,21 +94,24 @@ def totals(images: pd.DataFrame, wells: pd.DataFrame) -> dict:
         name: int((images["status"] == name).sum()) for name in STATUS
     }
     found |= {"wells": len(wells[["experiment", "well"]].drop_duplicates())}
-    found |= {name: int(counted[name].sum()) for name in WINDOWS}
-    called = found["live"] + found["dead"]
+    found |= {name: int(counted[name].sum()) for name in ["windows", *VERDICTS, *CALLS]}
+    called = counted["called"].sum()
+    live = (counted["called"] * counted["live_patch_fraction"].astype(float)).sum()
+    nuclei = counted[NUCLEI].dropna() if NUCLEI in counted else []
+    found |= {NUCLEI: int(nuclei.sum()) if len(nuclei) else None}
     found |= {
         "uncalled": int((counted["live"] + counted["dead"] == 0).sum())
     }  # images that count and yield nothing
     found |= {"abstained": found["abstain"] / found["cells"] if found["cells"] else None}
-    return found | {"live_patch_fraction": found["live"] / called if called else None}
+    return found | {"live_patch_fraction": live / called if called else None}
 
 
-def interval(wells: pd.DataFrame, spread: Dispersion) -> dict:
+def interval(wells: pd.DataFrame, alike: Resemblance) -> dict:
     """How the wells' intervals came about, and how many wells have none."""
     none = int((wells["fields"] < 2).sum())
     return {
-        "confidence": 0.95, "method": "Wilson, quasi-binomial: the field is the unit", "dispersion": spread.factor,
-        "freedom": spread.freedom, "wells_without": none,
+        "confidence": 0.95, "method": "Wilson, beta-binomial: the field is the unit",
+        "correlation": alike.correlation, "freedom": alike.freedom, "wells_without": none,
     }  # fmt: skip
 
 

@@ -9,38 +9,33 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.images.entries import pixel_digest, size_note, summary
-from ..common.images.field import Refused
-from ..common.images.files import FileField, bits
+from ..common.images.entries import size_note, summary
+from ..common.images.files import FileField
 from ..common.images.layout import Layout
-from ..common.scoring.imaging import scaling_range, to_uint8
+from ..common.scoring.imaging import to_uint8
 from ..common.scoring.novelty import frame_flags
-from ..common.scoring.scorer import RefusedFrame
 from ..common.workspace.errors import UserError
 from . import images, output, overlay, report
+from .cells import CELL_COLUMNS, outlines
+from .checked import Checked, check
+from .controls import by_controls
+from .fractions import COUNTS, FRACTIONS, of_image
 from .model import Model, load
-from .report import TRAINED_ON
+from .predicted import part_name, predicted, write_jpeg
+from .report import NUCLEI, TRAINED_ON
+from .scored import Scored
 
 FACTS = ["experiment", "well", "position", "time", "day", "compound", "concentration", "control"]
-COUNTS = ["windows", "cells", "empty", "unusable", "live", "dead", "abstain", "unlike"]
-COLUMNS = [
-    "image_id",
-    "file",
-    *FACTS,
-    "pixel_size_um",
-    "status",
-    "reason",
-    *COUNTS,
-    "live_patch_fraction",
-]
+IMAGE_COLUMNS = ["image_id", "file", *FACTS, "pixel_size_um", "status", "reason", *COUNTS,
+                 *FRACTIONS, NUCLEI]  # fmt: skip
 PATCHES = ["image_id", "y", "x", "size", "verdict", "live_probability", "novelty", "call"]
+TABLES = ["cells", "well_cells"]  # that only some runs make
 
 
 class ScoreError(UserError):
@@ -49,30 +44,16 @@ class ScoreError(UserError):
 
 @dataclass(frozen=True)
 class Options:
-    """How images are read and drawn: pixel size (um) where neither manifest nor file says, and
-    overlays or not.
+    """How images are read and drawn: pixel size (um) where neither manifest nor file says, overlays
+    or not, the predicted stain as OME-TIFF or not, and whether control wells set the operating point.
     """
 
     layout: Layout
     manifest: Path | None = None
     pixel_size_um: float | None = None
     overlays: bool = True
-
-
-@dataclass(frozen=True)
-class Checked:
-    """An image that was read once: why it is refused, or what is known of its counts and the key of
-    its part.
-    """
-
-    image: FileField
-    reason: str = ""
-    pixel_size_um: float | None = None
-    bits: int = 0
-    low: float = 0.0
-    high: float = 0.0
-    key: str = ""
-    trained_on: bool = False
+    stain: bool = False
+    controls: bool = False
 
 
 def score(
@@ -87,153 +68,164 @@ def score(
     output.refuse(inputs, out)
     model = load(uri, allow_synthetic)
     entries, notes = images.find(inputs, options.layout, options.manifest)
-    if not model.facts["novelty"]:
-        notes.append(
-            "this model was packaged before novelty was: images unlike its training data are NOT flagged"
-        )
-    for note in notes:
+    for note in [*notes, *remarks(entries, model, options)]:
         print(f"score: {note}")
     with output.claimed(out, model.facts, "score"):
         checked = check(entries, model, options.pixel_size_um)
         sizes = [one.pixel_size_um for one in checked]
         for note in size_note(sizes, options.pixel_size_um, "--pixel-size-um"):
             print(f"score: {note}")
-        parts = [
-            (one, None if one.reason else part(one, model, out, options.overlays))
+        scored = [
+            Scored(one) if one.reason else part(one, model, out, options)
             for one in tqdm(checked, desc="score", unit="image")
         ]
-        result = table(parts, model.contract)
-        with output.together(out, report.PAGE, [*report.FILES, "overlays"]) as new:
-            output.write(new, "patches", patches(parts))
+        scored, told = by_controls(scored, model) if options.controls else (scored, [])
+        if options.overlays:
+            draw(scored, model, out)
+        result = table(scored, model)
+        old = [*report.FILES, "overlays", "stain", *(f"{name}.*" for name in TABLES)]
+        with output.together(out, report.PAGE, old) as new:
+            output.write(new, "patches", collected(scored, "windows", PATCHES))
             output.write(new, "images", result)
-            place_overlays(out, new, checked, options.overlays)
-            report.make(result, json.loads((out / output.MODEL).read_text()), new)
+            place_files(out, new, scored, options)
+            masked = any(one.cells is not None for one in scored)
+            of_cells = collected(scored, "cells", CELL_COLUMNS) if masked else None
+            facts = json.loads((out / output.MODEL).read_text())
+            report.make(result, facts, new, cells=of_cells, told=told)
     if all(one.reason for one in checked):
         raise ScoreError(f"every image is refused:\n{_reasons(checked)}\nsee {out / 'images.csv'}")
     return result
 
 
-def patches(parts: Sequence[tuple[Checked, pd.DataFrame | None]]) -> pd.DataFrame:
-    """The windows of all images that were scored, with their image's id."""
-    tables = [
-        windows.assign(image_id=one.image.image_id) for one, windows in parts if windows is not None
-    ]
-    return pd.concat(tables)[PATCHES] if tables else pd.DataFrame(columns=PATCHES)
+def remarks(entries: Sequence[FileField], model: Model, options: Options) -> list[str]:
+    """What this model cannot do of what is asked."""
+    told = []
+    if not model.facts["novelty"]:
+        told.append(
+            "this model was packaged before novelty was: images unlike its training data are NOT flagged"
+        )
+    if not model.predicts_stain and (options.stain or any(one.nuclei for one in entries)):
+        told.append(
+            "this model calls windows and predicts no stain: cells and the stain are left out"
+        )
+    return told
 
 
-def check(found: Sequence[FileField], model: Model, pixel_size_um: float | None) -> list[Checked]:
-    """Reads every image once and holds it against the contract, before any is scored; same pixels
-    count once.
-    """
-    first: dict[str, str] = {}
-    checked, training = [], set(model.contract.get("training_images", []))
-    for image in tqdm(found, desc="check", unit="image"):
-        try:
-            pixels, size = image.pixels()
-            size = size or pixel_size_um
-            model.check(pixels, size)
-            digest = pixel_digest(pixels)
-            if digest in first:
-                raise Refused(
-                    "same pixels", f"as image {first[digest]}: the list is wrong about one of them"
-                )
-        except (Refused, RefusedFrame) as error:
-            kind = "" if isinstance(error, Refused) else "contract: "
-            checked.append(Checked(image, f"{kind}{error}"))
-            continue
-        first[digest] = image.image_id
-        seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
-        low, high = scaling_range(pixels, **model.contract["scaling"])
-        key = output.part_key(model.facts["digest"], digest, size)
-        checked.append(Checked(image, "", size, bits(pixels), low, high, key, seen in training))
-    return checked
-
-
-def part(one: Checked, model: Model, out: Path, overlays: bool) -> pd.DataFrame:
-    """The windows of an image: from its part if there is one, else scored; draws the overlay if
-    that lacks.
-    """
-    pixels = cache(
-        lambda: one.image.pixels()[0]
-    )  # read only where something is to be scored or drawn
+def part(one: Checked, model: Model, out: Path, options: Options) -> Scored:
+    """An image with its windows and stain: from its parts if they are there, else scored."""
+    pixels = cache(lambda: one.image.pixels()[0])  # read only where something is to be made
     windows = output.part(
         out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCHES[1:]]
     )
-    picture = out / "parts" / f"{one.key}.jpg"
-    if overlays and not picture.exists():
-        reasons = flags(one, windows, model.contract)
-        frame8 = to_uint8(pixels(), one.low, one.high)
-        drawn = overlay.draw(frame8, windows, model.contract, one.pixel_size_um, reasons)
-        output.whole(picture, lambda temporary: temporary.write_bytes(drawn))
-    return windows
+    if not model.predicts_stain:
+        return Scored(one, windows)
+    stain = predicted(one, model, out, pixels, options.overlays, options.stain)
+    return Scored(one, windows, stain)
 
 
-def table(parts: Sequence[tuple[Checked, pd.DataFrame | None]], contract: dict) -> pd.DataFrame:
-    """The table of images, from each image and its windows (None for a refused one)."""
-    rows = []
-    for one, windows in parts:
-        image = one.image
-        row = {
-            "image_id": image.image_id,
-            "file": image.name,
-            **{name: getattr(image, name) for name in FACTS},
-        }
-        row |= {
-            "pixel_size_um": one.pixel_size_um or image.pixel_size_um,
-            "status": "refused",
-            "reason": one.reason,
-        }
-        if windows is not None:
-            reasons = flags(one, windows, contract)
-            told = [*reasons, TRAINED_ON] if one.trained_on else reasons
-            row |= {
-                "status": "flagged" if reasons else "scored",
-                "reason": "; ".join(told),
-            } | counts(windows)
-            if "novelty" not in contract:
-                row["unlike"] = None  # not known, which is not none
-        rows.append(row)
-    found = pd.DataFrame(rows, columns=COLUMNS)
-    found[COUNTS] = found[COUNTS].astype("Int64")
-    numbers = ["time", "day", "concentration", "pixel_size_um", "live_patch_fraction"]
-    found[numbers] = found[numbers].astype("float64")
-    return found
+def draw(scored: Sequence[Scored], model: Model, out: Path) -> None:
+    """Draws the overlays that lack among the parts: calls of windows, and of the cells of a mask."""
+    for each in tqdm([one for one in scored if one.windows is not None], desc="draw", unit="image"):
+        one, kinds = each.checked, ["jpg"] if each.cells is None else ["jpg", "cells.jpg"]
+        lacking = [kind for kind in kinds if not _picture(out, each, kind).exists()]
+        if not lacking:
+            continue
+        frame8 = to_uint8(one.image.pixels()[0], one.low, one.high)
+        if "jpg" in lacking:
+            reasons = flags(one, each.windows, model.contract)
+            drawn = overlay.draw(frame8, each.windows, model.contract, one.pixel_size_um, reasons)
+            output.whole(_picture(out, each, "jpg"), partial(_put, drawn))
+        if "cells.jpg" in lacking:
+            picture = outlines(frame8, one.image.mask(), each.cells)
+            output.whole(
+                _picture(out, each, "cells.jpg"), lambda path, p=picture: write_jpeg(path, p)
+            )
+
+
+def _put(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+def _picture(out: Path, scored: Scored, kind: str) -> Path:
+    """Where a picture of calls lies; it changes with the operating point."""
+    moved = f"{scored.shift:+.4f}." if scored.shift else ""
+    return out / "parts" / part_name(scored.checked, kind.replace("jpg", f"{moved}jpg"))
+
+
+def table(scored: Sequence[Scored], model: Model) -> pd.DataFrame:
+    """The table of images: a row for each, scored or refused."""
+    rows = pd.DataFrame([_row(one, model) for one in scored], columns=IMAGE_COLUMNS)
+    whole = [*COUNTS, NUCLEI]
+    rows[whole] = rows[whole].astype("Int64")
+    numbers = ["time", "day", "concentration", "pixel_size_um", *FRACTIONS]
+    rows[numbers] = rows[numbers].astype("float64")
+    return rows
+
+
+def _row(scored: Scored, model: Model) -> dict:
+    one, image, windows = scored.checked, scored.checked.image, scored.windows
+    row = {
+        "image_id": image.image_id,
+        "file": image.name,
+        "status": "refused",
+        "reason": one.reason,
+    }
+    row |= {name: getattr(image, name) for name in FACTS}
+    row |= {"pixel_size_um": one.pixel_size_um or image.pixel_size_um}
+    if windows is None:
+        return row
+    reasons = flags(one, windows, model.contract)
+    told = [*reasons, TRAINED_ON] if one.trained_on else reasons
+    row |= {"status": "flagged" if reasons else "scored", "reason": "; ".join(told)}
+    row |= of_image(windows, model.stride(one.pixel_size_um))
+    if "novelty" not in model.contract:
+        row["unlike"] = None  # not known, which is not none
+    if scored.stain is not None and scored.stain.nuclei is not None:
+        row[NUCLEI] = len(scored.stain.nuclei)
+    return row
 
 
 def flags(one: Checked, windows: pd.DataFrame, contract: dict) -> list[str]:
     """Why a scored image is not trusted, novelty first; empty for one like the training data."""
-    found = frame_flags(
-        contract, one.bits, one.low, one.high, windows["novelty"].dropna().to_numpy()
-    )
-    return sorted(found, key=lambda reason: not reason.startswith("unlike"))
+    novelty = windows["novelty"].dropna().to_numpy()
+    reasons = frame_flags(contract, one.bits, one.low, one.high, novelty)
+    return sorted(reasons, key=lambda reason: not reason.startswith("unlike"))
 
 
-def counts(windows: pd.DataFrame) -> dict[str, int | float]:
-    """How many windows of an image were seen as what, and live / (live + dead), NaN where nothing
-    is called.
+def collected(scored: Sequence[Scored], of: str, columns: list[str]) -> pd.DataFrame:
+    """The windows or cells of all images that were scored, with their image's id."""
+    tables = [
+        getattr(one, of).assign(image_id=one.checked.image.image_id)
+        for one in scored
+        if getattr(one, of) is not None
+    ]
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def place_files(out: Path, new: Path, scored: Sequence[Scored], options: Options) -> None:
+    """Names the parts' files by image, of these images only: NEW/overlays/IMAGE_ID.jpg,
+    .stain.jpg and .cells.jpg, and NEW/stain/IMAGE_ID.ome.tif.
     """
-    found = {"windows": len(windows)}
-    found |= {
-        name: int((windows["verdict"] == name).sum()) for name in ("cells", "empty", "unusable")
-    }
-    found |= {name: int((windows["call"] == name).sum()) for name in ("live", "dead", "abstain")}
-    called = found["live"] + found["dead"]
-    fraction = round(found["live"] / called, 6) if called else np.nan
-    return found | {"unlike": int((windows["novelty"] > 1).sum()), "live_patch_fraction": fraction}
+    parts = out / "parts"
+    for each in scored:
+        one, name = each.checked, each.checked.image.image_id
+        if options.overlays and each.windows is not None:
+            _link(_picture(out, each, "jpg"), new / "overlays" / f"{name}.jpg")
+            _link(parts / part_name(one, "stain.jpg"), new / "overlays" / f"{name}.stain.jpg")
+        if options.overlays and each.cells is not None:
+            _link(_picture(out, each, "cells.jpg"), new / "overlays" / f"{name}.cells.jpg")
+        if options.stain and each.stain is not None:
+            _link(parts / part_name(one, "ome.tif"), new / "stain" / f"{name}.ome.tif")
 
 
-def place_overlays(out: Path, new: Path, checked: Sequence[Checked], wanted: bool) -> None:
-    """Names the parts' pictures by image: NEW/overlays/IMAGE_ID.jpg, of these images only."""
-    if not wanted:
+def _link(source: Path, target: Path) -> None:
+    if not source.exists():
         return
-    (new / "overlays").mkdir()
-    for one in checked:
-        if one.key:
-            target = new / "overlays" / f"{one.image.image_id}.jpg"
-            try:
-                target.hardlink_to(out / "parts" / f"{one.key}.jpg")
-            except OSError:  # a file system without hard links
-                shutil.copyfile(out / "parts" / f"{one.key}.jpg", target)
+    target.parent.mkdir(exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def _reasons(checked: Sequence[Checked]) -> str:

@@ -26,6 +26,7 @@ from ..common.scoring.windows import in_pixels
 from ..common.workspace.errors import UserError
 from . import images as scoring
 from . import output
+from .fractions import weights
 from .model import Model
 
 OPTIONS = replace(scoring.OPTIONS, channels="--brightfield and --pi")
@@ -45,6 +46,7 @@ class Stained:
     patches: pd.DataFrame
     counts: Counter = field(default_factory=Counter)  # images of each of KINDS
     refused: list[dict] = field(default_factory=list)  # image_id, reason
+    digests: set[str] = field(default_factory=set)  # of the bright-field of those that count
     training_known: bool = True
     sessions: dict[str, list[np.ndarray]] = field(default_factory=dict)  # channels over shifts
 
@@ -90,9 +92,9 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
 def score(model: Model, entries: list[Field], options: Options, out: Path) -> Stained:
     """Scores every stained image by a model, keeping the windows in OUT/parts, and measures its PI.
 
-    patches: METADATA, y, x, size, verdict, live_probability, call, mean_pi, pi_background. Images
-    that were in training, by the digest of their pixels, are not counted. Raises ValidationError if
-    no image is left, or no window of those left holds cells.
+    patches: METADATA, y, x, size, verdict, live_probability, call, weight (fractions.py), mean_pi,
+    pi_background. Images that were in training, by the digest of their pixels, are not counted.
+    Raises ValidationError if no image is left, or no window of those left holds cells.
     """
     training = model.contract.get("training_images")
     found, tables = Stained(pd.DataFrame(), training_known=training is not None), []
@@ -179,9 +181,13 @@ def _one(
     found.counts["counted"] += 1
     shifts = registration.correlation(brightfield, pi)
     found.sessions.setdefault(entry.experiment, []).append(shifts)
+    found.digests.add(pixel_digest(brightfield))
     facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(
-        **facts, mean_pi=measures["mean_pi"].round(6), pi_background=measures["pi_background"]
+        **facts,
+        weight=weights(table, model.stride(size)),
+        mean_pi=measures["mean_pi"].round(6),
+        pi_background=measures["pi_background"],
     )
 
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from ..common.evaluate import figures as plots
 from ..common.label.mixture import LABELS
-from . import agreement, checks, output, own_test, page, stained
+from ..common.metrics.intervals import few_groups
+from . import agreement, checks, differences, heldout, output, page, stained
 from .model import Model, load
 from .report import clean
 from .stained import Options, Stained
@@ -88,10 +89,10 @@ def record_of(
 
 def by_unit(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Live-patch fractions per field, and per well and experiment where these are known."""
-    tables = {"fields": agreement.units(cells, FIELD)}
+    tables = {"fields": differences.units(cells, FIELD)}
     for name, column, by in (("wells", "well", WELL), ("experiments", "experiment", EXPERIMENT)):
         if cells[column].ne("").any():
-            tables[name] = agreement.units(cells[cells[column] != ""], by)
+            tables[name] = differences.units(cells[cells[column] != ""], by)
     return tables
 
 
@@ -108,9 +109,9 @@ def judged(
     Fractions are judged per well where there are enough.
     """
     unit, number = agreement.unit(test), test["group"].nunique()
-    fractions = {name: agreement.bland_altman(table, unit) for name, table in tables.items()}
+    fractions = {name: differences.bland_altman(table, unit) for name, table in tables.items()}
     per = "wells" if fractions.get("wells", {}).get("bias") is not None else "fields"
-    own = own_test.patches(facts["run_id"])
+    own = heldout.patches(facts["run_id"])
     found = checks.judge(
         agreement.ranking(test, own, facts["auc"]),
         agreement.calls(test),
@@ -121,6 +122,7 @@ def judged(
     return agreement.assess(test, contract) | {
         "own_calls": agreement.calls(agreement.resampled(own)) if own is not None else None,
         "fractions": fractions, "judged_per": per, "checks": found, "problem": problem,
+        "few_groups": few_groups(number),
         "verdict": checks.verdict(found, unit, number, training_known, problem),
     }  # fmt: skip
 

@@ -5,16 +5,18 @@ A number that is None, NaN or infinite is a dash, and an interval without both i
 
 import math
 
+import pandas as pd
+
 DASH = "–"  # noqa: RUF001
 LONGEST = 30  # letters of an image's name; the rest is in the tables
 FEWEST_CALLS = 5  # below, no percentage is shown: a single call would move it by 20 points or more
 
 
 def known(value) -> bool:
-    """Whether a value is there: not None, empty, NaN or infinite."""
-    if value is None or value == "":
-        return False
-    return not isinstance(value, float) or math.isfinite(value)
+    """Whether a value is there: not None, empty, NaN, NA or infinite."""
+    if isinstance(value, str):
+        return value != ""
+    return not pd.isna(value) and math.isfinite(value)
 
 
 def number(value, digits: int = 3) -> str:

@@ -178,7 +178,7 @@ def test_what_was_not_called_stands_on_the_page(tmp_path):
 
 def test_the_models_own_calls_and_its_aim_are_stated(tmp_path):
     own = {"patches": 377, "error": 0.1, "called": 0.86, "wrong": 0.16, "auc_within": 0.83}
-    out = plates.write(tmp_path / "out", plates.images(plates.layout_96()[:6]), own_test=own)
+    out = plates.write(tmp_path / "out", plates.images(plates.layout_96()[:6]), heldout=own)
     report(out)
     html = (out / "summary.html").read_text()
     assert "at most 10% of the live and 10% of the dead patches" in html

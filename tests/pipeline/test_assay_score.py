@@ -14,7 +14,7 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from src.assay import output, overlay, page, score
+from src.assay import fractions, output, overlay, page, score
 from src.assay.model import Model, ModelError, load
 from src.assay.report import TRAINED_ON
 from src.common.images.entries import pixel_digest
@@ -26,7 +26,8 @@ from src.common.scoring.novelty import Novelty
 from tests.conftest import ARCH
 
 CONTRACT = {
-    "partition": "p", "arch": ARCH, "synthetic": False, "source": "folder", "scheme": "holdout", "pixel_size_um": 0.5,
+    "partition": "p", "target": "label", "arch": ARCH, "pooling": "last", "synthetic": False,
+    "source": "folder", "scheme": "holdout", "pixel_size_um": 0.5,
     "bits": [16], "tile": {"window": 64, "stride": 32, "unit": "px", "edge": "anchor"},
     "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "least_sharpness": 0.0, "unlike_share": 0.25,
     "intensity": {"low": [900.0, 1100.0], "high": [3800.0, 4100.0], "tolerance": 0.5}, "novelty": {"neighbour": 1},
@@ -152,7 +153,7 @@ def test_every_image_is_a_row_with_its_status_and_reason(scored):
 
 def test_counts_add_up_and_agree_with_the_patches(scored):
     table = scored["table"].query("status != 'refused'")
-    assert list(table.reset_index().columns) == score.COLUMNS
+    assert list(table.reset_index().columns) == score.IMAGE_COLUMNS
     assert (table["windows"] == table["cells"] + table["empty"] + table["unusable"]).all()
     assert (table["cells"] == table["live"] + table["dead"] + table["abstain"]).all()
     assert (table["cells"] > 0).all() and (table["empty"] > 0).all()
@@ -164,9 +165,14 @@ def test_counts_add_up_and_agree_with_the_patches(scored):
     assert patches.loc[~cells, ["live_probability", "novelty"]].isna().all(axis=None)
     live = patches.groupby("image_id")["call"].agg(lambda call: (call == "live").sum())
     assert live.to_dict() == table["live"].to_dict()
-    fraction = table["live"] / (table["live"] + table["dead"])
+    weighted = patches.assign(weight=1.0)
+    for name, part in patches.groupby("image_id"):
+        weighted.loc[patches["image_id"] == name, "weight"] = fractions.weights(part, 32)
+    sums = weighted.pivot_table("weight", "image_id", "call", "sum", fill_value=0.0)
+    called = sums["live"] + sums["dead"]
+    np.testing.assert_allclose(table["called"], called[table.index], atol=1e-6)
     np.testing.assert_allclose(
-        table["live_patch_fraction"].astype(float), fraction.astype(float), atol=1e-6
+        table["live_patch_fraction"], (sums["live"] / called)[table.index], atol=1e-6
     )
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from src.assay import agreement, checks, model, output, own_test, stained, validate
+from src.assay import agreement, checks, differences, heldout, model, output, stained, validate
 from src.common.images.entries import pixel_digest
 from src.common.images.layout import Layout
 from src.common.label.mixture import MixtureError
@@ -90,10 +90,10 @@ def run(tmp_path, monkeypatch):
     def go(images, reference: float | None = 0.9, own: bool = False, tested=None, **contract):
         known = {name: value for name, value in (CONTRACT | contract).items() if value is not None}
         facts = {name: known[name] for name in FACTS} | URI
-        facts |= {"balanced_accuracy": 0.9, "auc": reference, "own_test": None, "created": "now"}
+        facts |= {"balanced_accuracy": 0.9, "auc": reference, "heldout": None, "created": "now"}
         stand_in = model.Model(Brightness(), known, facts)
         monkeypatch.setattr(validate, "load", lambda uri, allow_synthetic: stand_in)
-        monkeypatch.setattr(own_test, "patches", lambda run_id: tested)
+        monkeypatch.setattr(heldout, "patches", lambda run_id: tested)
         return validate.validate(
             images, URI["uri"], tmp_path / "out", stained.Options(Layout(["v"])), own
         )
@@ -176,7 +176,7 @@ def test_few_fields_are_not_judged_and_a_ranking_without_reference_is_said(run, 
 
 
 def own_patches(experiments: int, spread: float, seed: int = 0) -> pd.DataFrame:
-    """An own test as own_test.patches gives it: each experiment ranks with its own strength about
+    """An own test as heldout.patches gives it: each experiment ranks with its own strength about
     2.5 sd.
     """
     rng, tables = np.random.default_rng(seed), []
@@ -334,12 +334,12 @@ def test_a_folder_without_manifest_is_refused_with_what_to_do(run, tmp_path):
 
 def test_agreement_of_known_fractions():
     table = pd.DataFrame({"model": [0.1, 0.3, 0.5, 0.7, 0.9], "stain": [0.0, 0.2, 0.4, 0.6, 0.8]})
-    found = agreement.bland_altman(table)
+    found = differences.bland_altman(table)
     assert found["bias"] == pytest.approx(0.1) and found["limits"] == pytest.approx([0.1, 0.1])
     assert found["bias_interval"] == pytest.approx([0.1, 0.1]) and found["spread"] == pytest.approx(
         0.1
     )
-    assert agreement.bland_altman(table[:3])["bias"] is None
+    assert differences.bland_altman(table[:3])["bias"] is None
 
 
 def test_the_calls_leave_out_the_abstained():
@@ -484,11 +484,11 @@ def test_the_own_test_is_read_from_the_run_that_trained_the_model(tmp_path):
             within = {"pair_weighted": {"value": 0.8}}
             record = {"data": {"n_patches": 8}, "conformal": calls, "within_experiment": within}
             mlflow.log_dict(record, "evaluate/record.json")
-        found = own_test.patches(active.info.run_id)
+        found = heldout.patches(active.info.run_id)
         assert found["live"].tolist() == [True, False] and (np.diff(found["score"]) < 0).all()
         told = {"patches": 8, "error": 0.1, "called": 0.75, "wrong": 0.125, "auc_within": 0.8}
-        assert own_test.summary(active.info.run_id) == told
-        assert own_test.patches("0" * 32) is None and own_test.summary(None) is None
+        assert heldout.summary(active.info.run_id) == told
+        assert heldout.patches("0" * 32) is None and heldout.summary(None) is None
     finally:
         mlflow.set_tracking_uri(before)
 

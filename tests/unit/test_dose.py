@@ -27,7 +27,9 @@ def simulated(
     none = top + rng.normal(0, sd, zero)
     tables = ((x, y), (np.zeros(zero), none))
     return [
-        pd.DataFrame({"concentration": c, "live_patch_fraction": np.clip(v, 0, 1), "fields": 3})
+        pd.DataFrame(
+            {"concentration": c, "live_patch_fraction": np.clip(v, 0, 1), "effective": 60.0}
+        )
         for c, v in tables
     ]
 
@@ -104,12 +106,13 @@ def test_small_units_do_not_matter():
         assert nano[name] == pytest.approx(one[name] * 1e-9, rel=0.02)
 
 
-def test_wells_with_more_fields_weigh_more():
+def test_wells_of_more_patches_weigh_more():
     dosed, zero = simulated(2)
     outlier = dosed.index[dosed["concentration"] == SERIES[4]][0]
     dosed.loc[outlier, "live_patch_fraction"] = 0.95
     light, heavy = (
-        dose.fit(dosed.assign(fields=np.where(dosed.index == outlier, n, 3)), zero) for n in (1, 60)
+        dose.fit(dosed.assign(effective=np.where(dosed.index == outlier, n, 30.0)), zero)
+        for n in (3.0, 600.0)
     )
     assert heavy["ic50"] > 1.2 * light["ic50"]
 

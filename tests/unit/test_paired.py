@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss
 
-from src.common.metrics.paired import Incomparable, compare, expanded, judge, pair, side
+from src.common.metrics.intervals import expanded
+from src.common.metrics.paired import Incomparable, compare, judge, pair, side
 from src.common.workspace.params import Register
 
 RULE = Register(

@@ -62,13 +62,15 @@ def compare_areas(areas: pd.DataFrame, reference: str, seed: int) -> dict:
         draws[name] = weights[:, 0] / weights[:, 1]
         share = sums[:, 0].sum() / sums[:, 1].sum()
         found[name] = {"fields": len(mine), "groups": len(sums), "share": share}
-        found[name]["interval_95"] = percentile(draws[name], 0.95) if len(sums) > 1 else None
+        found[name]["interval_95"] = (
+            percentile(draws[name], 0.95, len(sums)) if len(sums) > 1 else None
+        )
     for name, one in found.items():
         if name != reference:
             one["difference"] = one["share"] - found[reference]["share"]
-            both = min(one["groups"], found[reference]["groups"]) > 1
+            fewest = min(one["groups"], found[reference]["groups"])
             one["difference_interval_95"] = (
-                percentile(draws[name] - draws[reference], 0.95) if both else None
+                percentile(draws[name] - draws[reference], 0.95, fewest) if fewest > 1 else None
             )
     return {"control": reference, "partitions": found}
 

@@ -1,5 +1,6 @@
 """What is said of an evaluation: how its numbers came about, and the main ones for the terminal."""
 
+from ..metrics.intervals import few_groups
 from ..workspace.params import Evaluate
 from ..workspace.words import interval, number
 from .baselines import BASELINE_WINDOWS
@@ -30,7 +31,7 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         "paper for balanced accuracy, Wilson's for sensitivity, specificity and accuracy, else a "
         "percentile bootstrap",
         f"group_interval: {percent}, percentile bootstrap of {groups} whole groups, "
-        f"{settings.bootstrap} resamples; "
+        f"{settings.bootstrap} resamples, expanded for few groups (Hesterberg 2015); "
         "n/a where all resamples agree; how training and the choice of a threshold vary is not in "
         "it",
         "probability: of a patch where live and dead are equally frequent, as training draws "
@@ -56,11 +57,8 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         "cell density: by the share of the window that is textured beyond its noise, a stand-in: "
         "no cells are counted",
     ]
-    if groups < 10:
-        lines.append(
-            f"{groups} groups are few: a percentile bootstrap of fewer than about ten is still "
-            "too narrow"
-        )
+    if warning := few_groups(groups):
+        lines.append(warning)
     if scheme == "kfold":
         lines.append(
             "kfold: each round's model scores its own test fold at the operating point of all "

@@ -56,8 +56,8 @@ class TestSet:
         return percentile(values, self.settings.confidence)
 
     def group_interval(self, values: np.ndarray | None) -> list[float] | None:
-        """The percentile interval of values over resamples of groups."""
-        return percentile(values, self.settings.confidence)
+        """The percentile interval of values over resamples of groups, expanded for few of them."""
+        return percentile(values, self.settings.confidence, self.draws.groups)
 
     def counts(self) -> dict[str, int]:
         """Sizes: patches, classes, images, groups and experiments."""

@@ -18,6 +18,7 @@ class FileField(Field):
 
     brightfield: Plane | None
     pi: Plane | None = None
+    nuclei: Plane | None = None  # an instance mask of nuclei or cells
     sha256: tuple[str, str] | None = (
         None  # of the two channels' pixels as uint16, where the source states them
     )
@@ -43,6 +44,7 @@ class FileField(Field):
             time=float(step),
             brightfield=replace(self.brightfield, time=step),
             pi=self.pi and replace(self.pi, time=step),
+            nuclei=self.nuclei and replace(self.nuclei, time=step),
         )
 
     def read(self) -> Frame:
@@ -65,6 +67,18 @@ class FileField(Field):
         image, size = read_plane(self.brightfield)
         check_channel(image, "bright-field", self.name)
         return image, self.pixel_size_um or size
+
+    def mask(self, shape: tuple[int, int] | None = None) -> np.ndarray | None:
+        """The instance mask (H, W), 0 is background, or None where there is none. Raises Refused,
+        also for one of another shape than its image.
+        """
+        if self.nuclei is None:
+            return None
+        mask, _ = read_plane(self.nuclei)
+        if shape is not None and mask.shape != shape:
+            detail = f"{mask.shape[0]} x {mask.shape[1]} px, its image {shape[0]} x {shape[1]} px"
+            raise Refused("nuclei mask", detail, self.nuclei.name)
+        return mask
 
 
 def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from .listing import on_disk, printable
 from .planes import GRAPH, Plane, Settings
 
 BOTH = ("brightfield", "pi")
+MASK = "nuclei"  # an instance mask, which no field must have
 TITLES = {"brightfield": "bright-field", "pi": "PI"}
 SUFFIX = re.compile(r"(\.ome)?\.(tiff?|png)$", re.IGNORECASE)
 NAMING = ("partition", "experiment", "well", "row", "column", "well96", "well384", "well1536",
@@ -59,7 +60,8 @@ def make_field(
 
     Raises SourceError, naming `where`, for a text that must be mended there.
     """
-    names = list(dict.fromkeys(plane.name for plane in planes.values() if plane))
+    named = [plane for role, plane in planes.items() if plane and role != MASK]
+    names = list(dict.fromkeys(plane.name for plane in named))
     image_id = _id(values, names)
     facts = metadata(values, where)
     facts["partition"] = layout.partition(values.get("partition", ""), where)

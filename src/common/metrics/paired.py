@@ -2,16 +2,13 @@
 leaves.
 
 Both models meet the same patches in every resample of whole groups, so what both find hard cancels
-out. The interval is Hesterberg's expanded percentile interval (The American Statistician 69, 2015):
-the plain one takes too little from few groups, by the factor sqrt((n - 1) / n) and by the normal
-quantile in place of Student's.
+out. The interval is expanded for few groups (`intervals.expanded`).
 """
 
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..workspace.errors import UserError
 from ..workspace.params import Register
@@ -64,13 +61,12 @@ def compare(both: pd.DataFrame, rule: Register) -> dict:
     """
     live, groups = both["live"].to_numpy(), both["group"].to_numpy()
     draws = draw(groups, live, rule.bootstrap, rule.seed)
-    level = expanded(rule.confidence, draws.groups)
     found: dict = {"patches": len(both), "groups": draws.groups, "confidence": rule.confidence}
     values = bootstrap(partial(_differences, both), draws)
     ones = np.ones((1, len(both)))
     for name, score in {"balanced_accuracy": _balanced_accuracy, "brier": _brier}.items():
         ours, theirs = (float(score(both, suffix, ones)[0]) for suffix in ("", "_champion"))
-        span = percentile(values.get(name), level)
+        span = percentile(values.get(name), rule.confidence, draws.groups)
         found[name] = {
             "candidate": round(ours, 6),
             "champion": round(theirs, 6),
@@ -98,21 +94,9 @@ def difference(
     gains = {}
     for name in MAIN:
         values = drawn[name] - drawn_theirs[name] if drawn else None
-        interval = percentile(values, confidence)
+        interval = percentile(values, confidence, draws.groups)
         gains[name] = {"value": ours[name] - theirs[name], "group_interval": interval}
     return gains
-
-
-def expanded(confidence: float, groups: int) -> float:
-    """The level at which to take percentiles so that an interval over so few groups covers
-    `confidence`.
-    """
-    if groups < 2:
-        return confidence
-    tail = stats.norm.cdf(
-        np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - confidence) / 2, groups - 1)
-    )
-    return float(1 - 2 * tail)
 
 
 def judge(numbers: dict, rule: Register) -> tuple[bool | None, str]:

@@ -162,6 +162,11 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     take(MODELS / partition / FILE, scorer / FILE)
     write_json(scorer / "contract.json", contract(partition, tile))
     add_code(directory)
+    return digest_of(directory)
+
+
+def digest_of(directory: Path) -> str:
+    """The digest of an assembled model: of all its files and their names."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return _digest(b"".join(_digest(p.read_bytes()).encode() + p.name.encode() for p in files))
 
@@ -185,6 +190,12 @@ def add_code(directory: Path) -> Path:
 
 def log_model(directory: Path, arch: str, metadata: dict) -> str:
     """Logs an assembled model into the active run; returns its URI."""
+    pinned = [f"{name}=={version(name)}" for name in requirements(arch)]
+    return log_package(directory, pinned, metadata)
+
+
+def log_package(directory: Path, pinned: list[str], metadata: dict) -> str:
+    """Logs the folder of an assembled model with its pinned requirements; returns its URI."""
     code = next(path for path in directory.iterdir() if path.name.startswith("unstained_"))
     sys.path.insert(
         0, str(directory)
@@ -193,7 +204,7 @@ def log_model(directory: Path, arch: str, metadata: dict) -> str:
         info = mlflow.pyfunc.log_model(
             name="model", python_model=str(directory / "model.py"), code_paths=[str(code)],
             artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE, metadata=metadata,
-            pip_requirements=[f"{name}=={version(name)}" for name in requirements(arch)],
+            pip_requirements=pinned,
         )  # fmt: skip
     finally:
         sys.path.remove(str(directory))

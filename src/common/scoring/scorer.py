@@ -19,7 +19,7 @@ from .imaging import bright_field_measures, scaling_range, to_uint8
 from .inference import apply_to_windows, load_model
 from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
-from .stain import StainNet, predict_stain, window_logits
+from .stain import StainNet, predict_stain, stain_logits, window_logits
 from .windows import in_pixels, windows
 
 COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
@@ -116,6 +116,13 @@ class Scorer:
         low, high = scaling_range(counts, **self.contract["scaling"])
         excess, above = predict_stain(self.net, to_uint8(counts, low, high))
         return np.stack([1 + excess, above])
+
+    def probability_of(self, pi: np.ndarray) -> np.ndarray:
+        """Live probability (n,) of areas of any shape from their mean predicted PI over background
+        (n,), calibrated as windows are.
+        """
+        at = self.contract["operating"]
+        return calibrate(stain_logits(pi - 1), at["temperature"], at.get("shift", 0.0))
 
     def _probability(
         self, frame8: np.ndarray, crops: np.ndarray, corners: np.ndarray, seen: np.ndarray

@@ -235,4 +235,9 @@ def window_logits(maps: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """
     area = corners[:, 2].astype(np.float64) ** 2
     excess = window_sums(np.rint(maps[0] * 1e4), corners) / area / 1e4
-    return -np.log(excess + FLOOR)
+    return stain_logits(excess)
+
+
+def stain_logits(excess: np.ndarray) -> np.ndarray:
+    """Live evidence (n,) of areas from their mean excess of PI (n,), in units of the background."""
+    return -np.log(np.maximum(excess, 0) + FLOOR)

@@ -1,0 +1,119 @@
+"""`unstained adapt`: a registered model's operating point for a new session, from stained fields or
+from control wells alone, registered as a version of its own.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..common.images.entries import pixel_digest
+from ..common.register.adapted import register_adapted
+from ..common.scoring.operating import conformal_call
+from . import images as inputs
+from . import output, stained
+from .checked import check
+from .controls import CLASSES, LEAST_WINDOWS, ControlsError, Expected, evidence, expected, shift
+from .model import Model, load
+from .report import clean
+
+FILE = "adaptation.json"
+
+
+@dataclass(frozen=True)
+class Known:
+    """Windows of known class (image_id, p: live probability, live) and their images' digests."""
+
+    windows: pd.DataFrame
+    digests: list[str]
+    what: str
+
+
+def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls: bool) -> dict:
+    """Registers the model with the operating point of this session; returns and writes to
+    OUT/adaptation.json what it was adapted on, the shift, and calls before and after.
+
+    controls: from wells whose control is negative or positive, without stain. `after` is of each
+    image under the shift of the others. Raises ValueError naming what is wrong: a model that is not
+    registered, no own test in the store, too few windows of known class.
+    """
+    images, out = Path(images), Path(out)
+    output.refuse([images], out)
+    model = load(uri, allow_synthetic=True)
+    if model.version is None:
+        raise ControlsError(
+            f"{uri} is not registered: give models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
+    means = expected(model)
+    with output.claimed(out, model.facts, "adapt"):
+        known = (of_controls if controls else of_stain)(images, model, options, out)
+        rows, at = known.windows, model.contract["operating"]
+        if len(rows) < LEAST_WINDOWS:
+            raise ControlsError(f"{len(rows)} windows of known class: it takes {LEAST_WINDOWS}")
+        by = shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
+        about = {
+            "folder": images.name, "by": known.what, "images": int(rows["image_id"].nunique()),
+            "live_windows": int(rows["live"].sum()), "dead_windows": int((~rows["live"]).sum()), "shift": by,
+        }  # fmt: skip
+        about = clean(about | compared(rows, means, at))
+        operating = at | {"shift": round(at.get("shift", 0.0) - by * at["temperature"], 6)}
+        number = register_adapted(model.version, operating, about, known.digests)
+        record = about | {"model": model.facts["name"], "from_version": model.facts["version"]}
+        record |= {"version": number, "operating": operating}
+        output.whole(out / FILE, lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+    return record
+
+
+def of_stain(images: Path, model: Model, options: stained.Options, out: Path) -> Known:
+    """Windows whose class PI tells, by the model's own rule and thresholds."""
+    entries, _ = stained.find(images, options)
+    scored = stained.score(model, entries, options, out)
+    cells, _ = stained.label(scored.patches, model.contract["label"], own=False)
+    told = cells[cells["label"].isin(["live", "dead"])]
+    rows = pd.DataFrame({"image_id": told["image_id"], "p": told["live_probability"]})
+    return Known(
+        rows.assign(live=told["label"] == "live"), sorted(scored.digests), "stained fields"
+    )
+
+
+def of_controls(images: Path, model: Model, options: stained.Options, out: Path) -> Known:
+    """Windows with cells of control wells: untreated ones are live, all-dead ones are not."""
+    entries, _ = inputs.find([images], options.layout, options.manifest)
+    checked = check([one for one in entries if one.control], model, options.pixel_size_um)
+    tables, digests = [], []
+    for one in (each for each in checked if not each.reason):
+        frame = one.image.pixels()[0]
+        windows = output.part(
+            out, one.key, lambda f=frame, o=one: model.predict(f, o.pixel_size_um)
+        )
+        p = windows["live_probability"].dropna()
+        live = CLASSES[one.image.control]
+        tables.append(pd.DataFrame({"image_id": one.image.image_id, "p": p, "live": live}))
+        digests.append(pixel_digest(frame.astype(np.uint16)))
+    empty = pd.DataFrame({"image_id": [], "p": [], "live": np.empty(0, bool)})
+    return Known(pd.concat(tables) if tables else empty, digests, "control wells")
+
+
+def compared(rows: pd.DataFrame, means: Expected, operating: dict) -> dict:
+    """Share called, and wrong among called, before and after; each image under the shift of the
+    others.
+    """
+    z, live = evidence(rows["p"]), rows["live"].to_numpy(bool)
+    after = z.copy()
+    for name in rows["image_id"].unique():
+        here = (rows["image_id"] == name).to_numpy()
+        after[here] += shift(rows["p"].to_numpy()[~here], live[~here], means)
+    return {"before": _calls(z, live, operating), "after": _calls(after, live, operating)}
+
+
+def _calls(z: np.ndarray, live: np.ndarray, operating: dict) -> dict:
+    p = 1 / (1 + np.exp(-z))
+    call = conformal_call(p, operating["live_from"], operating["dead_to"])
+    made = call != "abstain"
+    wrong = made & ((call == "live") != live)
+    return {
+        "called": float(made.mean()),
+        "wrong": float(wrong.sum() / made.sum()) if made.any() else None,
+    }

@@ -1,0 +1,71 @@
+"""A class and a calibrated score for every cell, where the manifest names an instance mask.
+
+A cell's evidence is the mean predicted PI inside its outline, under the calibration of the windows:
+the more of its area glows, the more surely it is dead. Only a model that predicts the stain can.
+"""
+
+import cv2
+import numpy as np
+import pandas as pd
+from skimage.measure import regionprops_table
+from skimage.segmentation import find_boundaries
+
+from ..common.scoring.operating import conformal_call
+from .fractions import CALLS
+from .model import Model
+from .wells import KEYS, well_table
+
+CELL_COLUMNS = ["image_id", "label", "y", "x", "area_px", "area_um2", "predicted_pi",
+                "live_probability", "call"]  # fmt: skip
+COLOURS = {"live": (0, 114, 178), "dead": (213, 94, 0), "abstain": (242, 242, 242)}  # RGB
+FACTS = ["compound", "concentration", "control"]
+FRACTION = "dead_cell_fraction"
+
+
+def of_image(
+    mask: np.ndarray, pi: np.ndarray, model: Model, pixel_size_um: float | None
+) -> pd.DataFrame:
+    """One row per cell of an instance mask (H, W), 0 is background: CELL_COLUMNS but image_id.
+
+    label: its number in the mask; y, x: its centre (px); predicted_pi: mean PI over background of
+    pi (H, W) inside; live_probability and call (live, dead, abstain) as for windows.
+    """
+    wanted = ("label", "centroid", "area", "mean_intensity")
+    found = pd.DataFrame(regionprops_table(mask, pi, properties=wanted))
+    found.columns = ["label", "y", "x", "area_px", "predicted_pi"]
+    probability = model.probability_of(found["predicted_pi"].to_numpy(float))
+    at = model.contract["operating"]
+    return found.assign(
+        area_um2=found["area_px"] * (pixel_size_um or np.nan) ** 2,
+        live_probability=probability,
+        call=conformal_call(probability, at["live_from"], at["dead_to"]),
+    )[CELL_COLUMNS[1:]].round({"y": 2, "x": 2, "area_um2": 2, "predicted_pi": 4})
+
+
+def well_cells(images: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """The dead-cell fraction of each well and time: dead / (live + dead) over its scored images,
+    with an interval over fields as for windows (wells.py); KEYS, FACTS, fields, live, dead, abstain.
+
+    images: as `prepare` gives them.
+    """
+    counts = pd.crosstab(cells["image_id"], cells["call"]).reindex(columns=CALLS, fill_value=0)
+    masked = images[images["image_id"].isin(counts.index)]
+    called = masked[["image_id"]].merge(counts, left_on="image_id", right_index=True)
+    masked = masked.assign(**{name: called[name].to_numpy() for name in CALLS})
+    number = masked["live"] + masked["dead"]
+    share = masked["live"] / number.where(number > 0)
+    wells, _, _ = well_table(masked.assign(called=number.astype(float), live_patch_fraction=share))
+    wells[FRACTION] = (1 - wells["live_patch_fraction"]).round(6)
+    wells = wells.assign(low=1 - wells["high"], high=1 - wells["low"]).round({"low": 6, "high": 6})
+    return wells[[*KEYS, *FACTS, "fields", *CALLS, FRACTION, "low", "high"]]
+
+
+def outlines(frame8: np.ndarray, mask: np.ndarray, cells: pd.DataFrame) -> np.ndarray:
+    """The frame (H, W) uint8 with each cell's outline in the colour of its call: (H, W, 3) RGB."""
+    picture = np.repeat(frame8[..., None], 3, axis=2)
+    edge = find_boundaries(mask, mode="inner")
+    edge = cv2.dilate((mask * edge).astype(np.uint16), np.ones((2, 2), np.uint8))
+    for call, colour in COLOURS.items():
+        labels = cells.loc[cells["call"] == call, "label"].to_numpy()
+        picture[np.isin(edge, labels) & (edge > 0)] = colour
+    return picture

@@ -1,0 +1,67 @@
+"""The first look at the images: each is read once and held against the model's contract."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from ..common.images.entries import pixel_digest
+from ..common.images.field import Refused
+from ..common.images.files import FileField, bits
+from ..common.scoring.imaging import scaling_range
+from ..common.scoring.scorer import RefusedFrame
+from . import output
+from .model import Model
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An image that was read once: why it is refused, or what is known of its counts and the key of
+    its parts.
+    """
+
+    image: FileField
+    reason: str = ""
+    pixel_size_um: float | None = None
+    bits: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    key: str = ""
+    trained_on: bool = False
+
+
+def check(entries: Sequence[FileField], model: Model, pixel_size_um: float | None) -> list[Checked]:
+    """Reads every image once and holds it against the contract, before any is scored; same pixels
+    count once.
+    """
+    first: dict[str, str] = {}
+    checked = []
+    for image in tqdm(entries, desc="check", unit="image"):
+        try:
+            one, digest = _one(image, model, pixel_size_um)
+            if digest in first:
+                raise Refused(
+                    "same pixels", f"as image {first[digest]}: the list is wrong about one of them"
+                )
+        except (Refused, RefusedFrame) as error:
+            kind = "" if isinstance(error, Refused) else "contract: "
+            checked.append(Checked(image, f"{kind}{error}"))
+            continue
+        first[digest] = image.image_id
+        checked.append(one)
+    return checked
+
+
+def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[Checked, str]:
+    """A checked image and the digest of its pixels. Raises Refused or RefusedFrame."""
+    pixels, size = image.pixels()
+    size = size or pixel_size_um
+    model.check(pixels, size)
+    image.mask(pixels.shape)
+    digest = pixel_digest(pixels)
+    low, high = scaling_range(pixels, **model.contract["scaling"])
+    seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
+    trained_on = seen in model.contract.get("training_images", [])
+    key = output.part_key(model.facts["digest"], digest, size)
+    return Checked(image, "", size, bits(pixels), low, high, key, trained_on), digest

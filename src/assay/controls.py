@@ -1,0 +1,123 @@
+"""A session's own operating point, from windows whose class is known: control wells, or stained ones.
+
+How far the evidence of such windows lies from what the model gave live and dead windows on its own
+test is taken off the evidence of all windows of the plate; ranking, temperature and band stay. The
+shift is shrunk towards none by PRIOR windows, so that a few windows move little.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ..common.scoring.operating import conformal_call
+from ..common.workspace.errors import UserError
+from . import heldout
+from .model import Model
+from .scored import Scored
+
+PRIOR = 4  # windows without a shift that are added to those of known class
+LEAST_WINDOWS = 10  # of known class, to move an operating point at all
+CLASSES = {"negative": True, "positive": False}  # control: untreated is live, all dead is not
+
+
+class ControlsError(UserError):
+    """An operating point cannot be set from these images; the message says why."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Mean evidence (calibrated logit) of live and of dead windows on the model's own test, each
+    the mean over its groups.
+    """
+
+    live: float
+    dead: float
+
+
+def expected(model: Model) -> Expected:
+    """What this model gives windows of known class. Raises ControlsError where its own test is not
+    at hand.
+    """
+    test = heldout.patches(model.facts["run_id"])
+    if test is None or test["live"].nunique() < 2:
+        raise ControlsError(
+            f"the own test of {model.facts['uri']} is not in the MLflow store, so how its live and "
+            "dead windows score is not known: set MLFLOW_TRACKING_URI to the store that trained it"
+        )
+    means = test.groupby(["live", "group"])["score"].mean().groupby("live").mean()
+    return Expected(float(means[True]), float(means[False]))
+
+
+def evidence(probability: np.ndarray) -> np.ndarray:
+    """The calibrated logit (n,) of live probabilities."""
+    p = np.clip(np.asarray(probability, float), 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
+
+
+def shift(probability: np.ndarray, live: np.ndarray, means: Expected) -> float:
+    """What to add to the evidence here: from the live probabilities (n,) of windows of known class
+    (n,) bool; 0 for too few.
+    """
+    if len(live) < LEAST_WINDOWS:
+        return 0.0
+    wanted = np.where(live, means.live, means.dead)
+    return float((wanted - evidence(probability)).sum() / (len(live) + PRIOR))
+
+
+def moved(rows: pd.DataFrame, by: float, operating: dict) -> pd.DataFrame:
+    """Windows or cells with their evidence moved: live_probability, and call where there is one."""
+    probability = np.round(1 / (1 + np.exp(-(evidence(rows["live_probability"]) + by))), 6)
+    call = conformal_call(probability, operating["live_from"], operating["dead_to"])
+    known = rows["live_probability"].notna().to_numpy()
+    return rows.assign(
+        live_probability=np.where(known, probability, np.nan),
+        call=np.where(known, call, rows["call"]),
+    )
+
+
+def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], list[str]]:
+    """The images with the operating point of their plate (experiment and time) set from its control
+    wells, and what was done, in words.
+    """
+    means, operating = expected(model), model.contract["operating"]
+    result, told = [], []
+    for name, images in plates(scored).items():
+        windows = [_known(one) for one in images if one.checked.image.control]
+        controls = pd.concat(windows) if windows else pd.DataFrame(columns=["p", "live"])
+        by = shift(controls["p"].to_numpy(), controls["live"].to_numpy(bool), means)
+        result += [_moved(one, by, operating) for one in images]
+        counts = controls["live"].value_counts()
+        told.append(
+            f"{name or 'the plate'}: operating point moved by {by:+.2f} (logit) from "
+            f"{counts.get(True, 0)} windows of negative and {counts.get(False, 0)} of positive controls"
+            + ("" if by else f": not moved, it takes {LEAST_WINDOWS} windows with cells")
+        )
+    order = {id(one.checked): place for place, one in enumerate(scored)}
+    return sorted(result, key=lambda one: order[id(one.checked)]), told
+
+
+def plates(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """The images of each experiment and time, by a name for people."""
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        image = one.checked.image
+        time = next((f"{v:g}" for v in (image.time, image.day) if v is not None), "")
+        groups.setdefault(", ".join(filter(None, [image.experiment, time])), []).append(one)
+    return groups
+
+
+def _known(one: Scored) -> pd.DataFrame:
+    """Live probability p and class of the windows with cells of a control well's image."""
+    p = pd.Series(dtype=float) if one.windows is None else one.windows["live_probability"].dropna()
+    return pd.DataFrame({"p": p, "live": CLASSES[one.checked.image.control]})
+
+
+def _moved(one: Scored, by: float, operating: dict) -> Scored:
+    if one.windows is None or not by:
+        return one
+    stain = one.stain
+    if stain is not None and stain.cells is not None:
+        stain = replace(stain, cells=moved(stain.cells, by, operating))
+    return replace(one, windows=moved(one.windows, by, operating), stain=stain, shift=by)

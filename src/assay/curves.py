@@ -1,0 +1,146 @@
+"""Dose responses and time courses of a plate's compounds."""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .dose import curve
+from .look import COLOURS, FAINT, GREY, INK, label
+
+
+def dose_figure(
+    compound: str, fits: list[dict], wells: pd.DataFrame, plate: dict, suffix: str
+) -> Figure:
+    """A compound's wells, intervals and fitted curves, one colour per experiment and time; controls
+    at the left.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    positive = wells.loc[
+        (wells["compound"] == compound) & (wells["concentration"] > 0), "concentration"
+    ]
+    for colour, found in zip(COLOURS * len(fits), fits):
+        part = _same(wells, found)
+        own = part[
+            (part["compound"] == compound) & (part["concentration"] > 0) & (part["control"] == "")
+        ]
+        zero = part[
+            (part["control"] == "negative")
+            | ((part["compound"] == compound) & (part["concentration"] == 0))
+        ]
+        name = label(found["experiment"], found["time"], plate["time_column"])
+        _points(axes, own, own["concentration"], colour)
+        _points(axes, zero, np.full(len(zero), positive.min() / 4), colour, marker="s")
+        _curve(
+            axes,
+            found,
+            colour,
+            f"{name}: IC50 {found['text']}" if name else f"IC50 {found['text']}",
+        )
+    axes.set_xscale("log")
+    decades = np.arange(
+        np.floor(np.log10(positive.min() / 2)), np.ceil(np.log10(positive.max())) + 1
+    )
+    axes.set_xticks([10**d for d in decades if positive.min() / 2 < 10**d < 2 * positive.max()])
+    axes.minorticks_off()
+    axes.axvline(positive.min() / 2, color=FAINT, lw=1)
+    axes.text(positive.min() / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=GREY)
+    axes.set(
+        ylim=(-0.04, 1.04),
+        xlabel="concentration (unit of the manifest)",
+        ylabel="live-patch fraction",
+    )
+    axes.set_title(f"{compound}{suffix}", loc="left", pad=16)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        [_wrapped(text) for text in labels],
+        loc="outside lower left",
+        fontsize=8,
+        frameon=False,
+    )
+    return figure
+
+
+def _points(axes: Axes, part: pd.DataFrame, x, colour: str, marker: str = "o") -> None:
+    """Wells with the intervals over their fields, where there are any."""
+    y = part["live_patch_fraction"].to_numpy(float)
+    low, high = (part[name].to_numpy(float) for name in ("low", "high"))
+    error = np.nan_to_num([np.clip(y - low, 0, None), np.clip(high - y, 0, None)])
+    look = {"ms": 4.5, "mec": "white", "mew": 0.5, "elinewidth": 0.8, "alpha": 0.75}
+    axes.errorbar(x, y, yerr=error, fmt=marker, color=colour, **look)
+
+
+def _curve(axes: Axes, found: dict, colour: str, text: str) -> None:
+    if found["outcome"] != "fitted":
+        axes.plot([], [], "o", color=colour, label=text)
+        return
+    x = np.geomspace(found["lowest"] / 1.5, found["highest"] * 1.5, 200)
+    y = curve(x, found["top"], found["bottom"], np.log10(found["ic50"]), found["hill"])
+    axes.plot(x, y, color=colour, lw=1.8, label=text)
+    axes.axvline(found["ic50"], color=colour, lw=0.8, ls="--")
+    low, high = found["low"] or found["lowest"], found["high"] or found["highest"]
+    axes.axvspan(
+        max(low, found["lowest"]), min(high, found["highest"]), color=colour, alpha=0.1, lw=0
+    )
+
+
+def _same(wells: pd.DataFrame, found: dict) -> pd.DataFrame:
+    time = (
+        wells["time"].isna()
+        if found["time"] is None or pd.isna(found["time"])
+        else wells["time"] == found["time"]
+    )
+    return wells[(wells["experiment"] == found["experiment"]) & time]
+
+
+def _wrapped(text: str, width: int = 88) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def courses(wells: pd.DataFrame) -> list[str]:
+    """Compounds (or '' for all wells, where no compound is known) that were seen at two times or
+    more.
+    """
+    seen = wells[wells["control"] == ""].groupby("compound")["time"].nunique()
+    return sorted(seen[seen > 1].index)
+
+
+def time_figure(compound: str, wells: pd.DataFrame, column: str, suffix: str) -> Figure:
+    """The mean live-patch fraction over time by concentration, dots for wells, and the controls in
+    grey.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    own = wells[(wells["compound"] == compound) & (wells["control"] == "")]
+    levels = sorted(own["concentration"].dropna().unique())
+    groups = [(f"{level:.4g}", own[own["concentration"] == level]) for level in levels]
+    groups += [("no concentration", own[own["concentration"].isna()])]
+    colours = [*plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(levels))), INK]
+    for name in ("negative", "positive"):
+        _course(
+            axes,
+            wells[wells["control"] == name],
+            GREY,
+            f"{name} control",
+            "--" if name == "negative" else ":",
+        )
+    for colour, (name, part) in zip(colours, groups):
+        _course(axes, part, colour, name, "-")
+    axes.set(
+        ylim=(-0.04, 1.04), xlabel=f"{column} (unit of the manifest)", ylabel="live-patch fraction"
+    )
+    axes.set_title(f"{compound or 'Wells'} over {column}{suffix}", loc="left")
+    axes.legend(
+        fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="concentration"
+    )
+    return figure
+
+
+def _course(axes: Axes, part: pd.DataFrame, colour, name: str, line: str) -> None:
+    if part["live_patch_fraction"].notna().any():
+        mean = part.groupby("time")["live_patch_fraction"].mean()
+        axes.plot(mean.index, mean, line, color=colour, lw=1.8, label=name)
+        axes.plot(part["time"], part["live_patch_fraction"], ".", color=colour, ms=4, alpha=0.6)

@@ -1,0 +1,19 @@
+"""How figures of a plate look, and how plates and times are named in them."""
+
+import pandas as pd
+
+DPI = 130
+INK = "#1d2733"
+GREY = "#6b7680"
+FAINT = "#dfe4e8"
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]  # Okabe and Ito 2008
+STYLE = {
+    "font.size": 9, "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": GREY,
+    "ytick.color": GREY, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
+}  # fmt: skip
+
+
+def label(experiment: str, time: float | None, column: str) -> str:
+    """How a plate and time are named in titles."""
+    parts = [experiment, "" if time is None or pd.isna(time) else f"{column or 'time'} {time:g}"]
+    return ", ".join(part for part in parts if part)

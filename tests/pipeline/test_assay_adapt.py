@@ -1,0 +1,86 @@
+"""`unstained adapt` on a registered package: a version of its own, and no alias moved."""
+
+import json
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from src.assay import adapt, stained
+from src.assay.controls import ControlsError
+from src.assay.model import load
+from src.common.images.layout import Layout
+from src.common.register import packaging
+from src.common.tracking import runs
+from tests.pipeline.test_assay_score import frame, save_model
+
+NAME = "unstained-p"
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """A store with one version of a package, its alias, and its own test; a plate of controls."""
+    root, patch = tmp_path_factory.mktemp("adapt"), pytest.MonkeyPatch()
+    before = mlflow.get_tracking_uri()
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    client = runs.connect()
+    save_model(root, "a" * 64)
+    test = pd.DataFrame({"label": ["live", "dead"] * 20, "probability": [0.9, 0.1] * 20})
+    test = test.assign(call=test["label"], experiment="e", group="g", split="test")
+    (root / "evaluate").mkdir()
+    test.to_parquet(root / "evaluate" / "predictions.parquet")
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(root / "evaluate" / "predictions.parquet"), "evaluate")
+        uri = packaging.log_package(root / "files", ["numpy"], {"digest": "a" * 64})
+    client.create_registered_model(NAME)
+    made = client.create_model_version(NAME, uri, run_id=run.info.run_id, tags={"arch": "x"})
+    client.set_registered_model_alias(NAME, "champion", made.version)
+    plate = root / "plate"
+    plate.mkdir()
+    rows = []
+    for number in range(4):
+        tifffile.imwrite(plate / f"x{number}.tif", frame(number))
+        control = "negative" if number < 2 else "positive"
+        rows.append({"brightfield": f"x{number}.tif", "control": control, "pixel_size_um": 0.5})
+    pd.DataFrame(rows).to_csv(plate / "images.csv", index=False)
+    yield client, plate
+    mlflow.set_tracking_uri(before)
+    patch.undo()
+
+
+def run(plate, out, uri=f"models:/{NAME}@champion"):
+    return adapt.adapt(plate, uri, out, stained.Options(Layout(())), controls=True)
+
+
+def test_an_adapted_model_is_a_version_of_its_own_with_what_it_was_adapted_on(registered, tmp_path):
+    client, plate = registered
+    record = run(plate, tmp_path / "out")
+    assert record["images"] == 4 and record["by"] == "control wells" and record["shift"] != 0
+    assert json.loads((tmp_path / "out" / adapt.FILE).read_text()) == record
+    assert client.get_model_version_by_alias(NAME, "champion").version == record["from_version"]
+    new = load(f"models:/{NAME}/{record['version']}")
+    old = load(f"models:/{NAME}@champion")
+    moved = old.contract["operating"].get("shift", 0) - record["shift"] * 0.05
+    assert new.contract["operating"]["shift"] == pytest.approx(moved, abs=1e-5)
+    assert new.contract["adapted"]["live_windows"] > 0 and len(new.contract["training_images"]) == 4
+    assert new.facts["run_id"] == old.facts["run_id"]  # its own test is still that of the network
+    again = run(plate, tmp_path / "again")
+    assert again["version"] == record["version"]  # the same package is not registered twice
+    before, after = (
+        model.predict(frame(7), 0.5)["live_probability"].dropna() for model in (old, new)
+    )
+    assert np.sign((after - before).sum()) == np.sign(record["shift"])
+
+
+def test_too_few_windows_and_a_model_that_is_not_registered_are_refused(registered, tmp_path):
+    _, plate = registered
+    table = pd.read_csv(plate / "images.csv").assign(control=["", "", "", ""])
+    table.to_csv(tmp_path / "none.csv", index=False)
+    options = stained.Options(Layout(()), tmp_path / "none.csv")
+    with pytest.raises(ControlsError, match="0 windows of known class"):
+        adapt.adapt(plate, f"models:/{NAME}@champion", tmp_path / "out", options, controls=True)
+    with pytest.raises(ControlsError, match="is not registered"):
+        run(plate, tmp_path / "other", uri=str(next(plate.parent.glob("model"))))

@@ -1,0 +1,153 @@
+"""`unstained score` with a model that predicts the stain: dead nuclei, cells of a mask, OME-TIFF."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from src.assay import cells, score
+from src.assay.model import Model
+from src.common.images.layout import Layout
+from src.common.images.nuclei import dead_nuclei
+
+SIZE_UM = 0.5
+CONTRACT = {
+    "partition": "p", "arch": "a", "synthetic": False, "pixel_size_um": SIZE_UM, "target": "stain",
+    "bits": [16], "tile": {"window": 64, "stride": 32, "unit": "px", "edge": "anchor"},
+    "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "unlike_share": 1.0,
+    "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.6, "dead_to": 0.4},
+}  # fmt: skip
+FACTS = {"digest": "a" * 64, "novelty": True, "uri": "u", "name": None, "version": None, "synthetic": False,
+         "alias": None, "arch": "a", "partition": "p", "scheme": "holdout", "pixel_size_um": SIZE_UM,
+         "balanced_accuracy": None, "heldout": None, "created": "now"}  # fmt: skip
+DISKS = [(40, 40, 4.0), (40, 110, 1.0), (90, 60, 1.0), (90, 130, 3.0)]  # y, x, PI over background
+RADIUS = 11
+
+
+class Glow:
+    """Stands for a trained network: its predicted PI over background is the count over 1000."""
+
+    contract = CONTRACT
+
+    def stain(self, frame, pixel_size_um):
+        pi = frame.astype(np.float32) / 1000
+        return np.stack([pi, (pi > 1.5).astype(np.float32)])
+
+    def probability_of(self, pi):
+        return np.round(1 / (1 + np.exp(4 * (np.asarray(pi) - 2))), 6)
+
+
+class Loaded:
+    def unwrap_python_model(self):
+        return type("Python", (), {"scorer": Glow()})
+
+    def predict(self, table):
+        corners = [(y, x) for y in (0, 32, 64) for x in (0, 32, 64, 96)]
+        rows = pd.DataFrame(corners, columns=["y", "x"]).assign(
+            size=64, verdict="cells", novelty=0.5
+        )
+        return rows.assign(live_probability=0.9, call="live", image_id="0")
+
+
+def field(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A frame whose disks glow as DISKS says, and the mask of its disks."""
+    frame = np.random.default_rng(seed).normal(1000, 5, (128, 160))
+    mask = np.zeros(frame.shape, np.uint16)
+    for label, (y, x, pi) in enumerate(DISKS, start=1):
+        disk = cv2.circle(np.zeros(frame.shape, np.uint8), (x, y), RADIUS, 1, -1) > 0
+        frame[disk] *= pi
+        mask[disk] = label
+    return frame.round().astype(np.uint16), mask
+
+
+@pytest.fixture
+def plate(tmp_path, monkeypatch):
+    """Two wells of two fields with masks, and an image without one."""
+    root = tmp_path / "plate"
+    root.mkdir()
+    rows = []
+    for number, well in enumerate(["B2", "B2", "B3", "B3", "B4"]):
+        frame, mask = field(number)
+        tifffile.imwrite(root / f"x{number}.tif", frame)
+        tifffile.imwrite(root / f"m{number}.tif", mask)
+        nuclei = f"m{number}.tif" if number < 4 else ""
+        rows.append({"brightfield": f"x{number}.tif", "well": well, "nuclei": nuclei})
+    pd.DataFrame(rows).assign(pixel_size_um=SIZE_UM).to_csv(root / "images.csv", index=False)
+    monkeypatch.setattr(score, "load", lambda *_: Model(Loaded(), CONTRACT, FACTS))
+    return root
+
+
+def run(root, out, **options):
+    return score.score([root], "models:/x/1", out, score.Options(Layout(()), **options))
+
+
+def test_cells_of_a_mask_are_called_with_their_place_and_stain(plate, tmp_path):
+    run(plate, tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out" / "cells.parquet")
+    assert list(table) == cells.CELL_COLUMNS and len(table) == 4 * len(DISKS)
+    assert list(pd.read_csv(tmp_path / "out" / "cells.csv")) == cells.CELL_COLUMNS
+    first = table[table["image_id"] == "x0"].reset_index(drop=True)
+    assert first["label"].tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(first[["y", "x"]], [disk[:2] for disk in DISKS], atol=0.01)
+    np.testing.assert_allclose(first["predicted_pi"], [disk[2] for disk in DISKS], rtol=0.01)
+    assert first["call"].tolist() == ["dead", "live", "live", "dead"]
+    np.testing.assert_allclose(first["area_um2"], first["area_px"] * SIZE_UM**2, atol=0.01)
+
+
+def test_wells_get_a_dead_cell_fraction_and_a_count_of_dead_nuclei(plate, tmp_path):
+    table = run(plate, tmp_path / "out").set_index("image_id")
+    assert table["predicted_dead_nuclei"].tolist() == [2] * 5
+    wells = pd.read_parquet(tmp_path / "out" / "wells.parquet").set_index("well")
+    assert wells["predicted_dead_nuclei"].to_dict() == {"B2": 4, "B3": 4, "B4": 2}
+    by_cells = pd.read_parquet(tmp_path / "out" / "well_cells.parquet").set_index("well")
+    assert sorted(by_cells.index) == ["B2", "B3"]
+    row = by_cells.loc["B2"]
+    assert (row["live"], row["dead"], row["fields"], row["dead_cell_fraction"]) == (4, 4, 2, 0.5)
+    assert row["low"] < 0.5 < row["high"]
+
+
+def test_pictures_show_stain_and_outlines_and_the_stain_is_written_on_demand(plate, tmp_path):
+    out = tmp_path / "out"
+    run(plate, out)
+    names = {path.name for path in (out / "overlays").iterdir()}
+    assert {"x0.jpg", "x0.stain.jpg", "x0.cells.jpg", "x4.stain.jpg"} <= names
+    assert "x4.cells.jpg" not in names and not (out / "stain").exists()
+    run(plate, out, stain=True)
+    with tifffile.TiffFile(out / "stain" / "x0.ome.tif") as file:
+        image, pixels = (
+            file.asarray(),
+            tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"],
+        )
+    assert image.dtype == np.float32 and image.max() > 3
+    assert pixels["PhysicalSizeX"] == pixels["PhysicalSizeY"] == SIZE_UM
+    assert pixels["PhysicalSizeXUnit"] == "µm"
+    run(plate, out, overlays=False)
+    assert not (out / "stain").exists() and not (out / "overlays").exists()
+
+
+def test_a_mask_of_another_shape_refuses_its_image(plate, tmp_path):
+    tifffile.imwrite(plate / "m1.tif", np.ones((64, 64), np.uint16))
+    table = run(plate, tmp_path / "out").set_index("image_id")
+    assert table.loc["x1", "status"] == "refused" and "nuclei mask" in table.loc["x1", "reason"]
+    assert "x1" not in set(pd.read_parquet(tmp_path / "out" / "cells.parquet")["image_id"])
+
+
+def test_a_model_of_windows_leaves_cells_out_and_says_so(plate, tmp_path, monkeypatch, capsys):
+    contract = CONTRACT | {"target": "label"}
+    monkeypatch.setattr(score, "load", lambda *_: Model(Loaded(), contract, FACTS))
+    table = run(plate, tmp_path / "out", stain=True)
+    assert "predicts no stain" in capsys.readouterr().out
+    assert table["predicted_dead_nuclei"].isna().all()
+    assert (
+        not (tmp_path / "out" / "cells.csv").exists() and not (tmp_path / "out" / "stain").exists()
+    )
+
+
+def test_dead_nuclei_are_found_by_their_size_and_brightness_at_any_pixel_size():
+    frame, _ = field(0)
+    pi = frame / 1000
+    assert sorted(map(tuple, np.round(dead_nuclei(pi, SIZE_UM) / 10))) == [(4, 4), (9, 13)]
+    double = cv2.resize(pi, None, fx=2, fy=2)
+    assert len(dead_nuclei(double, SIZE_UM / 2)) == 2
+    assert len(dead_nuclei(np.full((60, 60), np.nan), SIZE_UM)) == 0

@@ -1,0 +1,86 @@
+"""The operating point of a session from windows of known class: how far it moves, and what it mends."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.assay import controls, heldout
+from src.assay.checked import Checked
+from src.assay.controls import PRIOR, Expected, evidence, moved, shift
+from src.assay.model import Model
+from src.assay.scored import Scored
+from src.common.images.files import FileField
+
+MEANS = Expected(live=2.0, dead=-2.0)
+OPERATING = {"temperature": 1.0, "threshold": 0.5, "live_from": 0.7, "dead_to": 0.3}
+
+
+def p_of(z) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.asarray(z, float)))
+
+
+def windows(z) -> pd.DataFrame:
+    table = pd.DataFrame({"live_probability": p_of(z), "verdict": "cells", "novelty": 0.0})
+    return moved(table.assign(call="none"), 0.0, OPERATING)
+
+
+def test_the_shift_is_the_mean_distance_shrunk_by_the_prior():
+    z = np.array([1.0] * 12 + [-3.0] * 8)
+    live = z > 0
+    assert shift(p_of(z), live, MEANS) == pytest.approx(20 / (20 + PRIOR), abs=1e-4)
+    assert shift(p_of(z)[:9], live[:9], MEANS) == 0.0  # too few to move by
+
+
+def test_moved_windows_keep_their_order_and_what_is_not_called():
+    table = windows([-2.0, 0.0, 1.0])
+    table.loc[0, ["live_probability", "call"]] = [np.nan, "none"]
+    after = moved(table, 1.5, OPERATING)
+    assert after["call"].tolist() == ["none", "live", "live"]
+    np.testing.assert_allclose(evidence(after["live_probability"][1:]), [1.5, 2.5], atol=1e-4)
+
+
+def test_a_session_that_is_off_is_called_rightly_by_its_controls():
+    """Evidence 2 too low: half of the live windows are called dead or left open, until controls
+    set the operating point."""
+    rng, wrong = np.random.default_rng(0), {True: [], False: []}
+    for _ in range(100):
+        live = rng.random(200) < 0.5
+        z = np.where(live, 2.0, -2.0) + rng.normal(0, 1, 200) - 2.0
+        known = np.where(np.arange(40) < 20, 2.0, -2.0) + rng.normal(0, 1, 40) - 2.0
+        by = shift(p_of(known), np.arange(40) < 20, MEANS)
+        for adapted in wrong:
+            call = moved(windows(z), by if adapted else 0.0, OPERATING)["call"].to_numpy()
+            wrong[adapted].append(np.mean((call == "dead") & live) / live.mean())
+    assert np.mean(wrong[False]) > 0.15 and np.mean(wrong[True]) < 0.02
+
+
+def test_each_plate_is_moved_by_its_own_controls_only(monkeypatch):
+    own = pd.DataFrame({"live": [True, False], "group": ["a", "a"], "score": [2.0, -2.0]})
+    monkeypatch.setattr(heldout, "patches", lambda run_id: own)
+    model = Model(None, {"operating": OPERATING}, {"run_id": "r", "uri": "models:/m/1"})
+
+    def image(name: str, plate: str, control: str, z: float) -> Scored:
+        facts = {"image_id": name, "partition": "", "experiment": plate, "brightfield": None}
+        return Scored(Checked(FileField(**facts, control=control)), windows([z] * 16))
+
+    images = [
+        image("a", "one", "negative", 0.0),
+        image("b", "two", "negative", 2.0),
+        image("c", "one", "", 0.0),
+        image("d", "two", "", 0.0),
+        image("e", "three", "", 0.0),
+    ]
+    after, told = controls.by_controls(images, model)
+    assert [one.checked.image.image_id for one in after] == list("abcde")
+    calls = {one.checked.image.image_id: one.windows["call"][0] for one in after}
+    assert calls == {"a": "live", "b": "live", "c": "live", "d": "abstain", "e": "abstain"}
+    assert len(told) == 3 and "16 windows of negative" in told[0] and "not moved" in told[2]
+
+
+def test_without_the_models_own_test_nothing_is_moved_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(heldout, "patches", lambda run_id: None)
+    model = Model(None, {"operating": OPERATING}, {"run_id": None, "uri": "models:/m/1"})
+    with pytest.raises(
+        controls.ControlsError, match="own test of models:/m/1 is not in the MLflow"
+    ):
+        controls.by_controls([], model)
