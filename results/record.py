@@ -98,7 +98,7 @@ def row(name: str, partition: str, record: dict, params: dict) -> str:
     within = record["within_experiment"] or {}
     alone = (record["baselines"]["experiment_only"] or {}).get("in_sample", {}).get("auc")
     data = record["data"]
-    count = f" of {within['n_experiments']}" if within else ""
+    count = f" of {within.get('n_mean', within['n_experiments'])}" if within else ""
     cells = [
         f"{partition} ({kind}, `results/{name}.json`)",
         f"{record['model']['arch']}, {record['model']['weights']}",

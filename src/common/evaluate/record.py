@@ -3,6 +3,8 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from ..metrics.confounding import within_experiments, within_statistic
 from ..metrics.intervals import binomial, wilson
@@ -17,6 +19,8 @@ from ..metrics.point import (
 from ..scoring.operating import Operating, calibrate
 from . import calibration
 from .testset import TestSet, of_width
+
+ENOUGH = 5  # patches of each class from which on an experiment's own AUC says something
 
 
 def sections(test: TestSet, at: Operating) -> dict[str, dict]:
@@ -81,18 +85,46 @@ def correlation(test: TestSet) -> dict[str, dict]:
 def within(test: TestSet, score: np.ndarray) -> dict | None:
     """AUC of a score (n,) within experiments with intervals over groups; None where the experiment
     of a patch is not known.
+
+    mean: over the experiments with at least ENOUGH patches of each class, `n_mean` of them (over
+    all with both classes if there is none such); pair_weighted: over all pairs of one experiment,
+    of which the largest experiment has the share `largest_share`; pooled_two_class: the pooled AUC
+    without experiments of one class.
     """
     if not test.knows_experiments:
         return None
     live, experiment = test.column("live"), test.column("experiment")
-    value = within_experiments(live, score, experiment)
-    statistic = within_statistic(live, score, experiment, test.draws.codes)
-    drawn = test.over_groups(statistic, by_patch=False)
-    record: dict = {"n_experiments": value["experiments"], "n_pairs": value["pairs"]}
-    for name in ("pair_weighted", "mean"):
-        interval = of_width(test.group_interval(drawn.get(name)))
-        record[name] = {"value": value[name], "group_interval": interval}
-    return record
+    counts = pd.crosstab(experiment, live).reindex(columns=[False, True], fill_value=0)
+    pairs, least = counts.prod(axis=1), counts.min(axis=1)
+    both = np.isin(experiment, counts.index[least > 0])
+    enough = np.isin(experiment, counts.index[least >= ENOUGH])
+    every = _within(test, score, np.ones(len(live), bool))
+    large = _within(test, score, enough if enough.any() else both)
+    known = both.any()
+    return {
+        "n_experiments": every["experiments"],
+        "n_pairs": every["pairs"],
+        "pair_weighted": every["pair_weighted"],
+        "mean": large["mean"],
+        "n_mean": large["experiments"],
+        "largest_share": float(pairs.max() / pairs.sum()) if known else None,
+        "pooled_two_class": float(roc_auc_score(live[both], score[both])) if known else None,
+    }
+
+
+def _within(test: TestSet, score: np.ndarray, rows: np.ndarray) -> dict:
+    """AUC within experiments of some rows (n,) bool, both ways, with intervals over groups."""
+    own = test.column("live")[rows], score[rows], test.column("experiment")[rows]
+    value = within_experiments(*own)
+    drawn = test.over_groups(within_statistic(*own, test.draws.codes[rows]), by_patch=False)
+    aucs = {
+        name: {
+            "value": value[name],
+            "group_interval": of_width(test.group_interval(drawn.get(name))),
+        }
+        for name in ("pair_weighted", "mean")
+    }
+    return {"experiments": value["experiments"], "pairs": value["pairs"]} | aucs
 
 
 def calibration_record(test: TestSet) -> dict:

@@ -94,7 +94,8 @@ def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
 
 
 def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
-    """Trains the stain network on the whole fields of the training part (see `stain.fit_stain`).
+    """Trains the stain network on the whole fields of the training part (see `stain.fit_stain`),
+    under kfold of all folds but the tested one.
 
     What the frozen backbone sees is computed once for all rounds, of all of the partition's fields.
     """
@@ -103,7 +104,10 @@ def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
     every = pd.Index(job.table["image_id"].unique())
     stain = job.stain
     write_views(net, job.store, every, stain.views, stain.augmentation, job.train.seed, folder)
-    owners = job.table[part.train].drop_duplicates("image_id")
+    # Under kfold the other folds choose a round's operating point, so its own validation fold is
+    # free to learn from; under holdout that part is all there is to choose by
+    rows = part.train if part.name == "holdout" else part.train | part.valid
+    owners = job.table[rows].drop_duplicates("image_id")
     fields = [
         (group, view_file(folder, image))
         for image, group in zip(owners["image_id"], owners["group"])
