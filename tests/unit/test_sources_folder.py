@@ -7,7 +7,7 @@ import tifffile
 from src.common.acquire.intake import Limits, take
 from src.common.acquire.sources import of_partitions
 from src.common.images import listing
-from src.common.images.entries import expand, pixel_digest, refuse_same_ids
+from src.common.images.entries import expand, pixel_digest, refuse_same_ids, size_note
 from src.common.images.field import Frame, Refused, SourceError, clean_id, valid_id
 from src.common.images.files import FileField, bits, check_frame
 from src.common.images.folder import find
@@ -335,6 +335,7 @@ FIELD = FileField(
             np.where(frame(1) < 110, 65535, frame(1)).astype(np.uint16),
             "saturated: 55% of the PI pixels",
         ),
+        (frame(0), np.where(frame(1) < 110, 65520, frame(1)).astype(np.uint16), "saturated"),
         (frame(0), np.where(frame(1) < 110, 4095, frame(1)).astype(np.uint16), "saturated"),
         (
             frame(0, shape=(49, 90)),
@@ -423,3 +424,11 @@ def test_a_folder_that_may_not_be_listed_does_not_look_empty(tmp_path, monkeypat
     monkeypatch.setattr(listing.os, "scandir", forbidden)
     with pytest.raises(SourceError, match=r"cannot be read \(Permission denied\)"):
         listing.image_files(tmp_path)
+
+
+def test_which_pixel_size_wins_is_said_only_where_they_differ():
+    assert size_note([0.598, 0.598, 0.65], 0.65, "--pixel-size-um") == [
+        "the manifest or the files state their own um per pixel, which is taken: 0.598 instead of "
+        "--pixel-size-um 0.65"
+    ]
+    assert size_note([0.65, None], 0.65, "x") == size_note([0.5], None, "x") == []
