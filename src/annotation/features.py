@@ -54,8 +54,8 @@ class FeatureCache:
         ) as bar:
             for start in range(0, len(lacking), BLOCK):
                 block = lacking.iloc[start : start + BLOCK]
-                found = embed(self._net, self._store, block, desc=None)
-                self._known |= dict(zip(block.itertuples(index=False, name=None), found))
+                vectors = embed(self._net, self._store, block, desc=None)
+                self._known |= dict(zip(block.itertuples(index=False, name=None), vectors))
                 self._write()
                 bar.update(len(block))
 

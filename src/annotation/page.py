@@ -183,18 +183,18 @@ def _quality(session: Session) -> str:
     standing = session.standing
     if standing is None:
         return "<p>working out F1 ...</p>"
-    found = standing.quality
+    quality = standing.quality
     if standing.method == "rules":
         least = f"{LEAST_ROWS} windows with cells and {LEAST_ROWS} without"
         return f"<p>Rules decide until {least} are annotated.</p>"
-    if found["f1_cells"] is None:
+    if quality["f1_cells"] is None:
         return "<p>F1 needs both kinds in two images or more.</p>"
     text = ""
     for name in ("cells", "not_cells"):
-        low, high = found[f"f1_{name}_interval_95"]
-        text += f"<div>F1 of {name.replace('_', ' ')} <b>{found[f'f1_{name}']:.3f}</b> {low:.2f} to {high:.2f}</div>"
+        low, high = quality[f"f1_{name}_interval_95"]
+        text += f"<div>F1 of {name.replace('_', ' ')} <b>{quality[f'f1_{name}']:.3f}</b> {low:.2f} to {high:.2f}</div>"
     return text + (
-        f"<p>cross-validated by image on {found['scored_windows']} answers in {found['scored_images']} images; "
+        f"<p>cross-validated by image on {quality['scored_windows']} answers in {quality['scored_images']} images; "
         "uncertain windows are harder than the average one</p>"
     )
 

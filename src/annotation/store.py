@@ -110,14 +110,14 @@ class AnnotationFile:
 
         def change(before: bytes) -> bytes:
             lines = before.splitlines(keepends=True)
-            found = [
+            matches = [
                 i for i, other in enumerate(lines) if other.rstrip(b"\r\n") == line.rstrip(b"\r\n")
             ]
-            if not found:
+            if not matches:
                 raise Refused(
                     f"{self.path.name} was edited: the row to undo is not there as written; nothing undone"
                 )
-            return b"".join(lines[: found[-1]] + lines[found[-1] + 1 :])
+            return b"".join(lines[: matches[-1]] + lines[matches[-1] + 1 :])
 
         self._change(change)
 

@@ -57,11 +57,11 @@ class Study:
         table = table[~(table["border"] > self._params.max_border)].reset_index(drop=True)
         features = self._cache.of(table)
         chosen = fitting.fit_filter(table, features, self._reference, self._params, {})
-        found = fitting.quality(table, features, chosen, self._params)
+        quality = fitting.quality(table, features, chosen, self._params)
         return Standing(
             len(rows),
             chosen.facts["method"],
-            found,
+            quality,
             self._scores(table, features, chosen) if score else None,
         )
 

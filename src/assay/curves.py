@@ -22,8 +22,8 @@ def dose_figure(
     positive = wells.loc[
         (wells["compound"] == compound) & (wells["concentration"] > 0), "concentration"
     ]
-    for colour, found in zip(COLOURS * len(fits), fits):
-        part = _same(wells, found)
+    for colour, fit in zip(COLOURS * len(fits), fits):
+        part = _same(wells, fit)
         own = part[
             (part["compound"] == compound) & (part["concentration"] > 0) & (part["control"] == "")
         ]
@@ -31,15 +31,10 @@ def dose_figure(
             (part["control"] == "negative")
             | ((part["compound"] == compound) & (part["concentration"] == 0))
         ]
-        name = label(found["experiment"], found["time"], plate["time_column"])
+        name = label(fit["experiment"], fit["time"], plate["time_column"])
         _points(axes, own, own["concentration"], colour)
         _points(axes, zero, np.full(len(zero), positive.min() / 4), colour, marker="s")
-        _curve(
-            axes,
-            found,
-            colour,
-            f"{name}: IC50 {found['text']}" if name else f"IC50 {found['text']}",
-        )
+        _curve(axes, fit, colour, f"{name}: IC50 {fit['text']}" if name else f"IC50 {fit['text']}")
     axes.set_xscale("log")
     decades = np.arange(
         np.floor(np.log10(positive.min() / 2)), np.ceil(np.log10(positive.max())) + 1
@@ -74,27 +69,25 @@ def _points(axes: Axes, part: pd.DataFrame, x, colour: str, marker: str = "o") -
     axes.errorbar(x, y, yerr=error, fmt=marker, color=colour, **look)
 
 
-def _curve(axes: Axes, found: dict, colour: str, text: str) -> None:
-    if found["outcome"] != "fitted":
+def _curve(axes: Axes, fit: dict, colour: str, text: str) -> None:
+    if fit["outcome"] != "fitted":
         axes.plot([], [], "o", color=colour, label=text)
         return
-    x = np.geomspace(found["lowest"] / 1.5, found["highest"] * 1.5, 200)
-    y = curve(x, found["top"], found["bottom"], np.log10(found["ic50"]), found["hill"])
+    x = np.geomspace(fit["lowest"] / 1.5, fit["highest"] * 1.5, 200)
+    y = curve(x, fit["top"], fit["bottom"], np.log10(fit["ic50"]), fit["hill"])
     axes.plot(x, y, color=colour, lw=1.8, label=text)
-    axes.axvline(found["ic50"], color=colour, lw=0.8, ls="--")
-    low, high = found["low"] or found["lowest"], found["high"] or found["highest"]
-    axes.axvspan(
-        max(low, found["lowest"]), min(high, found["highest"]), color=colour, alpha=0.1, lw=0
-    )
+    axes.axvline(fit["ic50"], color=colour, lw=0.8, ls="--")
+    low, high = fit["low"] or fit["lowest"], fit["high"] or fit["highest"]
+    axes.axvspan(max(low, fit["lowest"]), min(high, fit["highest"]), color=colour, alpha=0.1, lw=0)
 
 
-def _same(wells: pd.DataFrame, found: dict) -> pd.DataFrame:
+def _same(wells: pd.DataFrame, fit: dict) -> pd.DataFrame:
     time = (
         wells["time"].isna()
-        if found["time"] is None or pd.isna(found["time"])
-        else wells["time"] == found["time"]
+        if fit["time"] is None or pd.isna(fit["time"])
+        else wells["time"] == fit["time"]
     )
-    return wells[(wells["experiment"] == found["experiment"]) & time]
+    return wells[(wells["experiment"] == fit["experiment"]) & time]
 
 
 def _wrapped(text: str, width: int = 88) -> str:

@@ -97,22 +97,23 @@ def score(model: Model, entries: list[Field], options: Options, out: Path) -> St
     Raises ValidationError if no image is left, or no window of those left holds cells.
     """
     training = model.contract.get("training_images")
-    found, tables = Stained(pd.DataFrame(), training_known=training is not None), []
+    stained, tables = Stained(pd.DataFrame(), training_known=training is not None), []
     for entry in tqdm(entries, desc="validate", unit="image"):
-        tables += list(_one(model, entry, options.pixel_size_um, set(training or ()), out, found))
+        tables += list(_one(model, entry, options.pixel_size_um, set(training or ()), out, stained))
     if not tables:
-        raise ValidationError(_nothing(found))
-    for note in registration.notes(found.sessions):
+        raise ValidationError(_nothing(stained))
+    for note in registration.notes(stained.sessions):
         print(f"validate: {note}")
-    found.patches = pd.concat(tables, ignore_index=True)
-    if not (found.patches["verdict"] == "cells").any():
-        seen = found.patches["verdict"].value_counts().to_dict()
+    stained.patches = pd.concat(tables, ignore_index=True)
+    if not (stained.patches["verdict"] == "cells").any():
+        seen = stained.patches["verdict"].value_counts().to_dict()
         told = ", ".join(f"{count} {name}" for name, count in seen.items())
         raise ValidationError(
-            f"no window holds cells ({told}; {found.told()}): are the channels swapped (--brightfield and --pi, or the "
+            f"no window holds cells ({told}; {stained.told()}): are the channels swapped "
+            "(--brightfield and --pi, or the "
             "columns brightfield and pi)? Look at an image as the model gets it"
         )
-    return found
+    return stained
 
 
 def label(patches: pd.DataFrame, rule: dict, own: bool) -> tuple[pd.DataFrame, dict]:
@@ -150,7 +151,7 @@ def _one(
     pixel_size_um: float | None,
     training: set[str],
     out: Path,
-    found: Stained,
+    stained: Stained,
 ) -> Iterator[pd.DataFrame]:
     """The table of one image, or nothing, with the reason counted."""
     try:
@@ -162,7 +163,7 @@ def _one(
         smallest = in_pixels(tile["window"], tile["unit"], size)
         brightfield, pi = check_frame(frame, entry, smallest)
         if pixel_digest(brightfield) in training:
-            found.counts["in training"] += 1
+            stained.counts["in training"] += 1
             return
         key = output.part_key(model.facts["digest"], pixel_digest(frame.brightfield), size)
         table = output.part(out, key, partial(model.predict, frame.brightfield, size))
@@ -174,14 +175,14 @@ def _one(
         missing = (
             isinstance(error, Refused) and error.kind == "missing partner" and "PI" in str(error)
         )
-        found.counts["without PI" if missing else "refused"] += 1
+        stained.counts["without PI" if missing else "refused"] += 1
         if not missing:
-            found.refused.append({"image_id": entry.image_id, "reason": str(error)})
+            stained.refused.append({"image_id": entry.image_id, "reason": str(error)})
         return
-    found.counts["counted"] += 1
+    stained.counts["counted"] += 1
     shifts = registration.correlation(brightfield, pi)
-    found.sessions.setdefault(entry.experiment, []).append(shifts)
-    found.digests.add(pixel_digest(brightfield))
+    stained.sessions.setdefault(entry.experiment, []).append(shifts)
+    stained.digests.add(pixel_digest(brightfield))
     facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(
         **facts,
@@ -191,13 +192,13 @@ def _one(
     )
 
 
-def _nothing(found: Stained) -> str:
+def _nothing(stained: Stained) -> str:
     """Why no image is left to validate on."""
-    counts = found.counts
+    counts = stained.counts
     if counts["in training"] and not counts["refused"]:
         return (
             f"all {counts['in training']} stained images were among the model's training images: agreement on them "
             "would say nothing. Validate on images that the model has never seen"
         )
-    first = f"; the first: {found.refused[0]['reason']}" if found.refused else ""
-    return f"no stained image counts: {found.told()}{first}"
+    first = f"; the first: {stained.refused[0]['reason']}" if stained.refused else ""
+    return f"no stained image counts: {stained.told()}{first}"
