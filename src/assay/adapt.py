@@ -52,6 +52,8 @@ def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls:
         rows, at = known.windows, model.contract["operating"]
         if len(rows) < LEAST_WINDOWS:
             raise ControlsError(f"{len(rows)} windows of known class: it takes {LEAST_WINDOWS}")
+        if controls and not rows["live"].any():
+            raise ControlsError("only all-dead controls: it takes windows of untreated ones too")
         by = shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
         about = {
             "folder": images.name, "by": known.what, "images": int(rows["image_id"].nunique()),

@@ -2,7 +2,9 @@
 
 How far the evidence of such windows lies from what the model gave live and dead windows on its own
 test is taken off the evidence of all windows of the plate; ranking, temperature and band stay. The
-shift is shrunk towards none by PRIOR windows, so that a few windows move little.
+shift is shrunk towards none by PRIOR windows, so that a few windows move little. All-dead wells
+alone move nothing: in a trial with sessions held out they did harm, where untreated ones halved the
+errors (docs/accuracy.md).
 """
 
 from collections.abc import Sequence
@@ -86,13 +88,18 @@ def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], l
     for name, images in plates(scored).items():
         windows = [_known(one) for one in images if one.checked.image.control]
         controls = pd.concat(windows) if windows else pd.DataFrame(columns=["p", "live"])
-        by = shift(controls["p"].to_numpy(), controls["live"].to_numpy(bool), means)
+        live = controls["live"].to_numpy(bool)
+        by = shift(controls["p"].to_numpy(), live, means) if live.any() else 0.0
         result += [_moved(one, by, operating) for one in images]
         counts = controls["live"].value_counts()
         told.append(
             f"{name or 'the plate'}: operating point moved by {by:+.2f} (logit) from "
             f"{counts.get(True, 0)} windows of negative and {counts.get(False, 0)} of positive controls"
-            + ("" if by else f": not moved, it takes {LEAST_WINDOWS} windows with cells")
+            + (
+                ""
+                if by
+                else f": not moved, it takes {LEAST_WINDOWS} windows with cells, and untreated ones"
+            )
         )
     order = {id(one.checked): place for place, one in enumerate(scored)}
     return sorted(result, key=lambda one: order[id(one.checked)]), told

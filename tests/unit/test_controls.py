@@ -69,12 +69,24 @@ def test_each_plate_is_moved_by_its_own_controls_only(monkeypatch):
         image("c", "one", "", 0.0),
         image("d", "two", "", 0.0),
         image("e", "three", "", 0.0),
+        image("f", "four", "positive", 0.0),  # all-dead wells alone set no operating point
     ]
     after, told = controls.by_controls(images, model)
-    assert [one.checked.image.image_id for one in after] == list("abcde")
+    assert [one.checked.image.image_id for one in after] == list("abcdef")
     calls = {one.checked.image.image_id: one.windows["call"][0] for one in after}
-    assert calls == {"a": "live", "b": "live", "c": "live", "d": "abstain", "e": "abstain"}
-    assert len(told) == 3 and "16 windows of negative" in told[0] and "not moved" in told[2]
+    assert calls == {
+        "a": "live",
+        "b": "live",
+        "c": "live",
+        "d": "abstain",
+        "e": "abstain",
+        "f": "abstain",
+    }
+    assert (
+        len(told) == 4
+        and "16 windows of negative" in told[0]
+        and all("not moved" in t for t in told[2:])
+    )
 
 
 def test_without_the_models_own_test_nothing_is_moved_and_that_is_said(monkeypatch):
