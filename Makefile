@@ -63,6 +63,7 @@ sync: $(READY)  ## Rebuild in MLflow what it lacks of the outputs at hand
 PORT ?= 5000
 ui: $(READY)  ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=... for another)
 	@python -c "from src.common.tracking.relocate import use_store; use_store()"
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (experiment unstained, Views: Results)"
 	mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --artifacts-destination $(CURDIR)/mlruns/artifacts --host 127.0.0.1 --port $(PORT)
 
 team: $(READY)  ## The shared set-up on loopback: MLflow on PostgreSQL and S3, and an S3 remote (docs/team.md)
