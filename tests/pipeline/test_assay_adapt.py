@@ -60,7 +60,8 @@ def test_an_adapted_model_is_a_version_of_its_own_with_what_it_was_adapted_on(re
     record = run(plate, tmp_path / "out")
     assert record["images"] == 4 and record["by"] == "control wells" and record["shift"] != 0
     assert json.loads((tmp_path / "out" / adapt.FILE).read_text()) == record
-    assert client.get_model_version_by_alias(NAME, "champion").version == record["from_version"]
+    champion = client.get_model_version_by_alias(NAME, "champion")
+    assert str(champion.version) == record["from_version"]
     new = load(f"models:/{NAME}/{record['version']}")
     old = load(f"models:/{NAME}@champion")
     moved = old.contract["operating"].get("shift", 0) - record["shift"] * 0.05
