@@ -13,7 +13,9 @@ from src.common.workspace.params import Check
 PARTITIONS = ["control", "treated"]
 CHECK = Check(
     tolerance=0.25, min_class=2, min_fields=3, min_class_fraction=0.05, max_discarded_fraction=0.6,
-    min_cells_fraction=0.1, allow_duplicates=False, near_duplicate_bits=4, near_duplicate_sigmas=5.2,
+    min_cells_fraction=0.1, allow_duplicates=False, max_background_lift=1.5, max_constant_fraction=0.9,
+    max_group_auc=0.98, experiment_in_two_splits=True, any_experiments=False, shared_corners=10,
+    near_duplicate_sigmas=5.2,
 )  # fmt: skip
 FIELDS, SIDE, SIZE, STRIDE = 6, 144, 64, 32  # per partition; 3 x 3 windows and a remainder of 16 px
 LIVE_BELOW, DEAD_ABOVE = 260.0, 400.0
@@ -37,6 +39,9 @@ def frames() -> pd.DataFrame:
     table = ids().assign(well="", time=np.nan, height=SIDE, width=SIDE, pixel_size_um=0.3225)
     table["brightfield_sha256"] = [f"b{n:063d}" for n in range(len(table))]
     table["pi_sha256"] = [f"c{n:063d}" for n in range(len(table))]
+    session = table["experiment"].map({"e0": 300.0, "e1": 900.0})
+    table = table.assign(brightfield_bits=16, brightfield_median=session, brightfield_contrast=0.8)
+    table = table.assign(pi_background=200.0, pi_floor=198.0)
     prints = pd.DataFrame([fingerprint(frame(n)) for n in range(len(table))])
     return pd.concat([table, prints], axis=1)
 
@@ -59,8 +64,8 @@ def write_raw(folder: Path) -> None:
     """data/raw: 16-bit files, images.csv, an empty rejected.csv."""
     table = (
         frames()
-        .drop(columns=["phash", "phash_fine"])
-        .assign(brightfield_bits=16, pi_bits=16, day=4, compound="", concentration=np.nan)
+        .drop(columns=["phash_layout", "phash_corners"])
+        .assign(pi_bits=16, day=4, compound="", concentration=np.nan)
     )
     for channel in ("brightfield", "pi"):
         (folder / channel).mkdir(parents=True)
@@ -98,8 +103,12 @@ def write_labels(folder: Path) -> None:
     table[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(
         folder / "labels.parquet"
     )
+    counts = pd.crosstab(table["image_id"], table["label"]).reset_index()
+    facts = frames()[["image_id", "partition", "experiment", "pi_background", "pi_floor"]]
+    facts.merge(counts, on="image_id").to_parquet(folder / "fields.parquet")
     found = table.groupby(["partition", "label"]).size()
     record = {
+        "intensity": "counts", "fit_on": ["control"],
         "live_below": LIVE_BELOW, "dead_above": DEAD_ABOVE,
         "components": [{"name": "live", "mean": 225.0, "sd": 35.0}, {"name": "dead", "mean": 550.0, "sd": 150.0}],
         "counts": {p: {n: int(found[p, n]) for n in ("live", "dead", "discarded")} for p in PARTITIONS},

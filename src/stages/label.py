@@ -40,11 +40,13 @@ def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
     return cells[cells["partition"].isin(fit_on)]
 
 
-def check(mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: Label) -> None:
+def check(
+    mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: Label, step: float
+) -> None:
     """Raises MixtureError, with what was found and what to change, if the stain does not give two
-    usable classes.
+    usable classes; `step` is one count of the camera in the intensity's unit.
     """
-    found = mixtures.problems(mixture)
+    found = mixtures.problems(mixture, step)
     for partition, part in counts.items():
         found += [
             f"{partition} has {part[name]} {name} patches, fewer than label.min_class {label.min_class}"
@@ -91,6 +93,14 @@ def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str,
     }
 
 
+def fields(cells: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+    """One row per field with cells: its PI background and how many of its patches are of each label."""
+    counts = pd.crosstab(cells["image_id"], cells["label"])
+    counts = counts.reindex(columns=list(mixtures.LABELS), fill_value=0)
+    facts = ["image_id", "partition", "experiment", "pi_background", "pi_floor", "pi_median"]
+    return frames[facts].reset_index(drop=True).merge(counts, on="image_id")
+
+
 def main() -> dict[str, float]:
     """Runs the stage; returns the content of metrics/label.json."""
     dataset, label, tile = load("dataset", "label", "tile")
@@ -119,7 +129,9 @@ def main() -> dict[str, float]:
     figures = save_figures(
         report, {"fig3a_histograms": intensity_histograms(cells, record)}, synthetic
     )
-    check(mixture, record["counts"], label)
+    divided = label.intensity == "background_ratio"
+    step = 1 / float(used["pi_background"].median()) if divided else 1.0
+    check(mixture, record["counts"], label, step)
     record["interval_95"] = clean(
         mixtures.interval(values, groups(used, []).to_numpy(), mixture, label.seed)
     )
@@ -127,6 +139,7 @@ def main() -> dict[str, float]:
     cells[["patch_id", "image_id", "partition", "intensity", "label"]].to_parquet(
         LABELS / "labels.parquet"
     )
+    fields(cells, store.frames).to_parquet(LABELS / "fields.parquet")
     write_json(LABELS / "thresholds.json", record)
     drawn = {
         "fig3b_scatter": intensity_scatter(cells, record),

@@ -6,6 +6,7 @@ Reads data/labels and data/patches; writes data/splits.
 
 import pandas as pd
 
+from ..common.images.session import EXPOSURE
 from ..common.patches.groups import groups
 from ..common.split.divide import CLASSES, divide, require_classes, tally
 from ..common.workspace.params import load
@@ -37,7 +38,7 @@ def frames(table: pd.DataFrame) -> pd.DataFrame:
     columns = ["image_id", "partition", "experiment", "group", "split", "fold", "position", "time"]
     images = table[columns].drop_duplicates("image_id")
     merged = images.merge(
-        known[["image_id", *prints, "height", "width"]], on="image_id", validate="1:1"
+        known[["image_id", *prints, "height", "width", *EXPOSURE]], on="image_id", validate="1:1"
     )
     return merged.reset_index(drop=True)
 

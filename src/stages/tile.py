@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ..common.images import stain
+from ..common.images.session import exposure
 from ..common.patches.groups import GROUP_COLUMNS
 from ..common.patches.store import ShardWriter, plan_shards
 from ..common.scoring import imaging
@@ -48,7 +49,7 @@ def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.D
         "pi_background": background, "pi_floor": floor, "pi_median": median,
         "remainder_right": remainder(raw.shape[1], size, stride, tile.edge),
         "remainder_bottom": remainder(raw.shape[0], size, stride, tile.edge),
-        **fingerprint(frame8),
+        **exposure(raw), **fingerprint(frame8),
     }  # fmt: skip
     arrays = {
         "brightfield": frame8,

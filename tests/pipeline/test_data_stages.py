@@ -74,7 +74,14 @@ def plate(directory) -> pd.DataFrame:
         directory,
         frames,
         partition=["drug", "control"] * (FRAMES // 2),
-        phash="00",
+        phash_layout=b"00",
+        pi_background=100.0,
+        pi_floor=99.0,
+        pi_median=105.0,
+        experiment="e",
+        brightfield_bits=16,
+        brightfield_median=500.0,
+        brightfield_contrast=0.8,
         brightfield_sha256="a",
     )
     patches = pd.concat(tables, ignore_index=True)
@@ -317,7 +324,7 @@ def test_holdout_keeps_images_apart_and_both_classes_everywhere(labelled):
     assert table.groupby(["partition", "group"])["split"].agg(set).str.len().eq(1).all()
     assert (table.groupby(["partition", "split"])["label"].nunique() == 2).all()
     assert frames["image_id"].is_unique and set(frames["image_id"]) == set(table["image_id"])
-    assert {"phash", "brightfield_sha256", "height", "position", "time"} <= set(frames)
+    assert {"phash_layout", "brightfield_sha256", "height", "position", "time"} <= set(frames)
     counted = sum(
         c["live"] + c["dead"] for part in record["counts"].values() for c in part.values()
     )

@@ -8,10 +8,9 @@ import pandas as pd
 
 
 def coverage(windows: pd.DataFrame, frames: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """One row per frame: windows, outside (windows beyond the frame), inner (uncovered px but at
-    the far edges), excess (uncovered px at a far edge, less the stride), unreported (that, less
-    what frames.parquet says), pixels_left (in the shard after the frame; negative if it is cut
-    off).
+    """One row per frame: windows, uncovered_px (but at the far edges), right_px and bottom_px (left
+    over there) beside what frames.parquet says of them, stride, and frame_end beside the pixels of
+    its shard (shard_px).
     """
     by_image = dict(list(windows.groupby("image_id", sort=False)))
     none = windows.iloc[:0]
@@ -19,12 +18,14 @@ def coverage(windows: pd.DataFrame, frames: pd.DataFrame, folder: Path) -> pd.Da
         _cover(frame, by_image.get(frame["image_id"], none)) for frame in frames.to_dict("records")
     ]
     shards = {
-        path.name: np.load(path, mmap_mode="r").size
-        for path in sorted(folder.glob("brightfield-*.npy"))
+        path.name: np.load(path, mmap_mode="r").size for path in folder.glob("brightfield-*.npy")
     }
-    length = frames["shard"].map(lambda shard: shards.get(f"brightfield-{shard:03d}.npy", 0))
-    left = length - frames["offset"] - frames["height"] * frames["width"]
-    return pd.DataFrame(rows).assign(pixels_left=left.to_numpy())
+    table = pd.DataFrame(rows)
+    names = frames["shard"].map("brightfield-{:03d}.npy".format)
+    table["shard_px"] = names.map(shards).fillna(0).to_numpy()
+    table["frame_end"] = (frames["offset"] + frames["height"] * frames["width"]).to_numpy()
+    noted = frames[["remainder_right", "remainder_bottom"]].reset_index(drop=True)
+    return table.join(noted)
 
 
 def uncovered(y: np.ndarray, x: np.ndarray, size: np.ndarray, height: int, width: int) -> int:
@@ -46,22 +47,13 @@ def uncovered(y: np.ndarray, x: np.ndarray, size: np.ndarray, height: int, width
 def _cover(frame: Mapping, windows: pd.DataFrame) -> dict:
     height, width = int(frame["height"]), int(frame["width"])
     y, x, size = (windows[name].to_numpy(np.int64) for name in ("y", "x", "size"))
-    outside = int(np.count_nonzero((y < 0) | (x < 0) | (y + size > height) | (x + size > width)))
     right, bottom = width - int((x + size).max(initial=0)), height - int((y + size).max(initial=0))
     inner = uncovered(y, x, size, height - max(bottom, 0), width - max(right, 0))
     steps = [
         int(step.min()) for step in (np.diff(np.unique(y)), np.diff(np.unique(x))) if step.size
     ]
-    stride = min(
-        steps, default=int(size.min(initial=max(height, width)))
-    )  # of one window, its size
-    unreported = abs(right - int(frame["remainder_right"])) + abs(
-        bottom - int(frame["remainder_bottom"])
-    )
-    edges = f"{right} px left over at the right, {bottom} at the bottom"
+    only = int(size.min(initial=max(height, width)))  # of one window, its size
     return {
-        "what": f"{frame['image_id']}: {len(windows)} windows, {inner} px in none, {edges}",
-        "images": frame["image_id"],
-        "windows": len(windows), "outside": outside, "inner": inner, "excess": max(right, bottom) - stride,
-        "unreported": unreported,
+        "image_id": frame["image_id"], "windows": len(windows), "uncovered_px": inner,
+        "right_px": right, "bottom_px": bottom, "stride": min(steps, default=only),
     }  # fmt: skip

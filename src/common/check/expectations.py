@@ -1,9 +1,5 @@
-"""Runs gates as Great Expectations suites: expectations declared as data, judged on tables of
-evidence.
-
-A gate is one expectation about one table. Every table has the columns `what` (the row in words) and
-`images` (the ids behind it, joined by ", "), so that each failing expectation can say what it saw
-and where.
+"""Suites of Great Expectations: expectations on tables, each with its name and remedy as `meta` and what
+is expected, in words, as `notes`.
 """
 
 import os
@@ -14,63 +10,65 @@ import pandas as pd
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read by great_expectations at import
 
+import great_expectations as gx
+from great_expectations.expectations.expectation import Expectation
+
+Tables = dict[str, pd.DataFrame]
+Suite = dict[str, list[Expectation]]  # of each table
+
+# Columns that say which row it is; the first two name images
+IDENTITY = ("image_id", "other_id", "patch_id", "group", "experiment", "partition", "part", "label")
 SHOWN = 20  # image ids printed; the report has all
 
 
-@dataclass(frozen=True)
-class Gate:
-    """An expectation (a Great Expectations class name and its arguments) about a table, and what to
-    say if it fails.
+def said(name: str, expected: str, remedy: str) -> dict:
+    """The arguments of an expectation that say its name, what is expected and what to do if it is
+    not met.
     """
-
-    name: str
-    table: str
-    expectation: str
-    arguments: Mapping[str, object]
-    expected: str
-    remedy: str
+    return {"notes": expected, "meta": {"name": name, "to_do": remedy}}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A gate's outcome.
+    """An expectation's outcome.
 
-    `rows`: the offending rows as {"what", "images", "value"}; `images`: their ids, each once.
+    `rows`: the offending rows, each a dict of what identifies it and the values judged; `images`:
+    their ids, each once.
     """
 
-    gate: Gate
+    name: str
     success: bool
+    expectation: str
+    table: str
+    arguments: dict[str, object]
+    expected: str
+    to_do: str
     observed: str
     rows: list[dict[str, object]] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
 
 
-def validate(tables: Mapping[str, pd.DataFrame], gates: Sequence[Gate]) -> list[Finding]:
-    """Judges the gates on their tables, in the order of the gates.
+def validate(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[Finding]:
+    """Judges a suite on its tables, in the order of the suite.
 
-    Raises KeyError for a gate without its table.
+    Raises KeyError for expectations without their table.
     """
-    import great_expectations as gx
-
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     source = context.data_sources.add_pandas("evidence")
-    findings: dict[str, Finding] = {}
-    for name in dict.fromkeys(gate.table for gate in gates):
-        mine = {gate.name: gate for gate in gates if gate.table == name}
+    findings = []
+    for name, expectations in suite.items():
         batches = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
         batch = batches.get_batch({"dataframe": tables[name]})
-        named = {
-            "unexpected_index_column_names": [c for c in ("what", "images") if c in tables[name]]
-        }
-        suite = gx.ExpectationSuite(
-            name=name, expectations=[_expectation(gate) for gate in mine.values()]
+        known = [column for column in IDENTITY if column in tables[name]]
+        form = {"result_format": "COMPLETE", "unexpected_index_column_names": known}
+        outcome = batch.validate(
+            gx.ExpectationSuite(name=name, expectations=expectations), result_format=form
         )
-        outcome = batch.validate(suite, result_format={"result_format": "COMPLETE", **named})
-        for result in outcome.results:
-            gate = mine[result.expectation_config.meta["gate"]]
-            findings[gate.name] = _finding(gate, result, tables[name])
-    return [findings[gate.name] for gate in gates]
+        found = {result.expectation_config.meta["name"]: result for result in outcome.results}
+        order = [expectation.meta["name"] for expectation in expectations]
+        findings += [_finding(found[one], name, tables[name]) for one in order]
+    return findings
 
 
 def message(artifact: str, findings: Sequence[Finding], report: str) -> str:
@@ -78,54 +76,54 @@ def message(artifact: str, findings: Sequence[Finding], report: str) -> str:
     failed = [finding for finding in findings if not finding.success]
     lines = [f"error: check@{artifact}: {len(failed)} of {len(findings)} expectations failed"]
     for finding in failed:
-        lines += ["", f"  {finding.gate.name}"]
-        lines += [f"    expected: {finding.gate.expected}", f"    observed: {finding.observed}"]
+        lines += ["", f"  {finding.name}", f"    expected: {finding.expected}"]
+        lines.append(f"    observed: {finding.observed}")
         if finding.images:
             more = len(finding.images) - SHOWN
             shown = ", ".join(finding.images[:SHOWN]) + (f" and {more} more" if more > 0 else "")
             lines.append(f"    images ({len(finding.images)}): {shown}")
-        lines.append(f"    to do: {finding.gate.remedy}")
+        lines.append(f"    to do: {finding.to_do}")
     return "\n".join([*lines, "", f"  all of it: {report}"])
 
 
-def _expectation(gate: Gate):
-    import great_expectations.expectations as kinds
-
-    return getattr(kinds, gate.expectation)(
-        **gate.arguments, meta={"gate": gate.name}, notes=gate.expected
+def _finding(result, name: str, table: pd.DataFrame) -> Finding:
+    asked, details = result.expectation_config, result.result or {}
+    arguments = {key: value for key, value in asked.kwargs.items() if key != "batch_id"}
+    raised = _raised(result.exception_info or {})
+    rows = [_plain(row) for row in details.get("unexpected_index_list") or []]
+    named = [str(row[key]) for row in rows for key in IDENTITY[:2] if row.get(key)]
+    observed = (
+        f"could not be judged: {raised}" if raised else _observed(details, rows, arguments, table)
     )
-
-
-def _finding(gate: Gate, result, table: pd.DataFrame) -> Finding:
-    details = result.result or {}
-    if result.exception_info and (raised := _raised(result.exception_info)):
-        return Finding(gate, False, f"could not be judged: {raised}")
-    offending = details.get("unexpected_index_list") or []
-    column = gate.arguments.get("column")
-    rows = [
-        {"what": row["what"], "images": row["images"], "value": _plain(row.get(column))}
-        for row in offending
-    ]
-    ids = dict.fromkeys(image for row in rows for image in str(row["images"]).split(", ") if image)
     return Finding(
-        gate, bool(result.success), _observed(details, rows, table.get(column)), rows, list(ids)
-    )
+        name=asked.meta["name"], success=bool(result.success) and not raised, expectation=asked.type,
+        table=name, arguments=arguments, expected=asked.notes, to_do=asked.meta["to_do"],
+        observed=observed, rows=rows, images=list(dict.fromkeys(named)),
+    )  # fmt: skip
 
 
-def _observed(details: Mapping, rows: Sequence[Mapping], values: pd.Series | None) -> str:
+def _observed(
+    details: Mapping, rows: Sequence[Mapping], arguments: Mapping, table: pd.DataFrame
+) -> str:
     """In words: the first offending rows; if there are none, how many were judged and the range of
     their values.
     """
     if rows:
-        named = "; ".join(str(row["what"]) for row in rows[:3]) + ("; ..." if len(rows) > 3 else "")
+        named = "; ".join(words(row) for row in rows[:3]) + ("; ..." if len(rows) > 3 else "")
         return f"{len(rows)} of {details['element_count']}: {named}"
-    if "element_count" not in details:  # about columns
+    if "column_set" in arguments:
         lost = details.get("details", {}).get("mismatched", {}).get("missing")
         return f"missing: {', '.join(lost)}" if lost else "all there"
-    if values is None or not pd.api.types.is_numeric_dtype(values) or values.isna().all():
-        return f"all {details['element_count']}"
+    values = table.get(arguments.get("column"), pd.Series(dtype=object))
+    if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
+        return f"all {len(table)}"
     low, high = values.min(), values.max()
-    return f"all {details['element_count']}: {low:.6g}" + ("" if low == high else f" to {high:.6g}")
+    return f"all {len(table)}: {low:.6g}" + ("" if low == high else f" to {high:.6g}")
+
+
+def words(row: Mapping) -> str:
+    """A row in words: `image_id a, part test, corners 40`."""
+    return ", ".join(f"{key} {value}" for key, value in row.items() if value not in (None, ""))
 
 
 def _raised(info: Mapping) -> str:
@@ -134,9 +132,13 @@ def _raised(info: Mapping) -> str:
     return "; ".join(str(part["exception_message"]) for part in parts if part["raised_exception"])
 
 
-def _plain(value: object) -> object:
-    """A value as JSON has it: numbers rounded to 6 decimals, what is missing as null."""
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float):
-        return None if pd.isna(value) else round(value, 6)
-    return value
+def _plain(row: Mapping) -> dict[str, object]:
+    """A row as JSON has it, what identifies it first: numbers at 6 decimals, what is missing as null."""
+    keys = [*(key for key in IDENTITY if key in row), *(key for key in row if key not in IDENTITY)]
+    found = {key: row[key].item() if hasattr(row[key], "item") else row[key] for key in keys}
+    for key, value in found.items():
+        if isinstance(value, float):
+            found[key] = None if pd.isna(value) else round(value, 6)
+        elif isinstance(value, bytes):
+            found[key] = f"{len(value)} bytes"
+    return found

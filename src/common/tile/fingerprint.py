@@ -1,12 +1,10 @@
-"""What a field looks like, in a form that survives another exposure, another encoding or another
-time point.
+"""What a field looks like, in two forms: its corners, by which the same pixels are found again in any
+place and orientation (`corners.py`), and its layout, which survives another time point.
 
-`phash` (64 bits; DCT hash after Zauner, "Implementation and benchmarking of perceptual image hash
-functions", 2010) holds the coarse layout: a re-encoded copy differs in a few bits. Cells that
-divide, die and drift change it beyond recognition, so `phash_fine` keeps finer, local structure:
-brightness after a median filter (which drops what is small and moves) on a 64 x 64 grid, and the
-amount of texture on a 32 x 32 grid, each relative to its surroundings, so that illumination and
-exposure cancel. Two of them are compared by their correlation (`correlations`).
+Cells that divide, die and drift leave few corners as they were, so `phash_layout` keeps brightness
+after a median filter (which drops what is small and moves) on a 64 x 64 grid, and the amount of
+texture on a 32 x 32 grid, each relative to its surroundings, so that illumination and exposure
+cancel. Two of them are compared by their correlation (`correlations`).
 
 Black registration borders are left out, or they would be what two fields have in common. All sums
 are of integers, so that the bytes do not depend on the processor.
@@ -14,17 +12,18 @@ are of integers, so that the bytes do not depend on the processor.
 
 import cv2
 import numpy as np
-from scipy.fft import dctn
+
+from . import corners
 
 GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
-LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a fine hash
+LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a layout
 SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
 BRIGHTNESS_WEIGHT = 0.85  # of the correlation; the rest is texture's
 
 
-def fingerprint(frame: np.ndarray) -> dict[str, str | bytes]:
-    """Both hashes of a field as columns of frames.parquet: {"phash": 16 hex digits, "phash_fine":
-    5120 bytes}.
+def fingerprint(frame: np.ndarray) -> dict[str, bytes]:
+    """Both forms of a field as columns of frames.parquet: {"phash_layout": 5120 bytes,
+    "phash_corners": 72 bytes for each corner}.
 
     `frame`: (H, W) uint8 bright-field, any exposure, at least 64 x 64 px.
     """
@@ -33,52 +32,44 @@ def fingerprint(frame: np.ndarray) -> dict[str, str | bytes]:
             f"a fingerprint wants a 2-D uint8 frame of {GRID} px or more, not {frame.shape} {frame.dtype}"
         )
     seen = ~_border(frame)
-    return {"phash": _phash(frame, seen), "phash_fine": _fine(frame, seen)}
+    return {"phash_layout": _layout(frame, seen), "phash_corners": corners.describe(frame, seen)}
 
 
-def hamming(hashes: list[str]) -> np.ndarray:
-    """Bits in which each two of N hashes (16 hex digits each) differ: (N, N) int64."""
-    bits = np.array(
-        [[int(digit) for digit in f"{int(text, 16):064b}"] for text in hashes], np.float32
-    ).reshape(-1, 64)
-    return (bits @ (1 - bits).T + (1 - bits) @ bits.T).astype(np.int64)
-
-
-def correlations(fine: list[bytes]) -> np.ndarray:
-    """Correlation of each two of N fine hashes: (N, N) float32 in -1..1, near 0 for different
+def correlations(layouts: list[bytes]) -> np.ndarray:
+    """Correlation of each two of N layouts: (N, N) float32 in -1..1, near 0 for different
     fields.
 
     The best over shifts of one grid cell (1/64 of the field) either way, since a stage does not
     come back exactly.
     """
-    bright, texture = _maps(fine)
+    bright, texture = _maps(layouts)
     bright = bright.reshape(-1, GRID, GRID)
-    best = np.full((len(fine), len(fine)), -1, np.float32)
+    best = np.full((len(layouts), len(layouts)), -1, np.float32)
     for dy, dx in SHIFTS:  # and their opposites, by symmetry
-        one = bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)].reshape(len(fine), -1)
-        other = bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)].reshape(len(fine), -1)
+        one = bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)].reshape(len(layouts), -1)
+        other = bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)].reshape(len(layouts), -1)
         best = np.maximum(best, one @ other.T)
     return BRIGHTNESS_WEIGHT * np.maximum(best, best.T) + (1 - BRIGHTNESS_WEIGHT) * (
         texture @ texture.T
     )
 
 
-def chance(fine: list[bytes]) -> np.ndarray:
-    """Standard deviation of the correlation of each two of N fine hashes if they were of different
+def chance(layouts: list[bytes]) -> np.ndarray:
+    """Standard deviation of the correlation of each two of N layouts if they were of different
     fields: (N, N).
 
     Of two independent random fields with power spectra P and Q (each adding up to 1) it is the root
     of sum(P Q): two smooth fields, as empty or blurred ones are, resemble each other by chance more
     than two finely structured ones.
     """
-    bright, texture = (_spectra(part) for part in _maps(fine))
+    bright, texture = (_spectra(part) for part in _maps(layouts))
     weight = BRIGHTNESS_WEIGHT
     return np.sqrt(weight**2 * (bright @ bright.T) + (1 - weight) ** 2 * (texture @ texture.T))
 
 
-def _maps(fine: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """The brightness (N, 4096) and texture maps (N, 1024) of fine hashes, rows of length 1 (or 0)."""
-    codes = np.frombuffer(b"".join(fine), np.int8).reshape(-1, LENGTH).astype(np.float32)
+def _maps(layouts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The brightness (N, 4096) and texture maps (N, 1024) of layouts, rows of length 1 (or 0)."""
+    codes = np.frombuffer(b"".join(layouts), np.int8).reshape(-1, LENGTH).astype(np.float32)
     return _unit(codes[:, : GRID**2]), _unit(codes[:, GRID**2 :])
 
 
@@ -90,7 +81,7 @@ def _spectra(maps: np.ndarray) -> np.ndarray:
     return (power / np.maximum(power.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
-def _fine(frame: np.ndarray, seen: np.ndarray) -> bytes:
+def _layout(frame: np.ndarray, seen: np.ndarray) -> bytes:
     bright, known = _grid(cv2.medianBlur(frame, 7).astype(np.int32) * 256, seen, GRID)
     fine = cv2.boxFilter(frame, cv2.CV_32S, (9, 9), normalize=False) * 41**2
     coarse = cv2.boxFilter(frame, cv2.CV_32S, (41, 41), normalize=False) * 9**2
@@ -114,14 +105,6 @@ def _code(grid: np.ndarray, known: np.ndarray, size: int) -> bytes:
     return (
         np.rint(np.clip(relative, -limit, limit) * (127 / max(limit, 1))).astype(np.int8).tobytes()
     )
-
-
-def _phash(frame: np.ndarray, seen: np.ndarray) -> str:
-    grid, known = _grid(frame.astype(np.int32) * 256, seen, 32)
-    filled = np.where(known, grid, int(np.median(grid[known])) if known.any() else 0)
-    coefficients = np.round(dctn(filled.astype(np.float64), norm="ortho")[:8, :8].ravel(), 3)
-    bits = coefficients > np.median(coefficients[1:])
-    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
 
 
 def _border(frame: np.ndarray) -> np.ndarray:

@@ -152,7 +152,12 @@ class Check(Section):
     max_discarded_fraction: Fraction
     min_cells_fraction: Fraction
     allow_duplicates: bool
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)]
+    max_background_lift: Annotated[float, Field(gt=1)]
+    max_constant_fraction: Fraction
+    max_group_auc: Annotated[float, Field(gt=0.5, le=1)]
+    experiment_in_two_splits: bool
+    any_experiments: bool
+    shared_corners: Count
     near_duplicate_sigmas: Positive
 
 

@@ -1,0 +1,52 @@
+"""What every suite asks first: columns, no gaps where there may be none, and rows of every partition."""
+
+import great_expectations.expectations as gxe
+import pandas as pd
+
+from .expectations import said
+
+EDITED = "the folder was edited, or is of another version of the code: run `dvc repro "
+SOURCE = "correct the source or its manifest, then `dvc repro acquire`"
+
+
+def form(
+    name: str,
+    required: list[str],
+    others: list[str],
+    redo: str,
+    partitions: list[str] | None = None,
+) -> list:
+    """Expectations on a table's columns: all there, the `required` ones without gaps; with
+    `partitions`, rows of each of them.
+    """
+    wanted = [*required, *others]
+    text = f"columns {', '.join(wanted)}"
+    found = [
+        gxe.ExpectTableColumnsToMatchSet(
+            column_set=wanted, exact_match=False, **said(f"{name}_columns", text, redo)
+        )
+    ]
+    for column in required:
+        words = said(f"{name}_{column}_known", f"no gap in {column}", redo)
+        found.append(gxe.ExpectColumnValuesToNotBeNull(column=column, **words))
+    if partitions is not None:
+        more = "add images of that partition, or take it out of dataset.partitions"
+        words = said(f"{name}_of_every_partition", f"rows of {', '.join(partitions)}", more)
+        found.append(
+            gxe.ExpectColumnDistinctValuesToContainSet(
+                column="partition", value_set=list(partitions), **words
+            )
+        )
+    return found
+
+
+def of_partitions(table: pd.DataFrame, partitions: list[str]) -> pd.DataFrame:
+    """The rows of the partitions asked for; all, if the column is lacking, which a gate says."""
+    chosen = table["partition"].isin(partitions) if "partition" in table else slice(None)
+    return table[chosen].reset_index(drop=True)
+
+
+def per_partition(table: pd.DataFrame, partitions: list[str], unit: str) -> pd.DataFrame:
+    """One row per partition: how many rows of the table are its own, in a column `unit`."""
+    counts = table["partition"].value_counts().reindex(partitions, fill_value=0)
+    return pd.DataFrame({"partition": partitions, unit: counts.to_numpy()})

@@ -1,0 +1,187 @@
+"""Gates on data/labels: labels follow from thresholds, thresholds from the mixture, both classes are
+there, and they are those of cells and not of fields.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import great_expectations.expectations as gxe
+import pandas as pd
+
+from ..workspace.params import Check
+from ..workspace.tables import existing
+from .expectations import Suite, Tables, said
+from .form import EDITED, form, of_partitions
+
+WHAT = "Live, dead and discarded patches, by the Gaussian mixture of their PI."
+REDO = f"{EDITED}label`"
+STAIN = "look at reports/label/fig3a_histograms.png; then change label.intensity, label.log or label.fit_on"
+NAMES = ["live", "dead", "discarded"]
+FIELDS = ["image_id", "partition", "pi_background", "pi_floor", "live", "dead", "discarded"]
+LABELLED = 4  # live and dead windows from which on it says something that a field has one class
+
+
+def read(folder: Path, partitions: list[str]) -> Tables:
+    """labels.parquet, fields.parquet, and thresholds.json as `record`."""
+    record = json.loads(existing(folder / "thresholds.json").read_text())
+    names = ("labels", "fields")
+    tables = {name: pd.read_parquet(existing(folder / f"{name}.parquet")) for name in names}
+    own = {name: of_partitions(table, partitions) for name, table in tables.items()}
+    return own | {"record": record}
+
+
+def shape(partitions: list[str]) -> Suite:
+    """The suite on columns, gaps and partitions."""
+    columns = ["patch_id", "image_id", "partition", "intensity", "label"]
+    return {
+        "labels": form("labels", columns, [], REDO, partitions),
+        "fields": form("fields", FIELDS, ["experiment"], REDO),
+    }
+
+
+def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
+    """The labels of each class, the thresholds in order, classes and verdicts per partition beside what
+    was recorded, backgrounds of fields and of partitions; found: the counts.
+    """
+    table, record, fields = tables["labels"], tables["record"], tables["fields"]
+    classes = [_classes(table, fields, record, partition) for partition in partitions]
+    per = pd.DataFrame(classes)
+    divided = record["intensity"] == "background_ratio"
+    lifted = fields.assign(lift=fields["pi_background"] / fields["pi_floor"])
+    found = {name: table[table["label"] == name] for name in NAMES}
+    return found | {
+        "labels": table, "thresholds": _thresholds(record), "partitions": per,
+        "counts": _counts(per, record),
+        "fields": lifted if divided else lifted.iloc[:0],
+        "backgrounds": _backgrounds(fields if divided else fields.iloc[:0], record["fit_on"]),
+        "found": per[["partition", *NAMES, "live_fraction", "cells_fraction"]],
+    }  # fmt: skip
+
+
+def suite(check: Check, tables: Tables) -> Suite:
+    """The suite on what the tables hold."""
+    record = tables["record"]
+    once, kinds = "every patch_id once", f"one of {', '.join(NAMES)}"
+    low, high = record["live_below"], record["dead_above"]
+    rises = said("thresholds_in_mixture", "live mean < live_below < dead_above < dead mean", STAIN)
+    noted = said("counts_agree", "the counts that thresholds.json gives", REDO)
+    return {
+        "labels": [
+            gxe.ExpectColumnValuesToBeUnique(column="patch_id", **said("patch_labelled_once", once, REDO)),
+            gxe.ExpectColumnValuesToBeInSet(column="label", value_set=NAMES, **said("label_values", kinds, REDO)),
+        ],
+        "live": [_follows("live", max_value=low, strict_max=True)],
+        "dead": [_follows("dead", min_value=high, strict_min=True)],
+        "discarded": [_follows("discarded", min_value=low, max_value=high)],
+        "thresholds": [gxe.ExpectColumnValuesToBeIncreasing(column="value", strictly=True, **rises)],
+        "counts": [gxe.ExpectColumnPairValuesToBeEqual(column_A="patches", column_B="recorded", **noted)],
+        "partitions": _shares(check),
+        "fields": [_unlifted(check)],
+        "backgrounds": [_as_controls(check)],
+    }  # fmt: skip
+
+
+def _follows(name: str, **bounds: object):
+    words = said(f"{name}_follows_thresholds", f"{name} as intensity and thresholds say", REDO)
+    return gxe.ExpectColumnValuesToBeBetween(column="intensity", **bounds, **words)
+
+
+def _shares(check: Check) -> list:
+    """What may not be too rare or too common in a partition."""
+    kept = "look at the sheets in reports/filter, and annotate more windows in annotations/"
+    alike = (
+        "labels that differ between fields but hardly within them are those of exposure or of noise:"
+        " label.intensity background_ratio if exposures differ, and look at the PI of a few fields"
+    )
+    bounds = [
+        ("class_count", "smallest", {"min_value": check.min_class}, "check.min_class", STAIN),
+        ("class_proportion", "minority", {"min_value": check.min_class_fraction},
+         "check.min_class_fraction", STAIN),
+        ("discarded_proportion", "discarded_fraction", {"max_value": check.max_discarded_fraction},
+         "check.max_discarded_fraction", STAIN),
+        ("verdict_rate", "cells_fraction", {"min_value": check.min_cells_fraction},
+         "check.min_cells_fraction", kept),
+        ("classes_meet_in_fields", "constant_fraction", {"max_value": check.max_constant_fraction},
+         "check.max_constant_fraction", alike),
+    ]  # fmt: skip
+    found = []
+    for name, column, bound, parameter, remedy in bounds:
+        [(kind, value)] = bound.items()
+        text = f"{column} at {'least' if kind == 'min_value' else 'most'} {value:g} ({parameter})"
+        words = said(name, text, remedy)
+        found.append(gxe.ExpectColumnValuesToBeBetween(column=column, **bound, **words))
+    return found
+
+
+def _unlifted(check: Check):
+    limit = check.max_background_lift
+    text = f"a field's background at most {limit:g} times its darkest hundredth (check.max_background_lift)"
+    remedy = (
+        "the glow of dead cells lies over more of these fields than tile.background supposes: a lower"
+        " percentile; where even that is lifted, take the fields out, or image less confluent ones"
+    )
+    words = said("background_not_lifted", text, remedy)
+    return gxe.ExpectColumnValuesToBeBetween(column="lift", max_value=limit, **words)
+
+
+def _as_controls(check: Check):
+    limit = check.max_background_lift
+    text = f"median background at most {limit:g} times the controls' (check.max_background_lift)"
+    remedy = (
+        "where the whole field glows no percentile of it is background, and dead windows would be called"
+        " live: set label.intensity to counts (one exposure), lower tile.background, or leave these out"
+    )
+    words = said("background_as_controls", text, remedy)
+    return gxe.ExpectColumnValuesToBeBetween(column="over_controls", max_value=limit, **words)
+
+
+def _thresholds(record: Mapping) -> pd.DataFrame:
+    """Live mean, live_below, dead_above and dead mean, in the intensity's own unit."""
+    parts = {part["name"]: part for part in record["components"]}
+    live, dead = (parts[name].get("median", parts[name]["mean"]) for name in ("live", "dead"))
+    values = {"live mean": live, "live_below": record["live_below"]}
+    values |= {"dead_above": record["dead_above"], "dead mean": dead}
+    return pd.DataFrame({"label": list(values), "value": list(values.values())})
+
+
+def _classes(table: pd.DataFrame, fields: pd.DataFrame, record: Mapping, partition: str) -> dict:
+    labels = table.loc[table["partition"] == partition, "label"].value_counts()
+    counts = {name: int(labels.get(name, 0)) for name in NAMES}
+    live, dead = counts["live"], counts["dead"]
+    verdicts = record["verdicts"].get(partition, {})
+    mine = fields[
+        (fields["partition"] == partition) & (fields["live"] + fields["dead"] >= LABELLED)
+    ]
+    return {
+        "partition": partition, **counts, "cells": verdicts.get("cells", 0),
+        "live_fraction": live / max(live + dead, 1), "smallest": min(live, dead),
+        "minority": min(live, dead) / max(live + dead, 1),
+        "discarded_fraction": counts["discarded"] / max(sum(counts.values()), 1),
+        "cells_fraction": round(verdicts.get("cells", 0) / max(sum(verdicts.values()), 1), 6),
+        "constant_fraction": float((mine[["live", "dead"]].min(axis=1) == 0).mean()) if len(mine) else 0.0,
+    }  # fmt: skip
+
+
+def _counts(per: pd.DataFrame, record: Mapping) -> pd.DataFrame:
+    """Patches of each partition and label, and all that were verdicts of cells, beside the record's."""
+    rows = []
+    for one in per.to_dict("records"):
+        partition = one["partition"]
+        noted = record["counts"].get(partition, {})
+        rows += [(partition, name, one[name], noted.get(name, 0)) for name in NAMES]
+        rows.append((partition, "cells", sum(one[name] for name in NAMES), one["cells"]))
+    return pd.DataFrame(rows, columns=["partition", "label", "patches", "recorded"])
+
+
+def _backgrounds(fields: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
+    """Median PI background of each partition and experiment, over that of the controls imaged with
+    them: the partitions that set the thresholds, or, where all do, the darkest.
+    """
+    keys = ["experiment", "partition"]
+    known = fields.assign(experiment=fields["experiment"].fillna(""))
+    table = known.groupby(keys, as_index=False)["pi_background"].median()
+    controls = table if fit_on == "all" else table[table["partition"].isin(fit_on)]
+    darkest = controls.groupby("experiment")["pi_background"].min()
+    reference = table["experiment"].map(darkest).astype(float)
+    return table.assign(over_controls=table["pi_background"] / reference)

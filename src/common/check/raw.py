@@ -1,0 +1,140 @@
+"""Gates on data/raw: fields whole, paired, plausible, and none twice."""
+
+from pathlib import Path
+
+import great_expectations.expectations as gxe
+import pandas as pd
+import tifffile
+
+from ..workspace.params import Check
+from ..workspace.tables import TEXT, existing
+from .expectations import Suite, Tables, said
+from .form import EDITED, SOURCE, form, of_partitions, per_partition
+
+WHAT = "Raw fields: bright-field and propidium iodide (PI), 16 bit, with their manifest."
+REDO = f"{EDITED}acquire`"
+REQUIRED = [
+    "image_id", "partition", "brightfield", "pi", "height", "width", "brightfield_bits",
+    "pi_bits", "brightfield_sha256", "pi_sha256",
+]  # fmt: skip
+OTHERS = [
+    "experiment", "well", "position", "time", "day", "compound", "concentration", "pixel_size_um",
+]  # fmt: skip
+RANGES = {
+    "pixel_size_um": (0.02, 10),
+    "brightfield_bits": (8, 16),
+    "pi_bits": (8, 16),
+    "height": (64, 65535),
+    "width": (64, 65535),
+}
+
+
+def read(folder: Path, partitions: list[str]) -> Tables:
+    """images.csv and rejected.csv."""
+    kinds = dict.fromkeys(TEXT, "str")
+    images = pd.read_csv(existing(folder / "images.csv"), dtype=kinds)
+    rejected = pd.read_csv(existing(folder / "rejected.csv"), dtype="str")
+    if "duplicate_of" in rejected:
+        rejected["other_id"] = rejected["duplicate_of"]
+    return {"images": of_partitions(images, partitions), "rejected": rejected}
+
+
+def shape(partitions: list[str]) -> Suite:
+    """The suite on columns, gaps and partitions."""
+    lacking = form("rejected", [], ["image_id", "file", "reason", "duplicate_of"], REDO)
+    return {"images": form("images", REQUIRED, OTHERS, REDO, partitions), "rejected": lacking}
+
+
+def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
+    """files: what is on disk of each channel; partitions: fields of each; found: the counts."""
+    images = tables["images"]
+    found = images.groupby("partition", sort=False).agg(
+        fields=("image_id", "size"), experiments=("experiment", "nunique"), wells=("well", "nunique"),
+        smallest_px=("height", "min"), largest_px=("width", "max"),
+    )  # fmt: skip
+    files = pd.concat([_files(images, folder, channel) for channel in ("brightfield", "pi")])
+    counted = per_partition(images, partitions, "fields")
+    return {
+        "files": files.reset_index(drop=True),
+        "partitions": counted,
+        "found": found.reset_index(),
+    }
+
+
+def suite(check: Check, tables: Tables) -> Suite:
+    """The suite on what the tables hold."""
+    twice = (
+        "one of the two ids is wrong: remove the extra file or manifest row; or, if the copy is harmless, set"
+        " check.allow_duplicates to true (the first id is kept)"
+    )
+    fields = f"at least {check.min_fields} accepted fields in every partition (check.min_fields)"
+    refused = "add images, or see in data/raw/rejected.csv why fields were refused"
+    images = [
+        gxe.ExpectColumnValuesToBeUnique(
+            column="image_id", **said("image_id_unique", "every image_id once", SOURCE)
+        ),
+        *(_unique(channel, twice) for channel in ("brightfield", "pi")),
+        *(_range(name, *bounds) for name, bounds in RANGES.items()),
+    ]
+    suite = {"images": images, "files": _paired()}
+    suite["partitions"] = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="fields", min_value=check.min_fields,
+            **said("fields_per_partition", fields, refused),
+        )
+    ]  # fmt: skip
+    if not check.allow_duplicates:
+        text = "no field refused for having the pixels of another image_id"
+        suite["rejected"] = [
+            gxe.ExpectColumnValuesToBeNull(
+                column="duplicate_of", **said("no_field_under_two_ids", text, twice)
+            )
+        ]
+    return suite
+
+
+def _unique(channel: str, remedy: str):
+    text = f"the same {channel} pixels under one image_id only"
+    return gxe.ExpectColumnValuesToBeUnique(
+        column=f"{channel}_sha256", **said(f"{channel}_pixels_unique", text, remedy)
+    )
+
+
+def _range(name: str, low: float, high: float):
+    words = said(f"{name}_sane", f"{name} from {low:g} to {high:g}, where known", SOURCE)
+    return gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, **words)
+
+
+def _paired() -> list:
+    """Both files of every image are there, as high and wide as images.csv says."""
+    there = said("channels_paired", "a bright-field and a PI file of every image", REDO)
+    found = [gxe.ExpectColumnValuesToNotBeNull(column="height_on_disk", **there)]
+    for side in ("height", "width"):
+        words = said(f"{side}_on_disk", f"both files of the {side} that images.csv says", REDO)
+        found.append(
+            gxe.ExpectColumnPairValuesToBeEqual(
+                column_A=side, column_B=f"{side}_on_disk", ignore_row_if="either_value_is_missing", **words
+            )
+        )  # fmt: skip
+    return found
+
+
+def _files(images: pd.DataFrame, folder: Path, channel: str) -> pd.DataFrame:
+    """What images.csv says of one channel's files, and what is on disk (missing values if nothing)."""
+    shapes = [_shape(folder / str(name)) for name in images[channel]]
+    table = images[["image_id", "height", "width"]].assign(channel=channel)
+    table["height_on_disk"] = [height for height, _ in shapes]
+    table["width_on_disk"] = [width for _, width in shapes]
+    return table.astype(
+        dict.fromkeys(["height", "width", "height_on_disk", "width_on_disk"], float)
+    )
+
+
+def _shape(path: Path) -> tuple[float, float]:
+    """Height and width of a TIFF's first page, from its header; nan if there is none to read."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            height, width = file.pages[0].shape
+            return height, width
+    except (OSError, tifffile.TiffFileError, IndexError, ValueError):
+        return float("nan"), float("nan")
