@@ -123,7 +123,9 @@ def test_simulated_fields_never_look_alike():
     from src.common.acquire.simulator import plan_plate, simulate_field
 
     every = plan_plate(["no_treatment"], 16, 512, 512, 3)
-    plans = list({plan.position: plan for plan in every}.values())[:12]  # some fields come back later
+    plans = list({plan.position: plan for plan in every}.values())[
+        :12
+    ]  # some fields come back later
     frames = [simulate_field(plan).brightfield for plan in plans]
     eight = [to_uint8(frame, *percentile_range(frame, 0.5, 99.5)) for frame in frames]
     copies, again = leakage.twins(*splits_of(eight))
