@@ -46,14 +46,15 @@ def main(partition: str) -> dict:
     }
     if stain:
         record["stain"] = stain_agreement(models, store, rows, settings.seed, report)
+        record = clean(record)
         numbers, figures = stain_numbers(record), stain_lines(record)
     else:
         verdicts = read_table(FILTERED / "verdicts.parquet", [partition], aloud=False)
         record |= of_classifier(models, store, rows, verdicts, points, settings, report)
         few, drawn = sections.SANITY_WINDOWS, sections.DRAWS
         record["notes"] = notes.notes(record, settings, drawn, few, sorted(points))
+        record = clean(record)
         numbers, figures = notes.key_numbers(record), notes.main_figures(record)
-    record = clean(record)
     write_json(report / "explain.json", record)
     write_json(METRICS / "explain" / f"{partition}.json", numbers)
     tracking.log_explanation(partition, record, report)

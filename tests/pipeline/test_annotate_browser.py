@@ -118,7 +118,7 @@ def opened(browser, address: str):
     page = browser.new_page(viewport={"width": 1440, "height": 860})
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(address)
+    page.goto(address, timeout=120_000)  # a busy machine is not a fault
     page.wait_for_function(READY)
     return page
 

@@ -20,7 +20,13 @@ from src.common.images.layout import Layout
 from src.common.label.mixture import MixtureError
 
 SIZE, SIDE = 64, 5  # px of a window, windows along a field's side
-RULE = {"intensity": "counts", "log": False, "live_below": 260.0, "dead_above": 400.0}
+RULE = {
+    "intensity": "counts",
+    "log": False,
+    "live_below": 260.0,
+    "dead_above": 400.0,
+    "background": 5.0,
+}
 URI = {
     "uri": "models:/unstained-p@champion",
     "name": "unstained-p",
@@ -441,10 +447,10 @@ def test_a_manifest_of_another_name_and_a_pixel_size_from_the_command(run, tmp_p
             sizes.append(pixel_size_um)
             return super().predict(frame, pixel_size_um)
 
-    output.claim(tmp_path / "out", {"digest": "0"}, "validate")
-    found = stained.score(
-        Noting(Brightness(), CONTRACT, {"digest": "0"}), entries, options, tmp_path / "out"
-    )
+    with output.claimed(tmp_path / "out", {"digest": "0"}, "validate"):
+        found = stained.score(
+            Noting(Brightness(), CONTRACT, {"digest": "0"}), entries, options, tmp_path / "out"
+        )
     assert found.counts["counted"] == 4 and sizes == [0.5] * 4
     with pytest.raises(stained.ValidationError, match="give --manifest or --pattern"):
         stained.find(folder, stained.Options(Layout(["v"])))
