@@ -3,7 +3,6 @@
 `python bench/accuracy.py FOLDER [--recipe stain] [--seeds 1 2 3]` runs `unstained real` with other
 folds and other first weights of what learns for each seed, and prints the figures of each run and
 their mean. Every score is of a session that its network did not see; no seed is chosen by another.
-On two cores a seed takes about 20 minutes.
 """
 
 import argparse
