@@ -10,7 +10,9 @@ from tests.conftest import REPO
 
 
 def sh(command: str, cwd, **environment) -> subprocess.CompletedProcess:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    # the suite itself runs under `make test`, whose flags a make of its own would take over
+    ours = ("DVC_", "MAKE", "MFLAGS")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return subprocess.run(
         command, shell=True, cwd=cwd, capture_output=True, text=True, check=False,
         env=clean | environment,
