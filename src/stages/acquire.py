@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..common.acquire import digests, sources
 from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, take
-from ..common.acquire.tables import judge, registration_notes, write_tables
+from ..common.acquire.tables import judge, registration_notes, session_notes, write_tables
 from ..common.images.entries import expand, refuse_same_ids, size_note
 from ..common.images.field import Field
 from ..common.workspace.params import load
@@ -57,7 +57,7 @@ def main() -> dict[str, int]:
     outcomes = read_fields(fields, limits, acquire.workers)
     images, rejected = write_tables(outcomes, RAW)
     say(size_note(images["pixel_size_um"], dataset.pixel_size_um, "dataset.pixel_size_um"))
-    say(registration_notes(outcomes))
+    say(registration_notes(outcomes) + session_notes(outcomes))
     judge(images, rejected, dataset.partitions, acquire.max_rejected_fraction)
     counts = {"fields": len(images), "rejected": len(rejected)}
     facts = {

@@ -305,6 +305,18 @@ def varied(plant) -> Plant:
     return plant
 
 
+def test_wells_called_experiments_and_two_sessions_under_one_id_are_warned_of(plant, capsys):
+    for n in range(6):
+        plant.add(f"own{n}", image(100 + n) + 1000, experiment="own")
+        plant.add(f"well{n}", image(200 + n) + 9000, experiment=f"well{n % 2}")
+        plant.add(f"mix{n}", image(300 + n) + [3000, 40000][n % 2], experiment="mix")
+    plant.run()
+    said = [line for line in capsys.readouterr().out.splitlines() if "WARNING: experiment" in line]
+    assert len(said) == 2
+    assert "experiments well0, well1 look as if imaged together" in said[0]
+    assert "experiment mix holds several exposures" in said[1]
+
+
 def test_workers_and_repetition_change_no_byte_and_sources_stay_as_they_are(varied):
     before = tree(varied.images)
     results = []

@@ -14,6 +14,7 @@ from ..images.entries import pixel_digest
 from ..images.field import Field, Frame, Refused
 from ..images.files import FileField, bits, check_frame
 from ..images.registration import correlation
+from ..images.session import exposures
 from ..scoring.windows import in_pixels
 
 COLUMNS = [
@@ -45,6 +46,9 @@ class Outcome:
     rejected: dict | None = None
     truth: dict[str, pd.DataFrame] = field(default_factory=dict)
     correlation: np.ndarray | None = None  # of the channels over shifts, of fields from files
+    exposure: dict[str, float] = field(
+        default_factory=dict
+    )  # of accepted ones, by images/session.py
 
 
 def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
@@ -72,7 +76,10 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
         write_tiff(raw / row[role], image, size)
     found = correlation(brightfield, pi) if isinstance(entry, FileField) else None
     truth = _truth(frame, entry.image_id)
-    return Outcome(entry.image_id, entry.name, accepted=row, truth=truth, correlation=found)
+    looks = exposures(brightfield, pi)
+    return Outcome(
+        entry.image_id, entry.name, accepted=row, truth=truth, correlation=found, exposure=looks
+    )
 
 
 def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..images import registration
+from ..images import registration, session
 from ..images.entries import summary
 from ..images.field import SourceError
 from .intake import COLUMNS, REJECTED, Outcome
@@ -70,3 +70,10 @@ def registration_notes(outcomes: Sequence[Outcome]) -> list[str]:
         if outcome.accepted and outcome.correlation is not None:
             sessions.setdefault(outcome.accepted["experiment"], []).append(outcome.correlation)
     return registration.notes(sessions) if sessions else []
+
+
+def session_notes(outcomes: Sequence[Outcome]) -> list[str]:
+    """Which experiments of the accepted fields may be one session, or hold several."""
+    columns = ["image_id", "experiment", *session.EXPOSURE]
+    rows = [o.accepted | o.exposure for o in outcomes if o.accepted]
+    return session.notes(pd.DataFrame(rows, columns=columns))
