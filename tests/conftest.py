@@ -18,6 +18,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from src.common.images.session import exposure
 from src.common.images.stain import ratio
 from src.common.patches.store import PatchStore, ShardWriter, plan_shards
 from src.common.scoring.imaging import reduce_mean, reduced_size
@@ -84,6 +85,8 @@ def write_store(
         {"image_id": list(frames), "shard": shard, "offset": offset, "pi_offset": pi_offset}
     )
     table["height"], table["width"] = ([f.shape[axis] for f in frames.values()] for axis in (0, 1))
+    looks = pd.DataFrame([exposure(frame) for frame in frames.values()])
+    table = table.join(looks.assign(brightfield_bits=8, pi_background=50.0))
     table.assign(**columns).to_parquet(directory / "frames.parquet")
     return PatchStore(directory)
 

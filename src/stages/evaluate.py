@@ -12,7 +12,7 @@ import shutil
 import pandas as pd
 
 from ..common.evaluate import curves, figures, record
-from ..common.evaluate.baselines import Features, baselines
+from ..common.evaluate.baselines import Features, acquisition, baselines
 from ..common.evaluate.notes import main_figures, notes
 from ..common.evaluate.rounds import (
     EvaluationError,
@@ -81,9 +81,12 @@ def main(partition: str) -> dict:
 
 
 def baseline_features(arch: str, store: PatchStore) -> dict[str, Features]:
-    """What the linear baselines see of windows: texture, and the backbone before training."""
+    """What the linear baselines see of windows: their frame's exposure, texture, and the backbone
+    before training.
+    """
     probe = build(arch, MODELS / "weights" / "model" / "model.safetensors")
     return {
+        "acquisition": lambda table: acquisition(store.frames, table),
         "texture_linear": lambda table: textures(store, table),
         "linear_probe": lambda table: embed(probe, store, table, desc="linear probe"),
     }

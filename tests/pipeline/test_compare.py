@@ -45,6 +45,7 @@ def record(
         "baselines": {
             "linear_probe": base,
             "texture_linear": copy.deepcopy(base),
+            "acquisition": copy.deepcopy(base),
             "experiment_only": None,
         },
         "cross_partition": None,
@@ -87,6 +88,7 @@ def test_model_baselines_and_paper_stand_together(stage):
         "model",
         "linear_probe",
         "texture_linear",
+        "acquisition",
         "paper",
     ]
     assert found["models"]["no_treatment"]["model"]["auc"] == 0.9

@@ -250,7 +250,11 @@ def test_tables_for_dvc_plots_and_figures(tree, monkeypatch):
 
 def test_baselines_slices_and_other_partitions_stand_in_the_record(tree):
     record = tree()
-    assert set(record["baselines"]) == {"experiment_only", "texture_linear", "linear_probe"}
+    assert set(record["baselines"]) == {
+        "experiment_only", "acquisition", "texture_linear", "linear_probe",
+    }  # fmt: skip
+    # as many windows of every frame live: what all windows of a frame share tells nothing
+    assert record["baselines"]["acquisition"]["auc"]["value"] == pytest.approx(0.5)
     probe = record["baselines"]["linear_probe"]["auc"]["value"]
     # the probe's features are the model's own logit: nothing to tell them apart
     assert probe == pytest.approx(record["overall"]["auc"]["value"], abs=0.02)

@@ -131,3 +131,17 @@ def test_the_regularisation_of_a_linear_model_is_chosen_by_validation():
     logits = baselines.linear_logits(features[:40], live[:40], features[40:], valid, live[40:80])
     assert logits == pytest.approx(max(found, key=lambda each: round(each[0], 9))[1], abs=1e-4)
     assert len({round(auc, 6) for auc, _ in found}) > 1
+
+
+def test_the_acquisition_baseline_knows_the_exposure_and_nothing_of_the_window():
+    frames = pd.DataFrame(
+        {"brightfield_bits": 16, "brightfield_median": [300.0, 320.0, 9000.0, 9500.0]},
+        index=["a", "b", "c", "d"],
+    ).assign(brightfield_contrast=[0.5, 0.6, 0.5, 0.6])
+    table = pd.DataFrame({"image_id": np.repeat(frames.index, 5), "y": np.arange(20)})
+    features = baselines.acquisition(frames, table)
+    assert features.shape == (20, 3) and len(np.unique(features, axis=0)) == 4
+    live = table["image_id"].isin(["c", "d"]).to_numpy()
+    valid = np.arange(20) % 2 == 0
+    logits = baselines.linear_logits(features, live, features, valid, live[valid])
+    assert logits[live].min() > logits[~live].max()

@@ -21,6 +21,7 @@ PAPER = {
 BASELINES = {
     "linear_probe": "baseline: linear model on the frozen backbone",
     "texture_linear": "baseline: linear model on intensity and texture",
+    "acquisition": "baseline: linear model on the frame's exposure, no cell seen",
 }
 # what models that differ in first weights alone have in common
 SAME = [("model", "arch"), ("model", "pooling"), ("model", "recipe"), ("data", "digest")]
@@ -98,7 +99,7 @@ def baseline_rows(record: dict) -> list[dict]:
     }
     found = []
     for key, title in BASELINES.items():
-        if base := record["baselines"][key]:
+        if base := record["baselines"].get(key):  # not in records of earlier versions
             own = {
                 "kind": key,
                 "model": title,

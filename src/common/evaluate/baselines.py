@@ -1,5 +1,5 @@
-"""Baselines beside every model: linear models on texture and on the frozen pretrained backbone, and
-the experiment alone.
+"""Baselines beside every model: linear models on the frame's exposure, on texture and on the frozen
+pretrained backbone, and the experiment alone.
 
 The linear ones are scikit-learn's logistic regression on standardised features, classes weighted
 equally, fitted on the model's own training part, and regularised and called by its validation part,
@@ -27,6 +27,7 @@ BASELINE_WINDOWS = 4000  # training windows that the linear models are fitted on
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of their regularisation, chosen by the validation AUC
 SOLVER = "newton-cholesky"  # ends at the optimum; lbfgs ends where rounding errors let it
 WITHOUT_VALIDATION = 1e-2  # C where validation has one class only
+BRIGHTFIELD = ("brightfield_bits", "brightfield_median", "brightfield_contrast")
 Features = Callable[[pd.DataFrame], np.ndarray]
 
 
@@ -49,6 +50,15 @@ def baselines(
         operated, _ = operate_rounds(scored.assign(logit=logits), test.settings)
         record[name] = beside_model(test, test_rows(operated))
     return record
+
+
+def acquisition(frames: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """What the camera and the lamp say of windows (image_id), and no cell: (N, 3), logarithms of
+    the bits, median count and contrast of the bright-field frame. All windows of a frame have
+    the same. frames: by image_id.
+    """
+    own = frames.loc[table["image_id"], list(BRIGHTFIELD)].to_numpy(np.float64)
+    return np.log(own.clip(min=1e-3))
 
 
 def experiment_only(test: TestSet) -> dict | None:

@@ -5,7 +5,8 @@ limits, decision.
 from ..workspace.words import interval, number
 
 DECISION = "### Decision"
-BASELINES = (("experiment only", "experiment_only", "in_sample"), ("texture", "texture_linear", ""),
+BASELINES = (("experiment only", "experiment_only", "in_sample"),
+             ("acquisition", "acquisition", ""), ("texture", "texture_linear", ""),
              ("linear probe", "linear_probe", ""))  # fmt: skip
 
 
