@@ -129,6 +129,7 @@ def test_any_printed_text_survives_the_grammar(text):
         ("dataset.partitions=[a b]", "partitions.0"),
         ("dataset.partitions=[a,a]", "named twice"),
         ("tile.stride=0", r"tile\.stride"),
+        ("model.arch=resnet-18", "model.arch.*did you mean resnet18"),
     ],
 )
 def test_what_is_refused_changes_nothing(clone, tmp_path, told, change, why):

@@ -17,6 +17,7 @@ from src.common.scoring.backbones import (
     prepare,
 )
 from src.common.scoring.inference import load_model
+from src.common.workspace.backbone import BACKBONES
 
 ALL = {
     "resnet18": (224, 512),
@@ -179,3 +180,7 @@ def test_genuine_weights_from_a_file(arch):
     net = build(arch, Path(folder) / f"{arch}.safetensors").eval()
     with torch.no_grad():
         assert torch.isfinite(net.features(_images(arch))).all()
+
+
+def test_params_allow_the_registered_names():
+    assert tuple(REGISTRY) == BACKBONES

@@ -1,10 +1,13 @@
 """params.yaml: what is committed parses, and what is wrong is named."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from src.common.workspace.backbone import BACKBONES
 from src.common.workspace.params import SECTIONS, ParamsError, load, parse
 
 REPO = Path(__file__).resolve().parents[2]
@@ -152,3 +155,33 @@ def test_what_is_wrong_anywhere_is_told_whichever_section_is_asked_for(tmp_path)
 def test_sections_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         parse(COMMITTED)["train"].epochs = 3
+
+
+@pytest.mark.parametrize("section", ["model", "filter"])
+@pytest.mark.parametrize(
+    "arch, near", [("resnet-18", "resnet18"), ("Inception_V3", "inception_v3")]
+)
+def test_an_unknown_backbone_is_refused_with_key_value_choices_and_the_nearest(section, arch, near):
+    with pytest.raises(ParamsError) as error:
+        parse(_with(section, arch=arch))
+    said = str(error.value)
+    assert (
+        f"{section}.arch" in said and f"found '{arch}'" in said and f"did you mean {near}" in said
+    )
+    assert all(name in said for name in BACKBONES) and "timm:NAME" in said
+
+
+@pytest.mark.parametrize("arch", ["", "vit", "timm:", "timm"])
+def test_names_near_nothing_are_refused_too(arch):
+    with pytest.raises(ParamsError, match="no such backbone: allowed are resnet18"):
+        parse(_with("model", arch=arch))
+
+
+@pytest.mark.parametrize("arch", [*BACKBONES, "timm:test_efficientnet"])
+def test_registered_backbones_and_those_of_timm_are_allowed(arch):
+    assert parse(_with("model", arch=arch))["model"].arch == arch
+
+
+def test_params_are_read_without_torch():
+    program = "import sys; from src.common.workspace.params import load; load(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPO).returncode == 0

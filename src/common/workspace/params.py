@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from .backbone import Arch
 from .errors import UserError
 from .paths import WORKSPACE
 
@@ -108,7 +109,7 @@ class Tile(Section):
 
 
 class Filter(Section):
-    arch: str
+    arch: Arch
     weights: str
     annotations: str
     max_border: Fraction
@@ -163,7 +164,7 @@ class Check(Section):
 
 class Model(Section):
     target: Literal["label", "stain"]
-    arch: str
+    arch: Arch
     weights: str
     pooling: Literal["last", "levels"]
 
