@@ -6,7 +6,6 @@ reports/data.
 
 from pathlib import Path
 
-from ..common.describe.report import write_data_report
 from ..common.workspace.params import load
 from ..common.workspace.paths import WORKSPACE
 
@@ -14,6 +13,8 @@ from ..common.workspace.paths import WORKSPACE
 def main() -> Path:
     """Runs the stage; returns the page's path."""
     dataset, settings = load("dataset", "evaluate")
+    from ..common.describe.report import write_data_report  # matplotlib: after params are judged
+
     page = write_data_report(WORKSPACE, dataset.partitions, settings.seed)
     print(f"describe: {page}")
     return page

@@ -15,8 +15,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from .stain import backgrounds
 
@@ -84,6 +82,9 @@ def _sets(pairs: pd.DataFrame) -> list[list[str]]:
     names = sorted({*pairs["experiment"], *pairs["other"]})
     if not names:
         return []
+    from scipy.sparse import coo_array  # slow to import, and few tables have such pairs
+    from scipy.sparse.csgraph import connected_components
+
     ends = [[names.index(name) for name in pairs[end]] for end in ("experiment", "other")]
     joined = coo_array((np.ones(len(pairs)), ends), shape=(len(names), len(names)))
     count, member = connected_components(joined, directed=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 LEAST_GROUPS = 8  # below, even the expanded interval of a skewed statistic may cover too little
 CELLS = 8_000_000  # resamples x patches worked on at once: 64 MB per array
@@ -119,8 +119,8 @@ def expanded(confidence: float, groups: int) -> float:
     """
     if groups < 2:
         return confidence
-    student = stats.t.ppf((1 - confidence) / 2, groups - 1)
-    return float(1 - 2 * stats.norm.cdf(np.sqrt(groups / (groups - 1)) * student))
+    student = special.stdtrit(groups - 1, (1 - confidence) / 2)
+    return float(1 - 2 * special.ndtr(np.sqrt(groups / (groups - 1)) * student))
 
 
 def few_groups(groups: int) -> str:
@@ -138,7 +138,7 @@ def binomial(value: float, n: int, confidence: float) -> list[float] | None:
     """
     if not n or not np.isfinite(value):
         return None
-    half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(value * (1 - value) / n)
+    half = special.ndtri((1 + confidence) / 2) * np.sqrt(value * (1 - value) / n)
     return [max(0.0, value - half), min(1.0, value + half)]
 
 
@@ -149,5 +149,7 @@ def wilson(value: float, n: int, confidence: float) -> list[float] | None:
     """
     if not n or not np.isfinite(value):
         return None
+    from scipy import stats  # imported late: it takes longer than all else here
+
     found = stats.binomtest(round(value * n), n).proportion_ci(confidence, method="wilson")
     return [float(found.low), float(found.high)]
