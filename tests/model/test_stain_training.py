@@ -1,4 +1,4 @@
-"""Training the stain network: its loss, its views and draws, and stain that anybody can see."""
+"""Training the stain network: its loss, its crops, and stain that anybody can see."""
 
 from types import SimpleNamespace
 
@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from src.common.scoring.stain import StainFacts, build_stain, predict_stain
-from src.common.train.stain import Draws, fit_stain, stain_loss
-from src.common.train.views import altered, at_stride, read_view, view_file, write_views
+from src.common.scoring.stain import StainFacts, build_stain, predict_stain, reduced
+from src.common.train.crops import Crops, draw
+from src.common.train.stain import fit_stain, stain_loss
 
 SMALL = "timm:test_efficientnet"
-FACTS = StainFacts(reduction=2, members=2, orientations=1)
+FACTS = StainFacts(reduction=2, orientations=1)
 
 
 def target(excess: float, weight: float = 1.0) -> torch.Tensor:
-    return torch.tensor([excess, float(excess > 0.5), weight]).view(3, 1, 1)
+    return torch.tensor([excess, float(excess > 0.5), weight]).view(1, 3, 1, 1)
 
 
 def out(excess: float, logit: float = 0.0) -> torch.Tensor:
-    return torch.tensor([np.log(excess), logit]).float().view(2, 1, 1)
+    return torch.tensor([np.log(excess), logit]).float().view(1, 2, 1, 1)
 
 
 def test_the_loss_is_least_at_the_mean_excess():
-    two = torch.cat([target(0.2), target(1.0)], 2)
-    losses = [float(stain_loss(out(e).expand(2, 1, 2), two)) for e in (0.3, 0.6, 1.0)]
+    two = torch.cat([target(0.2), target(1.0)], 3)
+    losses = [float(stain_loss(out(e).expand(1, 2, 1, 2), two)) for e in (0.3, 0.6, 1.0)]
     assert min(losses) == losses[1]  # Poisson: the mean, so that window means are unbiased
 
 
@@ -58,86 +58,77 @@ class Fields:
         return np.zeros(self.frames[image_id][1].shape, bool)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """(network, store, folder of three views of each of eight fields)."""
-    names = [f"field/{i}" for i in range(8)]  # not a file name as it is
-    net, store = build_stain(SMALL, FACTS), Fields(names)
-    folder = tmp_path_factory.mktemp("views")
-    write_views(net, store, names, 3, 0.3, 1, folder)
-    return net, store, folder
+def asked(**changes) -> SimpleNamespace:
+    """Parameters of section stain."""
+    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "balance": 0.5}
+    return SimpleNamespace(**usual | changes)
 
 
-def test_views_are_kept_and_the_first_is_what_prediction_sees(made):
-    net, store, folder = made
-    file = view_file(folder, "field/3")
-    before = file.stat().st_mtime_ns
-    write_views(net, store, ["field/3"], 3, 0.3, 1, folder)
-    assert file.stat().st_mtime_ns == before
-    plain, other = read_view(file, 0), read_view(file, 1)
-    assert plain.maps[0].dtype == torch.float16 and len(plain.maps) == 3
-    assert plain.target.shape[-2:] == plain.maps[0].shape[-2:]
-    assert not torch.equal(plain.maps[0], other.maps[0])
-    ratio = store.pi_ratio("field/3")
-    assert float(plain.target[0].mean()) == pytest.approx(np.nanmean(ratio) - 1, abs=0.1)
-    assert float(plain.target[2, :, -1].max()) < 1  # beside the column without counts
+def training(**changes) -> SimpleNamespace:
+    """Parameters of section train."""
+    usual = {
+        "lr": 1e-2, "betas": [0.9, 0.999], "weight_decay": 0.01, "warmup_fraction": 0.1,
+        "epochs": 12, "devices": 1, "samples_per_epoch": 64, "batch_size": 8, "nodes": 1, "seed": 1,
+        "strategy": "auto", "frozen_epochs": 0, "precision": "32", "workers": 0,
+    }  # fmt: skip
+    return SimpleNamespace(**usual | changes)
 
 
-def test_views_do_not_depend_on_the_order_of_the_fields(made, tmp_path):
-    net, store, folder = made
-    write_views(net, store, ["field/5"], 3, 0.3, 1, tmp_path)
-    assert view_file(tmp_path, "field/5").read_bytes() == view_file(folder, "field/5").read_bytes()
+NAMES = [f"field/{i}" for i in range(8)]
 
 
 def test_the_target_stays_under_the_image_it_belongs_to():
-    rng = np.random.default_rng(0)
-    squares = torch.from_numpy(np.kron(rng.random((8, 8)) < 0.4, np.ones((32, 32)))).float()
-    image, known = squares[None, None] * 2 - 1, torch.ones_like(squares)
-    stain = torch.stack([squares, squares, known])[None]
+    store, rng = Fields(NAMES), np.random.default_rng(0)
     for _ in range(8):
-        turned, moved = altered(image, stain, 0.5, rng)
-        both = at_stride(
-            torch.cat([turned, moved], 1), torch.Size([n // 8 for n in turned.shape[-2:]])
-        )
-        inside, outside = both[0][both[1] > 0.99], both[0][(both[1] < 0.01) & (both[3] > 0.99)]
-        assert inside.mean() > outside.mean() + 0.5
+        image, target = draw(store, "field/3", asked(), rng)
+        assert image.shape == (1, 64, 64) and target.shape == (3, 32, 32)
+        means = image.reshape(32, 2, 32, 2).mean((1, 3))
+        stained, clear = target[0] > 1.9, (target[0] < 0.1) & (target[2] > 0.9)
+        assert means[stained].mean() > means[clear].mean() + 0.3
 
 
-def test_no_alteration_at_strength_nought():
-    image = torch.randn(1, 1, 64, 96).clamp(-1, 1)
-    same, _ = altered(image, torch.zeros(1, 3, 64, 96), 0.0, np.random.default_rng(0))
-    assert torch.equal(same, image)
-
-
-def test_a_step_draws_the_same_again_and_balance_draws_groups_alike(made):
-    files = [("many", view_file(made[2], f"field/{i}")) for i in range(7)]
-    files.append(("one", view_file(made[2], "field/7")))
-    for balance, share in ((1.0, 0.5), (0.0, 0.125)):
-        draws = Draws(files, 3, 4, balance, seed=5)
-        drawn = np.concatenate([draws.draw(np.random.default_rng(i)) for i in range(300)])
-        assert (drawn == 7).mean() == pytest.approx(share, abs=0.05)
-    again = Draws(files, 3, 4, 0.0, seed=5)[2]
-    assert all(
-        torch.equal(a.target, b.target) for a, b in zip(again, Draws(files, 3, 4, 0.0, seed=5)[2])
+def test_a_crop_without_alteration_is_the_field_itself():
+    store = Fields(NAMES)
+    image, target = draw(
+        store, "field/0", asked(augmentation=0, crop=256), np.random.default_rng(0)
     )
+    assert np.allclose(image[0].numpy(), reduced(store.brightfield("field/0"), 2), atol=1e-6)
+    ratio = store.pi_ratio("field/0")
+    assert np.allclose(target[0][:, :-1], ratio[:, :-1] - 1, atol=1e-6)
+    assert not target[2][:, -1].any() and target[2][:, :-1].all()  # where nothing was counted
 
 
-def test_what_is_stained_is_learnt_and_the_same_again(made):
-    train = SimpleNamespace(
-        lr=1e-2, betas=[0.9, 0.999], weight_decay=0.01, warmup_fraction=0.1, epochs=12, devices=1,
-        samples_per_epoch=64, batch_size=8, nodes=1, seed=1, strategy="auto", frozen_epochs=0,
-        precision="32",
-    )  # fmt: skip
-    stain = SimpleNamespace(views=3, balance=0.5)
-    net, store, folder = made  # views are those of this network's own body
-    fields = [(f"g{i}", view_file(folder, f"field/{i}")) for i in range(7)]
-    state, rows, last = fit_stain(net, fields, train, stain, lambda row, epoch: None)
+def test_what_lies_beyond_a_small_field_teaches_nothing():
+    store = Fields(NAMES, side=64)
+    image, target = draw(store, "field/0", asked(augmentation=0), np.random.default_rng(0))
+    assert image.shape == (1, 64, 64)
+    assert not target[2][16:].any() and not target[2][:, 16:].any() and target[2][:16, :15].all()
+
+
+def test_a_step_draws_the_same_again_and_balance_draws_groups_alike():
+    store, train = Fields(NAMES), training(batch_size=4)
+    fields = [("many", name) for name in NAMES[:7]] + [("one", NAMES[7])]
+    for balance, share in ((1.0, 0.5), (0.0, 0.125)):
+        crops = Crops(store, fields, train, asked(balance=balance), 0)
+        drawn = np.concatenate([crops.fields(np.random.default_rng(i)) for i in range(300)])
+        assert (drawn == 7).mean() == pytest.approx(share, abs=0.05)
+    one, same, other = (Crops(store, fields, train, asked(), rank)[2] for rank in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one, same))
+    assert not torch.equal(one[0], other[0])
+
+
+def test_what_is_stained_is_learnt_and_the_same_again():
+    store, fields = Fields(NAMES), [(name, name) for name in NAMES[:7]]
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = build_stain(SMALL, FACTS)
+        runs.append(fit_stain(net, store, fields, training(), asked(), lambda row, epoch: None))
+    (state, rows, last), (again, *_) = runs
     assert last == 11 and rows[-1]["train_loss"] < rows[0]["train_loss"]
-    again, *_ = fit_stain(net, fields, train, stain, lambda row, epoch: None)
     assert all(torch.equal(state[k], again[k]) for k in state)  # a repeated training is the same
-    one, two = (state[f"decoders.{member}.out.weight"] for member in (0, 1))
-    assert not torch.equal(one, two)
-    for name in ("field/0", "field/3"):  # of training: random features need not hold in another
+    net.load_state_dict(state)
+    for name in ("field/0", "field/7"):  # one of training and one that was never seen
         maps = predict_stain(net.eval(), store.brightfield(name))
         stained = np.kron(store.pi_ratio(name) > 2, np.ones((4, 4))) > 0
         assert maps[0][stained].mean() > 1.5 * maps[0][~stained].mean()

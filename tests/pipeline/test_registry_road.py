@@ -53,7 +53,7 @@ def assemble(partition, tile, folder):
     return hashlib.sha256(weights + json.dumps(contract).encode()).hexdigest()
 
 
-def log_model(folder, arch, metadata):
+def log_model(folder, model, metadata):
     (folder / "model.py").write_text("import mlflow\\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\\n")
     logged = mlflow.pyfunc.log_model(name="model", python_model=str(folder / "model.py"), pip_requirements=["mlflow"],
                                      artifacts={"scorer": str(folder / "scorer")}, metadata=metadata)

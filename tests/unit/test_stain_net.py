@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from src.common.scoring import stain as stain_module
-from src.common.scoring.backbones import REGISTRY, UnknownBackbone
+from src.common.scoring.backbones import REGISTRY, UnknownBackbone, facts, library_model
 from src.common.scoring.stain import (
     FLOOR,
     StainFacts,
@@ -15,7 +16,7 @@ from src.common.scoring.stain import (
     window_logits,
 )
 
-FACTS = StainFacts(reduction=2, members=1, orientations=1)
+FACTS = StainFacts(reduction=2, orientations=1)
 SMALL = "timm:test_efficientnet"
 
 
@@ -30,23 +31,28 @@ def frame() -> np.ndarray:
 
 def small_net(orientations: int = 1):
     torch.manual_seed(0)
-    return build_stain(SMALL, StainFacts(2, 1, orientations)).eval()
+    return build_stain(SMALL, StainFacts(2, orientations)).eval()
 
 
 @pytest.mark.parametrize("arch", [*REGISTRY, SMALL, "timm:mobilenetv3_small_100"])
 def test_every_backbone_predicts_excess_and_probability(arch):
     net = build_stain(arch, FACTS).eval()
-    with torch.inference_mode():
-        out = net(torch.randn(2, 1, 128, 160).clamp(-1, 1))
-    assert out.shape[:2] == (2, 2) and 128 // out.shape[2] >= 8
-    assert (out[:, 0] > 0).all() and ((out[:, 1] > 0) & (out[:, 1] < 1)).all() and out.std() > 0
+    pixels = np.random.default_rng(0).integers(1, 255, (256, 320)).astype(np.uint8)
+    excess, stained = predict_stain(net, pixels)
+    assert excess.shape == stained.shape == (256, 320)
+    assert (excess > 0).all() and excess.std() > 0
+    assert ((stained >= 0) & (stained <= 1)).all() and stained.std() > 0
 
 
-def test_the_backbone_is_frozen_and_only_decoders_learn():
-    net = build_stain(SMALL, FACTS)
-    learning = {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
-    assert learning == {"decoders"}
-    assert not any(m.training for m in net.train().body.modules())
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_body_learns_and_a_pretrained_one_keeps_its_normalisation(pretrained, tmp_path):
+    file = tmp_path / "w.safetensors"
+    save_file(library_model(facts(SMALL)).state_dict(), file)
+    net = build_stain(SMALL, FACTS, file if pretrained else None).train()
+    assert net.decoder.training
+    assert any(m.training for m in net.body.modules()) != pretrained
+    net(torch.randn(2, 1, 64, 64).clamp(-1, 1)).sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in net.body.parameters())
 
 
 @pytest.mark.parametrize("arch", ["timm:vit_tiny_patch16_224", "timm:nothing_like_it"])

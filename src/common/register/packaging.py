@@ -97,7 +97,7 @@ def contract(partition: str, tile: Tile) -> dict:
         "scheme": model["scheme"],
         "digest": model["digest"],
         "training_images": seen["images"],
-        "versions": {name: version(name) for name in requirements(model["arch"])},
+        "versions": {name: version(name) for name in requirements(model["arch"], model["target"])},
     }
 
 
@@ -135,11 +135,12 @@ def operating(record: dict) -> dict[str, float]:
     return vars(at)
 
 
-def requirements(arch: str) -> list[str]:
+def requirements(arch: str, target: str) -> list[str]:
     """Names of the packages that scoring needs."""
     filter_arch = read_json(MODELS / "filter" / "filter.json")["arch"]
     timm = any(facts(name).library == "timm" for name in (arch, filter_arch))
-    return [*REQUIREMENTS, "timm"] if timm else REQUIREMENTS
+    decoder = ["segmentation_models_pytorch"] if target == "stain" else []
+    return [*REQUIREMENTS, *(["timm"] if timm else []), *decoder]
 
 
 def assemble(partition: str, tile: Tile, directory: Path) -> str:
@@ -188,9 +189,10 @@ def add_code(directory: Path) -> Path:
     return package
 
 
-def log_model(directory: Path, arch: str, metadata: dict) -> str:
-    """Logs an assembled model into the active run; returns its URI."""
-    pinned = [f"{name}=={version(name)}" for name in requirements(arch)]
+def log_model(directory: Path, model: dict, metadata: dict) -> str:
+    """Logs an assembled model into the active run; returns its URI. model: its model.json."""
+    needed = requirements(model["arch"], model["target"])
+    pinned = [f"{name}=={version(name)}" for name in needed]
     return log_package(directory, pinned, metadata)
 
 

@@ -91,7 +91,7 @@ def create_version(
     run_id = tracking.training_run(model["partition"])
     with tracking.run_again(run_id):
         metadata = {"digest": tags["package_digest"]} | facts
-        uri = packaging.log_model(package, model["arch"], metadata)
+        uri = packaging.log_model(package, model, metadata)
     if not client.search_registered_models(f"name = '{name}'"):
         kind = {"synthetic": tags["synthetic"]}
         client.create_registered_model(name, kind, aliases.about(name))

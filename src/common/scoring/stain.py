@@ -1,11 +1,10 @@
-"""The stain network: a bright-field frame in, PI over background out, for every block of pixels.
+"""The stain network: a bright-field frame in, PI over background out, pixel by pixel.
 
-A frozen, pretrained backbone sees the frame; a small decoder reads three of its stages, and how much
-they vary around each place, and yields two maps: the logarithm of the excess of PI over background
-(so that means over windows and nuclei are unbiased under a Poisson loss) and the logit of "PI above
-STAINED times background". Several decoders, which differ by their seeds, read the same backbone and
-are averaged. Predicting fluorescence from transmitted light: Christiansen et al. 2018, Ounkomol et
-al. 2018; the paper names it as its next step. This file ships inside registered models.
+A U-Net (Ronneberger et al. 2015; the decoder of segmentation-models-pytorch) on a pretrained backbone
+yields two maps: the logarithm of the excess of PI over background (so that means over windows and
+nuclei are unbiased under a Poisson loss) and the logit of "PI above STAINED times background".
+Predicting fluorescence from transmitted light: Christiansen et al. 2018, Ounkomol et al. 2018; the
+paper names it as its next step. This file ships inside registered models.
 """
 
 from dataclasses import dataclass
@@ -15,16 +14,14 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, dropout2d, interpolate, pad
+from torch.nn.functional import pad
 
 from .backbones import Body, UnknownBackbone, body_of, facts, stage_maps
 from .imaging import window_sums
 
-STAGES = 3  # of a backbone, its coarsest, that the decoder reads
 STAINED = 1.5  # times background: what the second map is the probability of
 FLOOR = 0.02  # excess that is told from none; keeps the logarithm of an unstained window finite
-WIDTH = 48  # channels of the decoder
-AROUND = (7, 3)  # blocks a side of the neighbourhood of the two coarsest stages: about a window
+WIDTHS = (128, 64, 32, 16)  # channels of the decoder, coarse to fine
 COARSEST = 32  # stride of the last stage: sides are padded to its multiples
 TILE, OVERLAP = 2048, 512  # reduced pixels: a larger frame is predicted in tiles that overlap
 
@@ -33,121 +30,65 @@ TILE, OVERLAP = 2048, 512  # reduced pixels: a larger frame is predicted in tile
 class StainFacts:
     """What a stain network needs to read a frame.
 
-    reduction: frame pixels a side of one input pixel. members: decoders that are averaged.
-    orientations: right-angle turns and flips that are averaged.
+    reduction: frame pixels a side of one input pixel. orientations: right-angle turns and flips
+    that are averaged.
     """
 
     reduction: int
-    members: int
     orientations: int
 
 
-class Decoder(nn.Module):
-    """Stages' maps, fine to coarse, to (N, 2, h, w) at the stride of the finest of them.
-
-    The stages' channels are standardised by buffers, set from training fields before training.
-    """
-
-    def __init__(self, widths: list[int], dropout: float = 0.2):
-        super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(n, WIDTH, 1) for n in widths)
-        self.around = nn.ModuleList(nn.Conv2d(n, WIDTH, 1) for n in widths[-len(AROUND) :])
-        self.blocks = nn.ModuleList(_block(dropout) for _ in range(2))
-        self.out = nn.Conv2d(WIDTH, 2, 1)
-        self.reset()
-        for i, n in enumerate(widths):
-            self.register_buffer(f"mean{i}", torch.zeros(n, 1, 1))
-            self.register_buffer(f"deviation{i}", torch.ones(n, 1, 1))
-
-    def reset(self) -> None:
-        """Draws all weights anew from the global generator."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.GroupNorm):
-                module.reset_parameters()
-        nn.init.constant_(self.out.bias, -2.0)  # most pixels are unstained
-
-    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        maps = [self._standardised(m, i) for i, m in enumerate(maps)]
-        varied = [spread(m, side) for m, side in zip(maps[-len(AROUND) :], AROUND)]
-        levels = [conv(self._thinned(m)) for conv, m in zip(self.lateral, maps)]
-        levels += [conv(self._thinned(m)) for conv, m in zip(self.around, varied)]
-        size = levels[0].shape[-2:]
-        merged = sum(interpolate(m, size, mode="bilinear", align_corners=False) for m in levels)
-        merged = self.blocks[0](merged)
-        return self.out(merged + self.blocks[1](merged))
-
-    def _standardised(self, maps: torch.Tensor, stage: int) -> torch.Tensor:
-        mean, deviation = getattr(self, f"mean{stage}"), getattr(self, f"deviation{stage}")
-        return ((maps - mean) / deviation).clamp(-8, 8)
-
-    def _thinned(self, maps: torch.Tensor) -> torch.Tensor:
-        """Whole channels left out in training: none may carry a session's signature alone."""
-        return dropout2d(maps, 0.1, self.training)
-
-
-def _block(dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
-        nn.GroupNorm(8, WIDTH),
-        nn.ReLU(),
-        nn.Dropout2d(dropout),
-    )
-
-
-def spread(maps: torch.Tensor, side: int) -> torch.Tensor:
-    """Standard deviation of each channel (N, D, h, w) in a square of `side` blocks around each."""
-
-    def mean(values: torch.Tensor) -> torch.Tensor:
-        return avg_pool2d(values, side, 1, side // 2, count_include_pad=False)
-
-    return ((mean(maps**2) - mean(maps) ** 2).clamp(min=0) + 1e-4).sqrt()
-
-
 class StainNet(nn.Module):
-    """(N, 1, h, w) scaled bright-field to (N, 2, h', w'): excess of PI and probability of STAINED.
+    """(N, 1, h, w) scaled bright-field to (N, 2, h', w'): log excess of PI and logit of STAINED.
 
-    h' and w' are those of the finest stage that is read. Raises UnknownBackbone for a backbone that
-    names fewer than STAGES stages.
+    h' and w' are half the input's for backbones whose first stage has a stride of 4. Raises
+    UnknownBackbone for a backbone that names too few stages.
     """
 
-    def __init__(self, arch: str, body: Body, stain: StainFacts):
+    def __init__(self, arch: str, body: Body, stain: StainFacts, pretrained: bool = False):
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
         super().__init__()
         self.backbone, self.body, self.stain = facts(arch), body.eval(), stain
-        names = self.backbone.levels[-STAGES:]
-        if len(names) < STAGES:
-            raise UnknownBackbone(f"{arch} names no {STAGES} stages: model.target stain needs them")
+        self.pretrained = pretrained
+        names = self.backbone.levels
+        if len(names) < len(WIDTHS):
+            needed = f"{len(WIDTHS)} stages: model.target stain needs them"
+            raise UnknownBackbone(f"{arch} names no {needed}")
         self.stages = [body.layers.get_submodule(name) for name in names]
-        self.body.requires_grad_(False)
-        maps = self.encode(torch.zeros(1, 1, 4 * COARSEST, 4 * COARSEST))
-        widths = [m.shape[1] for m in maps]
-        self.decoders = nn.ModuleList(Decoder(widths) for _ in range(stain.members))
-
-    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The stages' maps of images (N, 1, h, w) in -1..1, fine to coarse; without gradient."""
-        mean, std = (
-            torch.tensor(v).view(1, 3, 1, 1) for v in (self.backbone.mean, self.backbone.std)
-        )
         with torch.no_grad():
-            grey = (images.expand(-1, 3, -1, -1) + 1) / 2
-            scaled = (grey - mean.to(images)) / std.to(images)
-            scaled = scaled.contiguous(memory_format=torch.channels_last)
-            return stage_maps(self.body, self.stages, scaled)
+            maps = self._encode(torch.zeros(1, 1, 4 * COARSEST, 4 * COARSEST))
+        # the decoder leaves out a first map, which would be the image itself
+        self.decoder = UnetDecoder((1, *[m.shape[1] for m in maps]), WIDTHS, len(WIDTHS))
+        self.out = nn.Conv2d(WIDTHS[-1], 2, 3, padding=1)
+        nn.init.constant_(self.out.bias, -2.0)  # most pixels are unstained
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.encode(images)
-        outs = torch.stack([decoder(maps).float() for decoder in self.decoders])
-        return torch.cat([outs[:, :, :1].clamp(-8, 4).exp(), outs[:, :, 1:].sigmoid()], 2).mean(0)
+        maps = self._encode(images)
+        finest = maps[0]
+        size = [2 * n for n in finest.shape[-2:]]
+        return self.out(self.decoder([finest.new_empty(len(images), 0, *size), *maps]))
+
+    def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The stages' maps of images (N, 1, h, w) in -1..1, fine to coarse."""
+        mean, std = (
+            torch.tensor(v).view(1, 3, 1, 1).to(images)
+            for v in (self.backbone.mean, self.backbone.std)
+        )
+        scaled = ((images.expand(-1, 3, -1, -1) + 1) / 2 - mean) / std
+        scaled = scaled.contiguous(memory_format=torch.channels_last)
+        return stage_maps(self.body, self.stages, scaled)
 
     def train(self, mode: bool = True) -> "StainNet":
-        """The body stays in evaluation mode: it is frozen, with its normalisation statistics."""
+        """A pretrained body keeps its normalisation statistics: few sessions would spoil them."""
         super().train(mode)
-        self.body.eval()
+        self.body.train(mode and not self.pretrained)
         return self
 
 
 def build_stain(arch: str, stain: StainFacts, weights: Path | None = None) -> StainNet:
     """A stain network; its body from a safetensors file of the library's names, else random."""
-    return StainNet(arch, body_of(arch, weights), stain)
+    return StainNet(arch, body_of(arch, weights), stain, weights is not None)
 
 
 def reduced(frame8: np.ndarray, reduction: int) -> np.ndarray:
@@ -216,7 +157,9 @@ def _averaged(net: StainNet, image: np.ndarray) -> np.ndarray:
 def _view(net: StainNet, image: torch.Tensor, number: int) -> torch.Tensor:
     """What the network says of an image in one of eight orientations, turned back."""
     device = next(net.parameters()).device
-    return oriented(net(oriented(image, number).to(device)).cpu(), number, back=True)
+    out = net(oriented(image, number).to(device)).float().cpu()
+    maps = torch.cat([out[:, :1].clamp(-8, 4).exp(), out[:, 1:].sigmoid()], 1)
+    return oriented(maps, number, back=True)
 
 
 def oriented(image: torch.Tensor, number: int, back: bool = False) -> torch.Tensor:

@@ -22,8 +22,7 @@ from . import head
 from .devices import is_rank_zero
 from .fine_tuning import fit
 from .loading import refuse_one_class, targets
-from .stain import fit_stain, stain_facts, views_folder
-from .views import view_file, write_views
+from .stain import fit_stain, stain_facts
 
 
 @dataclass(frozen=True)
@@ -96,24 +95,15 @@ def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
 def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
     """Trains the stain network on the whole fields of the training part (see `stain.fit_stain`),
     under kfold of all folds but the tested one.
-
-    What the frozen backbone sees is computed once for all rounds, of all of the partition's fields.
     """
-    facts, folder = stain_facts(job.stain), views_folder(job.scratch)
-    net = build_stain(job.model.arch, facts, job.weights)
-    every = pd.Index(job.table["image_id"].unique())
-    stain = job.stain
-    write_views(net, job.store, every, stain.views, stain.augmentation, job.train.seed, folder)
+    torch.manual_seed(job.train.seed)
+    net = build_stain(job.model.arch, stain_facts(job.stain), job.weights)
     # Under kfold the other folds choose a round's operating point, so its own validation fold is
     # free to learn from; under holdout that part is all there is to choose by
     rows = part.train if part.name == "holdout" else part.train | part.valid
     owners = job.table[rows].drop_duplicates("image_id")
-    fields = [
-        (group, view_file(folder, image))
-        for image, group in zip(owners["image_id"], owners["group"])
-    ]
     return fit_stain(
-        net, fields, job.train, stain,
+        net, job.store, list(zip(owners["group"], owners["image_id"])), job.train, job.stain,
         lambda row, epoch: tracking.log_epoch(part.name, row, epoch),
     )  # fmt: skip
 

@@ -198,10 +198,9 @@ class Train(Section):
 
 class Stain(Section):
     reduction: Literal[1, 2, 4]
-    views: Count
+    crop: Annotated[int, Field(ge=64, multiple_of=64)]
     augmentation: Fraction
     balance: Fraction
-    members: Count
     orientations: Literal[1, 2, 4, 8]
 
 

@@ -1,0 +1,128 @@
+"""Crops of whole fields for the stain network: turned, scaled, and altered as other sessions' optics would.
+
+What a step shows depends on (seed, step, rank) alone: a training that is repeated sees the same.
+"""
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from ..patches.store import PatchStore
+from ..scoring.imaging import PI_REDUCTION
+from ..scoring.stain import STAINED, oriented, reduced
+from ..workspace.params import Stain, Train
+
+MOST = 5.0  # excess of PI over background beyond which brighter says no more about death
+STRIDE = 2  # pixels of a crop to one of its target, as the network's output
+# What varies between sessions, in the image's range of -1..1: chosen by trial (docs/accuracy.md)
+SCALE = (0.8, 1.25)  # pixel size and size of cells
+CONTRAST, GAMMA, BRIGHTNESS, TILT = (0.6, 1.5), 0.25, 0.15, 0.2
+BLUR, NOISE = 1.2, 0.1  # most: sigma in reduced pixels, in half of the crops; standard deviation
+
+
+class Crops(Dataset):
+    """Batches of crops by step: images (B, 1, n, n), targets (B, 3, n / 2, n / 2), float32.
+
+    Target: excess of PI over background (0 to MOST), share above STAINED, and weight: 1 where the
+    stain is known, 0 in borders, negative where PI is clipped, so that it is a lower bound.
+    fields: (group, image_id); those of a group of k weigh k to the power -stain.balance.
+    """
+
+    def __init__(
+        self, store: PatchStore, fields: list[tuple[str, str]], train: Train, stain: Stain, rank: int
+    ):  # fmt: skip
+        self.store, self.stain, self.batch_size = store, stain, train.batch_size
+        self.images, self.key = [image for _, image in fields], (train.seed, rank)
+        names, counts = np.unique([group for group, _ in fields], return_counts=True)
+        sizes = dict(zip(names, counts))
+        weight = np.array([sizes[group] ** -stain.balance for group, _ in fields])
+        self.share = weight / weight.sum()
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng([*self.key, step])
+        pairs = [draw(self.store, self.images[i], self.stain, rng) for i in self.fields(rng)]
+        images, targets = zip(*pairs)
+        return torch.stack(images), torch.stack(targets)
+
+    def fields(self, rng: np.random.Generator) -> np.ndarray:
+        """Numbers of a batch's fields, drawn systematically: a batch spreads over the groups."""
+        order = rng.permutation(len(self.share))
+        steps = (np.arange(self.batch_size) + rng.random()) / self.batch_size
+        places = np.searchsorted(np.cumsum(self.share[order]), steps)
+        return order[np.minimum(places, len(order) - 1)]
+
+
+class Steps(Sampler):
+    """The numbers of an epoch's steps, counted on from epoch to epoch."""
+
+    def __init__(self, each: int):
+        self.each, self.epoch = each, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.each
+
+    def __iter__(self):
+        yield from range(self.epoch * self.each, (self.epoch + 1) * self.each)
+
+
+def draw(
+    store: PatchStore, image_id: str, stain: Stain, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A crop of a field, (1, n, n), and its target, (3, n / 2, n / 2), altered by stain.augmentation."""
+    frame, strength = store.brightfield(image_id), stain.augmentation
+    side = stain.crop // stain.reduction
+    factor = float(np.exp(rng.uniform(*np.log(SCALE)) * strength))
+    size = round(stain.crop / factor / PI_REDUCTION) * PI_REDUCTION
+    y, x = (int(rng.integers(max(n - size, 0) // PI_REDUCTION + 1)) for n in frame.shape)
+    image = reduced(_piece(frame, y * PI_REDUCTION, x * PI_REDUCTION, size, 0), stain.reduction)
+    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    target = target_of(store, image_id, (y, x, size // PI_REDUCTION), side // STRIDE)
+    number = int(rng.integers(8)) if strength else 0
+    turned = oriented(torch.from_numpy(image), number).numpy()
+    seen = optics(turned, strength, rng) if strength else turned
+    return torch.from_numpy(seen.copy())[None], oriented(target, number).contiguous()
+
+
+def target_of(
+    store: PatchStore, image_id: str, place: tuple[int, int, int], side: int
+) -> torch.Tensor:
+    """Excess, share above STAINED and weight (3, side, side) of a square (y, x, size) of a field,
+    in pixels of the store's PI ratio.
+    """
+    ratio = _piece(store.pi_ratio(image_id), *place, np.nan)
+    clipped = _piece(store.pi_clipped(image_id), *place, False)
+    known = np.isfinite(ratio)
+    ratio = np.where(known, ratio, 1.0)
+    weight = np.where(known, np.where(clipped, -1.0, 1.0), 0.0)
+    parts = [np.clip(ratio - 1, 0, MOST), ratio > STAINED, weight]
+    resized = [cv2.resize(p.astype(np.float32), (side, side)) for p in parts]
+    return torch.from_numpy(np.stack(resized))
+
+
+def _piece(values: np.ndarray, y: int, x: int, size: int, outside: float) -> np.ndarray:
+    """A square of an image; what lies beyond the image is `outside`."""
+    piece = values[y : y + size, x : x + size]
+    missing = [(0, size - n) for n in piece.shape]
+    return np.pad(piece, missing, constant_values=outside)
+
+
+def optics(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """An image (h, w) with another gamma, contrast, brightness, tilt of light, focus and noise."""
+    gamma = float(np.exp(rng.normal(0, GAMMA * strength)))
+    contrast = float(np.exp(rng.uniform(*np.log(CONTRAST)) * strength))
+    image = np.clip((image + 1) / 2, 0, 1) ** gamma * 2 - 1
+    image = image * contrast + float(rng.normal(0, BRIGHTNESS * strength))
+    down, right = (np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape)
+    tilt = rng.normal(0, TILT * strength, 2).astype(np.float32)
+    image = image + tilt[0] * down[:, None] + tilt[1] * right
+    sigma = rng.uniform(0, BLUR * strength)
+    if rng.random() < 0.5 and sigma > 0.3:
+        image = cv2.GaussianBlur(image, (9, 9), sigma, borderType=cv2.BORDER_REFLECT)
+    grain = rng.standard_normal(image.shape, dtype=np.float32)
+    noisy = image + float(rng.uniform(0, NOISE * strength)) * grain
+    return np.clip(noisy, -1.5, 1.5).astype(np.float32)
