@@ -42,7 +42,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=3)
     parser.add_argument("--arch", default="tf_efficientnet_lite0")
-    parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--orientations", type=int, default=2)
     asked = parser.parse_args()
     torch.manual_seed(0)
@@ -51,7 +50,7 @@ def main() -> None:
     places = [(w.y, w.x, w.size) for w in windows(HEIGHT, WIDTH, SIZE, STRIDE, "anchor")]
     corners = np.array(places)
     classifier, features = build(asked.arch), build("tf_efficientnet_lite0")
-    stain = build_stain(asked.arch, StainFacts(2, asked.members, asked.orientations)).eval()
+    stain = build_stain(asked.arch, StainFacts(2, asked.orientations)).eval()
 
     def crops(frame: np.ndarray) -> np.ndarray:
         return np.stack([frame[y : y + s, x : x + s] for y, x, s in places])
