@@ -230,7 +230,16 @@ def test_make_hands_the_folder_over_unread(tmp_path):
     command.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     command.chmod(0o755)
     name = 'my plate (1) = Müller\'s #2; `id` & "x"'
-    words = ["make", "-s", "-o", ".venv/.ready", "real", f"DATA={name}", "RECIPE=head"]
+    words = [
+        "make",
+        "-s",
+        "--no-print-directory",
+        "-o",
+        ".venv/.ready",
+        "real",
+        f"DATA={name}",
+        "RECIPE=head",
+    ]
     done = subprocess.run(
         [*words, "SET=-S a.b=1"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
