@@ -1,5 +1,4 @@
-"""The page: one window at a time with its surroundings, answered by keyboard, and what the answers
-amount to.
+"""The page: one window at a time with its surroundings, answered by keyboard, and the results.
 
 Served on the loopback address alone, with nothing from other servers. One tab at a time answers;
 the latest one opened takes over.
@@ -192,10 +191,11 @@ def _quality(session: Session) -> str:
     text = ""
     for name in ("cells", "not_cells"):
         low, high = quality[f"f1_{name}_interval_95"]
-        text += f"<div>F1 of {name.replace('_', ' ')} <b>{quality[f'f1_{name}']:.3f}</b> {low:.2f} to {high:.2f}</div>"
+        text += f"<div>F1 of {name.replace('_', ' ')} <b>{quality[f'f1_{name}']:.3f}</b> "
+        text += f"{low:.2f} to {high:.2f}</div>"
     return text + (
-        f"<p>cross-validated by image on {quality['scored_windows']} answers in {quality['scored_images']} images; "
-        "uncertain windows are harder than the average one</p>"
+        f"<p>cross-validated by image on {quality['scored_windows']} answers in "
+        f"{quality['scored_images']} images; uncertain windows are harder than the average one</p>"
     )
 
 

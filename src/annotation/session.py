@@ -72,7 +72,10 @@ class Session:
                 raise
             self._past.append((shown, line))
             self._changed()
-            return f"{verdict}: {self.window(shown)[0]} at y {self.window(shown)[1]}, x {self.window(shown)[2]}"
+            return (
+                f"{verdict}: {self.window(shown)[0]} at y {self.window(shown)[1]}, "
+                f"x {self.window(shown)[2]}"
+            )
 
     def skip(self, shown: int) -> str:
         """Puts the window that was `shown` off until the program is started again."""

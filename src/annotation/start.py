@@ -49,7 +49,8 @@ def begin(
     chosen = candidates(patches, params.max_border, pool, params.seed)
     if chosen.empty:
         raise MissingInput(
-            "every window of data/patches has more border than filter.max_border: nothing to ask about"
+            "every window of data/patches has more border than filter.max_border: "
+            "nothing to ask about"
         )
     cache = FeatureCache(store, params.arch, weights / "model.safetensors", CACHE)
     study = Study(store, patches, chosen, cache, params)
@@ -58,10 +59,12 @@ def begin(
         places = diverse_order(detail(chosen), params.seed)
     session = Session(study, csv, places, order == "uncertain", batch)
     print(
-        f"annotate: {len(chosen)} of {len(patches)} windows to choose from; answers go to {csv.path}"
+        f"annotate: {len(chosen)} of {len(patches)} windows to choose from; "
+        f"answers go to {csv.path}"
     )
     if csv.path != (WORKSPACE / params.annotations).resolve():
         print(
-            f"annotate: the filter reads {params.annotations}; set filter.annotations in params.yaml for this file"
+            f"annotate: the filter reads {params.annotations}; "
+            "set filter.annotations in params.yaml for this file"
         )
     return session, f"{csv.path.name} · {annotator}", dataset.source == "synthetic"

@@ -55,7 +55,7 @@ class AnnotationFile:
         self.rows()
 
     def _check_rights(self) -> None:
-        """A read-only file is meant so, though replacing it would need rights on its folder alone."""
+        """A read-only file is meant so, though replacing it needs rights on its folder alone."""
         folder, path = self.path.parent, self.path
         if path.is_dir():
             raise Refused(f"--annotations: {path} is a folder: name a CSV file")
@@ -65,7 +65,8 @@ class AnnotationFile:
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise Refused(
-                f"--annotations: you may not write into {folder}: name a file in a folder of your own"
+                f"--annotations: you may not write into {folder}: "
+                "name a file in a folder of your own"
             )
 
     def rows(self) -> pd.DataFrame:
@@ -94,7 +95,8 @@ class AnnotationFile:
             same = rows[(rows[KEY] == pd.Series(dict(zip(KEY, window)))).all(axis=1)]
             if len(same):
                 raise Refused(
-                    f"{self.path.name} already calls this window '{same['verdict'].iloc[0]}': left so"
+                    f"{self.path.name} already calls this window '{same['verdict'].iloc[0]}': "
+                    "left so"
                 )
             added = _line(before, values)
             return before + (b"" if before.endswith(b"\n") else _newline(before)) + added
@@ -115,7 +117,8 @@ class AnnotationFile:
             ]
             if not matches:
                 raise Refused(
-                    f"{self.path.name} was edited: the row to undo is not there as written; nothing undone"
+                    f"{self.path.name} was edited: "
+                    "the row to undo is not there as written; nothing undone"
                 )
             return b"".join(lines[: matches[-1]] + lines[matches[-1] + 1 :])
 

@@ -13,7 +13,8 @@ from ..common.patches.store import PatchStore
 from ..common.workspace.params import Filter
 from .features import FeatureCache
 
-START = 1  # answers of each kind, cells and not cells, from which a machine chooses what to ask: more did not help
+# Answers of each kind, cells and not cells, from which a machine chooses: more did not help
+START = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Study:
         self.pool, self.features = pool, cache.of(pool)
 
     def usable(self, rows: pd.DataFrame) -> annotations.Annotations:
-        """The rows of an annotation file that are of these frames, and how many are not, by reason."""
+        """The rows of an annotation file of these frames, and how many are not, by reason."""
         return annotations.match(rows, self.store.frames.reset_index(drop=True))
 
     def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:

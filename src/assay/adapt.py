@@ -57,7 +57,8 @@ def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls:
         by = shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
         about = {
             "folder": images.name, "by": known.what, "images": int(rows["image_id"].nunique()),
-            "live_windows": int(rows["live"].sum()), "dead_windows": int((~rows["live"]).sum()), "shift": by,
+            "live_windows": int(rows["live"].sum()), "dead_windows": int((~rows["live"]).sum()),
+            "shift": by,
         }  # fmt: skip
         about = clean(about | compared(rows, means, at))
         operating = at | {"shift": round(at.get("shift", 0.0) - by * at["temperature"], 6)}

@@ -124,8 +124,9 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
     size = min(len(drawn), len(other))
     gap = interval(drawn[:size] - other[:size], min(groups_here, groups_there))
     return found | {
-        "value": here - there, "interval": gap, "own": there, "own_interval": interval(other, groups_there),
-        "own_groups": groups_there, "reason": "live and dead patches are never of one experiment" if same else "",
+        "value": here - there, "interval": gap, "own": there,
+        "own_interval": interval(other, groups_there), "own_groups": groups_there,
+        "reason": "live and dead patches are never of one experiment" if same else "",
     }  # fmt: skip
 
 
@@ -212,9 +213,9 @@ def misfit(cells: pd.DataFrame, rule: dict) -> str:
     counted = rule["intensity"] == "counts"
     unit = "counts" if counted else "times the field's background"
     return (
-        f"of {len(cells)} patches with cells the stain calls {' and '.join(few)} (live below {rule['live_below']:.4g} "
-        f"{unit}, dead above {rule['dead_above']:.4g}; median PI here {cells['intensity'].median():.4g}). If these "
-        "controls hold both live and dead cells, the thresholds do not fit this microscope: run again with "
-        "--thresholds own, which fits them to these images"
-        + (", or train with label.intensity background_ratio" if counted else "")
+        f"of {len(cells)} patches with cells the stain calls {' and '.join(few)} (live below "
+        f"{rule['live_below']:.4g} {unit}, dead above {rule['dead_above']:.4g}; median PI here "
+        f"{cells['intensity'].median():.4g}). If these controls hold both live and dead cells, the "
+        "thresholds do not fit this microscope: run again with --thresholds own, which fits them "
+        "to these images" + (", or train with label.intensity background_ratio" if counted else "")
     )

@@ -44,7 +44,7 @@ def of_image(
 
 def well_cells(images: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """The dead-cell fraction of each well and time: dead / (live + dead) over its scored images,
-    with an interval over fields as for windows (wells.py); KEYS, FACTS, fields, live, dead, abstain.
+    with an interval over fields as for windows; KEYS, FACTS, fields, live, dead, abstain.
 
     images: as `prepare` gives them.
     """

@@ -10,14 +10,18 @@ from itertools import pairwise
 
 import numpy as np
 
-MARGIN = 0.10  # AUC that may be lost against the model's own test: one live-dead pair in ten more in the wrong order
-LEAST_RECALL = 0.80  # of the called live, and dead, patches: with 0.8 and 0.8 a live-patch fraction spans 60 of the
-# 100 points between all dead and all live, the least that still orders treatments
+# AUC that may be lost against the model's own test: one live-dead pair in ten more in wrong order
+MARGIN = 0.10
+# Of the called live, and dead, patches: with 0.8 and 0.8 a live-patch fraction spans 60 of the 100
+# points between all dead and all live, the least that still orders treatments
+LEAST_RECALL = 0.80
 LEAST_SHARE_CALLED = (
     0.50  # of patches: a model that leaves more than half open does not stand in for a stain
 )
-MOST_BIAS = 0.10  # mean difference of live-patch fractions, model minus stain: what two plates may differ by unnoticed
-MOST_SPREAD = 0.30  # how far the fraction of a single field or well may lie from the stain's (95% limits of agreement)
+# Mean difference of live-patch fractions, model minus stain: two plates may differ so unnoticed
+MOST_BIAS = 0.10
+# How far the fraction of a single field or well may lie from the stain's (95% limits of agreement)
+MOST_SPREAD = 0.30
 LEAST_UNITS = {
     "experiments": 5,
     "fields": 10,
@@ -126,15 +130,22 @@ def settle(by: dict[str, dict], unit: str, number: int) -> list[str]:
         return []
     found = []
     if unit == "experiments":
-        found.append("more experiments (other days or plates), each with live and dead cells; more fields of the same "
-                     "experiments would narrow the intervals little")  # fmt: skip
+        found.append(
+            "more experiments (other days or plates), each with live and dead cells; "
+            "more fields of the same experiments would narrow the intervals little"
+        )
     else:
-        found.append("more fields with live and dead cells, which settles it for these plates only: how it does on "
-                     "another day takes images of 3 experiments or more, named in the column experiment")  # fmt: skip
+        found.append(
+            "more fields with live and dead cells, which settles it for these plates only: "
+            "how it does on another day takes images of 3 experiments or more, "
+            "named in the column experiment"
+        )
     own = by["ranking"].get("own_interval")
     if by["ranking"]["outcome"] == OPEN and own and own[1] - own[0] > 2 * MARGIN:
-        found.append(f"for the ranking, a model tested on more experiments: its own test leaves the AUC between "
-                     f"{own[0]:.2f} and {own[1]:.2f}, and no number of images here narrows that")  # fmt: skip
+        found.append(
+            "for the ranking, a model tested on more experiments: its own test leaves the AUC "
+            f"between {own[0]:.2f} and {own[1]:.2f}, and no number of images here narrows that"
+        )
     return found
 
 
@@ -154,15 +165,10 @@ def _ranking(one: dict) -> tuple[str, str]:
             else ""
         )
         return HOLDS, f"it ranks live above dead as well as on its own test ({told}{more})"
+    told += f", difference {span(one, '+')}"
     if one["outcome"] == FAILS:
-        return (
-            FAILS,
-            f"it ranks live above dead worse than on its own test ({told}, difference {span(one, '+')})",
-        )
-    return (
-        OPEN,
-        f"whether it ranks live above dead as well as on its own test is open ({told}, difference {span(one, '+')})",
-    )
+        return FAILS, f"it ranks live above dead worse than on its own test ({told})"
+    return OPEN, f"whether it ranks live above dead as well as on its own test is open ({told})"
 
 
 def _calls(by: dict[str, dict]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A session's own operating point, from windows whose class is known: control wells, or stained ones.
+"""A session's own operating point, from windows of known class: control wells, or stained ones.
 
 How far the evidence of such windows lies from what the model gave live and dead windows on its own
 test is taken off the evidence of all windows of the plate; ranking, temperature and band stay. The
@@ -94,7 +94,8 @@ def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], l
         counts = controls["live"].value_counts()
         told.append(
             f"{name or 'the plate'}: operating point moved by {by:+.2f} (logit) from "
-            f"{counts.get(True, 0)} windows of negative and {counts.get(False, 0)} of positive controls"
+            f"{counts.get(True, 0)} windows of negative and {counts.get(False, 0)} of positive "
+            "controls"
             + (
                 ""
                 if by

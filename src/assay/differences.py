@@ -21,8 +21,10 @@ def units(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     weight = cells.get("weight", 1.0)
     votes = pd.DataFrame({
         **{name: cells[name] for name in by},
-        "model_live": (cells["call"] == "live") * weight, "model_dead": (cells["call"] == "dead") * weight,
-        "stain_live": (cells["label"] == "live") * weight, "stain_dead": (cells["label"] == "dead") * weight,
+        "model_live": (cells["call"] == "live") * weight,
+        "model_dead": (cells["call"] == "dead") * weight,
+        "stain_live": (cells["label"] == "live") * weight,
+        "stain_dead": (cells["label"] == "dead") * weight,
     })  # fmt: skip
     table = votes.groupby(by, dropna=False).sum().reset_index()
     for who in ("model", "stain"):
@@ -47,7 +49,10 @@ def bland_altman(table: pd.DataFrame, by: str = "fields") -> dict:
     difference = (table["model"] - table["stain"]).to_numpy(float)
     n = len(difference)
     if n < LEAST_COMPARED:
-        reason = f"{n} with at least {LEAST_PATCHES} patches decided by both; agreement needs {LEAST_COMPARED}"
+        reason = (
+            f"{n} with at least {LEAST_PATCHES} patches decided by both; "
+            f"agreement needs {LEAST_COMPARED}"
+        )
         return {"units": n, "bias": None, "reason": reason}
     of = table["experiment"].to_numpy() if by == "experiments" else np.arange(n)
     names, codes = np.unique(of, return_inverse=True)

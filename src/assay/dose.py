@@ -72,7 +72,8 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
     levels = np.sort(dosed["concentration"].unique())
     facts = {
         "concentrations": len(levels), "wells": len(dosed), "zero_wells": len(zero),
-        "lowest": float(levels[0]) if len(levels) else None, "highest": float(levels[-1]) if len(levels) else None,
+        "lowest": float(levels[0]) if len(levels) else None,
+        "highest": float(levels[-1]) if len(levels) else None,
     }  # fmt: skip
     blank = (
         facts
@@ -85,7 +86,10 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
             "too few", f"{len(levels)} concentrations above zero, a curve needs {LEAST}"
         )
     if len(both) < LEAST + 1:
-        few = f"{len(both)} wells do not fix a curve of {LEAST} parameters: add replicates or controls"
+        few = (
+            f"{len(both)} wells do not fix a curve of {LEAST} parameters: "
+            "add replicates or controls"
+        )
         return blank | _said("too few", few)
     x = np.r_[dosed["concentration"], np.zeros(len(zero))]
     y, patches = (both[name].to_numpy(float) for name in ("live_patch_fraction", "effective"))
@@ -99,7 +103,10 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
     values = {name: float(result.params[name].value) for name in ("top", "bottom", "hill")}
     if not _responds(y, weight, result):
         span = f"{number(facts['lowest'])} to {number(facts['highest'])}"
-        none = f"not reached: no response from {span}, as a curve fits no better than a constant (F test)"
+        none = (
+            f"not reached: no response from {span}, "
+            "as a curve fits no better than a constant (F test)"
+        )
         return blank | _said("no response", none)
     if values["top"] < values["bottom"]:
         return (
@@ -160,7 +167,8 @@ def _interval(minimizer, result) -> tuple[float, float, str]:
     best = result.params["log_ic50"]
     error = best.stderr
     if best.stderr is None or not np.isfinite(best.stderr):
-        best.stderr = 0.2  # only the first step of the search; at a bound of another parameter there is no stderr
+        # Only the first step of the search; at a bound of another parameter there is no stderr
+        best.stderr = 0.2
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(

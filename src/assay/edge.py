@@ -35,7 +35,8 @@ def edge_effect(part: pd.DataFrame, confidence: float = 0.95) -> dict:
     used = known[both]
     if used.empty:
         return _not_given(
-            "no treatment has both outer and inner wells: an edge effect cannot be told from the layout"
+            "no treatment has both outer and inner wells: "
+            "an edge effect cannot be told from the layout"
         )
     y = used["live_patch_fraction"] - used.groupby("treatment")["live_patch_fraction"].transform(
         "mean"

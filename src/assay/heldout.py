@@ -23,8 +23,9 @@ def summary(run_id: str | None) -> dict | None:
         return None
     calls, within = record["conformal"], record.get("within_experiment") or {}
     return {
-        "patches": record["data"]["n_patches"], "error": calls["error"], "called": 1 - calls["abstention"],
-        "wrong": calls["error_among_called"], "auc_within": within.get("pair_weighted", {}).get("value"),
+        "patches": record["data"]["n_patches"], "error": calls["error"],
+        "called": 1 - calls["abstention"], "wrong": calls["error_among_called"],
+        "auc_within": within.get("pair_weighted", {}).get("value"),
     }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """What is to be scored: a folder, a manifest, a pattern of file names, or single files;
 bright-field only.
 
-How they are read is src/common/images, as for training; here what an assay wants of them is checked:
-wells of a plate, and controls (negative: untreated, positive: all dead).
+How they are read is src/common/images, as for training; here what an assay wants of them is
+checked: wells of a plate, and controls (negative: untreated, positive: all dead).
 """
 
 from collections.abc import Sequence

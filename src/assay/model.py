@@ -57,7 +57,7 @@ class Model:
         return self._scorer.stain(frame, pixel_size_um)[0]
 
     def probability_of(self, pi: np.ndarray) -> np.ndarray:
-        """Calibrated live probability (n,) of areas whose mean predicted PI over background is pi."""
+        """Calibrated live probability (n,) of areas with mean predicted PI over background pi."""
         return self._scorer.probability_of(pi)
 
     @property
@@ -96,8 +96,9 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
     contract = _contract(uri, loaded)
     if contract["synthetic"] and not allow_synthetic:
         raise ModelError(
-            f"{uri} was trained on SYNTHETIC images: its calls on real cells mean nothing. Train it on images of your "
-            "own (README: your own images), or give --allow-synthetic to try the machinery"
+            f"{uri} was trained on SYNTHETIC images: its calls on real cells mean nothing. Train "
+            "it on images of your own (README: your own images), "
+            "or give --allow-synthetic to try the machinery"
         )
     return Model(loaded, contract, facts(uri, loaded, contract, version, reachable), version)
 

@@ -102,9 +102,10 @@ def _same(out: Path, before: dict, facts: dict, command: str) -> None:
         )
     if before.get("digest") != facts["digest"]:
         raise OutputError(
-            f"{out} holds the output of another model ({before.get('uri')}, version {before.get('version')}, digest "
-            f"{str(before.get('digest'))[:12]}), and this is version {facts['version']}, digest "
-            f"{facts['digest'][:12]}: give another --out, or remove that folder first"
+            f"{out} holds the output of another model ({before.get('uri')}, version "
+            f"{before.get('version')}, digest {str(before.get('digest'))[:12]}), and this is "
+            f"version {facts['version']}, digest {facts['digest'][:12]}: give another --out, "
+            "or remove that folder first"
         )
 
 

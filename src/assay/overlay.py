@@ -147,7 +147,7 @@ def _hatch(axes, windows: pd.DataFrame, shape: tuple[int, int]) -> None:
 
 
 def _mark(axes, windows: pd.DataFrame) -> None:
-    """A dot (live), a square (dead) or a ring (abstained) in the middle of each window with cells."""
+    """A dot (live), square (dead) or ring (abstained) in the middle of each window with cells."""
     for call, (shape, colour) in MARKS.items():
         rows = windows[windows["call"] == call]
         x, y = (rows[axis] + rows["size"] / 2 for axis in "xy")

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: the summary of a scored plate and the validation on stained controls."""
+"""Self-contained HTML pages: summary of a scored plate, and validation on stained controls."""
 
 import base64
 from pathlib import Path
@@ -36,8 +36,8 @@ def summary(
     context = {
         "plate": plate, "model": plate["model"], "figures": drawn, "dropped": dropped,
         "overlays": overlays(pictures, images), "several": several,
-        "wells": wells.head(ROWS).to_dict("records"), "rows": ROWS, "more_wells": max(0, len(wells) - ROWS),
-        "per_image": [] if len(wells) else shown[:ROWS],
+        "wells": wells.head(ROWS).to_dict("records"), "rows": ROWS,
+        "more_wells": max(0, len(wells) - ROWS), "per_image": [] if len(wells) else shown[:ROWS],
     }  # fmt: skip
     return write(out / "summary.html", "summary.html.j2", context)
 

@@ -57,7 +57,10 @@ def scale(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, str
         return (
             zero,
             one,
-            "0 = no live patch (there is no positive control well), 1 = mean of the negative controls",
+            (
+                "0 = no live patch (there is no positive control well), "
+                "1 = mean of the negative controls"
+            ),
         )
     return zero, one, "0 = mean of the positive controls, 1 = mean of the negative controls"
 
@@ -75,7 +78,10 @@ def quality(negative: np.ndarray, positive: np.ndarray) -> dict:
         if len(v) < LEAST_CONTROLS
     ]
     if few:
-        reason = f"needs at least {LEAST_CONTROLS} wells of each control with a live-patch fraction; there are "
+        reason = (
+            f"needs at least {LEAST_CONTROLS} wells of each control "
+            "with a live-patch fraction; there are "
+        )
         return {
             "z_prime": None,
             "robust_z_prime": None,
@@ -84,7 +90,10 @@ def quality(negative: np.ndarray, positive: np.ndarray) -> dict:
         }
     gap = negative.mean() - positive.mean()
     if gap <= 0:
-        reason = "the negative controls (untreated) are not above the positive controls (all dead): look at the layout"
+        reason = (
+            "the negative controls (untreated) are not above "
+            "the positive controls (all dead): look at the layout"
+        )
         return {"z_prime": None, "robust_z_prime": None, "ssmd": None, "reason": reason}
     sd = [values.std(ddof=1) for values in (negative, positive)]
     mad = [MAD * stats.median_abs_deviation(values) for values in (negative, positive)]

@@ -1,4 +1,4 @@
-"""The predicted stain of an image: dead nuclei in it, pictures of it, and on demand the image itself.
+"""The predicted stain of an image: dead nuclei in it, pictures, and on demand the image itself.
 
 For a model that predicts PI (contract: target stain). What is made of an image is kept in
 OUT/parts, so that it is predicted once.
@@ -105,7 +105,7 @@ def stained(frame8: np.ndarray, pi: np.ndarray, peaks: np.ndarray) -> np.ndarray
 
 
 def write_ome(path: Path, pi: np.ndarray, pixel_size_um: float | None) -> None:
-    """Writes PI over background (H, W) float32 as an OME-TIFF that Fiji and napari open to scale."""
+    """Writes PI over background (H, W) float32 as OME-TIFF that Fiji and napari open to scale."""
     about: dict = {"axes": "YX", "Channel": {"Name": "predicted PI over background"}}
     if pixel_size_um:
         about |= {"PhysicalSizeX": pixel_size_um, "PhysicalSizeXUnit": "µm"}

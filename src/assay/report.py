@@ -60,8 +60,9 @@ def make(
     wells, alike, remarks = well_table(images)
     wells = plate.normalise(wells)
     record = clean({
-        "model": model, "totals": totals(images, wells), "time_column": column, "interval": interval(wells, alike),
-        "plates": plate.describe(wells), "doses": dose.responses(wells), "left_out": left_out(images),
+        "model": model, "totals": totals(images, wells), "time_column": column,
+        "interval": interval(wells, alike), "plates": plate.describe(wells),
+        "doses": dose.responses(wells), "left_out": left_out(images),
         "cells": None if cells is None else well_cells(images, cells).to_dict("records"),
         "notes": [*told, *remarks, *notes(images, wells)],
     })  # fmt: skip
@@ -142,13 +143,15 @@ def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
     found = []
     if seen := int(images["reason"].str.contains(TRAINED_ON, regex=False).sum()):
         found.append(
-            f"{seen} of the images trained this model: their calls do not tell how good it is on new ones"
+            f"{seen} of the images trained this model: "
+            "their calls do not tell how good it is on new ones"
         )
     if without := int((images["well"] == "").sum()):
         found.append(f"{without} images have no well: they stand in images.csv only")
     if len(wells) and (single := int((wells["fields"] == 1).sum())):
         found.append(
-            f"{single} of {len(wells)} wells rest on one field: no interval, as its spread is not known"
+            f"{single} of {len(wells)} wells rest on one field: no interval, "
+            "as its spread is not known"
         )
     if empty := int((wells["fields"] == 0).sum()):
         found.append(
@@ -158,8 +161,8 @@ def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
 
 
 def clean(value):
-    """A value as JSON can hold it: floats with 6 significant digits, NaN and infinities as None, numpy's
-    scalars as Python's.
+    """A value as JSON can hold it: floats with 6 significant digits, NaN and infinities as None,
+    numpy's scalars as Python's.
     """
     if isinstance(value, dict):
         return {str(key): clean(part) for key, part in value.items()}

@@ -45,7 +45,7 @@ class ScoreError(UserError):
 @dataclass(frozen=True)
 class Options:
     """How images are read and drawn: pixel size (um) where neither manifest nor file says, overlays
-    or not, the predicted stain as OME-TIFF or not, and whether control wells set the operating point.
+    or not, predicted stain as OME-TIFF or not, and whether control wells set the operating point.
     """
 
     layout: Layout
@@ -102,7 +102,8 @@ def remarks(entries: Sequence[FileField], model: Model, options: Options) -> lis
     told = []
     if not model.facts["novelty"]:
         told.append(
-            "this model was packaged before novelty was: images unlike its training data are NOT flagged"
+            "this model was packaged before novelty was: "
+            "images unlike its training data are NOT flagged"
         )
     if not model.predicts_stain and (options.stain or any(one.nuclei for one in entries)):
         told.append(
@@ -124,7 +125,7 @@ def part(one: Checked, model: Model, out: Path, options: Options) -> Scored:
 
 
 def draw(scored: Sequence[Scored], model: Model, out: Path) -> None:
-    """Draws the overlays that lack among the parts: calls of windows, and of the cells of a mask."""
+    """Draws the overlays the parts lack: calls of windows, and of the cells of a mask."""
     for each in tqdm([one for one in scored if one.windows is not None], desc="draw", unit="image"):
         one, kinds = each.checked, ["jpg"] if each.cells is None else ["jpg", "cells.jpg"]
         lacking = [kind for kind in kinds if not _picture(out, each, kind).exists()]

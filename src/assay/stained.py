@@ -79,7 +79,8 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
         seen = describe(images) if images.is_dir() else f"there is no folder {images}"
         columns = "brightfield and pi (and pixel_size_um, experiment, well, ... where known)"
         raise ValidationError(
-            f"write {images / MANIFEST} with columns {columns}, or give --manifest or --pattern: {seen}"
+            f"write {images / MANIFEST} with columns {columns}, "
+            f"or give --manifest or --pattern: {seen}"
         )
     try:
         found = folder.find(images, layout, options.manifest)
@@ -197,8 +198,8 @@ def _nothing(stained: Stained) -> str:
     counts = stained.counts
     if counts["in training"] and not counts["refused"]:
         return (
-            f"all {counts['in training']} stained images were among the model's training images: agreement on them "
-            "would say nothing. Validate on images that the model has never seen"
+            f"all {counts['in training']} stained images were among the model's training images: "
+            "agreement on them would say nothing. Validate on images that the model has never seen"
         )
     first = f"; the first: {stained.refused[0]['reason']}" if stained.refused else ""
     return f"no stained image counts: {stained.told()}{first}"

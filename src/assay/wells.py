@@ -166,7 +166,8 @@ def _facts(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             if len(known) > 1:
                 stated = ", ".join(map(str, known))
                 remarks.append(
-                    f"well {row['well']}: its images state {name} {stated}: taken as unknown, mend the manifest"
+                    f"well {row['well']}: its images state {name} {stated}: taken as unknown, "
+                    "mend the manifest"
                 )
             unknown = np.nan if name == "concentration" else ""
             row[name] = known[0] if len(known) == 1 else unknown

@@ -8,18 +8,21 @@ TEXT = """# Live or dead, from bright field alone
 
 {kind} Model `{name}`, version {version}, partition `{partition}`, network `{arch}`.
 
-**In**: one bright-field channel, raw counts of 8 or 16 bit as numbers, {pixel}; not scaled beforehand.
-**Out**: for each window of {size} x {size} px, every {stride} px from the upper left corner, the calibrated
-probability that it is live. Element (row, column) is the window whose corner is at ({stride} x row, {stride} x column).
+**In**: one bright-field channel, raw counts of 8 or 16 bit as numbers, {pixel}; not scaled
+beforehand.
+**Out**: for each window of {size} x {size} px, every {stride} px from the upper left corner, the
+calibrated probability that it is live. Element (row, column) is the window whose corner is at
+({stride} x row, {stride} x column).
 
-What `unstained score` does beyond that is *not* in this package: windows without cells, out of focus or at a border
-get a probability here, too; nothing abstains, and no image is refused for another pixel size, saturation, or being
-unlike the training data. Windows flush with the right and bottom edge are left out. `contract.json` has the abstain
-band and what the model was trained on. For research, not for diagnosis; validate it against a stain on your own
-microscope first. What it yields is the live-patch fraction, not cell viability.
+What `unstained score` does beyond that is *not* in this package: windows without cells, out of
+focus or at a border get a probability here, too; nothing abstains, and no image is refused for
+another pixel size, saturation, or being unlike the training data. Windows flush with the right and
+bottom edge are left out. `contract.json` has the abstain band and what the model was trained on.
+For research, not for diagnosis; validate it against a stain on your own microscope first. What it
+yields is the live-patch fraction, not cell viability.
 
-Scaling is by the frame's own percentiles: give whole frames, not tiles. Against the model that it was exported from,
-probabilities agree within {tolerance:g}.
+Scaling is by the frame's own percentiles: give whole frames, not tiles. Against the model that it
+was exported from, probabilities agree within {tolerance:g}.
 """
 
 

@@ -68,7 +68,7 @@ def trial(side: int) -> np.ndarray:
 
 
 def native(scorer: Scorer, frame: np.ndarray, size: int, stride: int) -> np.ndarray:
-    """Live probabilities (rows, columns) of a frame's windows, as the model itself computes them."""
+    """Live probabilities (rows, columns) of a frame's windows, as the model computes them."""
     low, high = scaling_range(frame, **scorer.contract["scaling"])
     frame8 = to_uint8(frame, low, high)
     found = windows(*frame.shape, size, stride, "drop")

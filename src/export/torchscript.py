@@ -1,5 +1,5 @@
-"""A window classifier as TorchScript: from a frame's counts to live probabilities, without a line of
-this project's code.
+"""A window classifier as TorchScript: from a frame's counts to live probabilities, without a line
+of this project's code.
 """
 
 import warnings
@@ -96,7 +96,8 @@ def frame_map(scorer: Scorer) -> torch.jit.ScriptModule:
     size, stride = (in_pixels(tile[name], tile["unit"], size_um) for name in ("window", "stride"))
     if size % stride:
         raise ExportError(
-            f"windows of {size} px every {stride} px: the format wants a stride that divides the window"
+            f"windows of {size} px every {stride} px: "
+            "the format wants a stride that divides the window"
         )
     windows = Windows(scorer.net.eval()).eval()
     with warnings.catch_warnings(), torch.no_grad():
