@@ -23,7 +23,7 @@ _ID = re.compile(r"[\w.+=@-]{1,200}")
 
 
 class SourceError(UserError):
-    """The source as a whole cannot be used; the message says what is wrong, where, and what to do."""
+    """The source as a whole cannot be used; the message says what is wrong, where, what to do."""
 
 
 class Refused(UserError):
@@ -38,7 +38,7 @@ class Refused(UserError):
 
 @dataclass(frozen=True)
 class Frame:
-    """The two registered channels of one field as read: 2-D arrays of whatever dtype the file has."""
+    """The two registered channels of one field as read: 2-D arrays of the file's dtype."""
 
     brightfield: np.ndarray
     pi: np.ndarray

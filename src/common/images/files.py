@@ -1,4 +1,4 @@
-"""A field whose channels lie in files, and the checks every field passes before it enters data/raw."""
+"""A field whose channels lie in files, and the checks a field passes to enter data/raw."""
 
 from dataclasses import dataclass, replace
 

@@ -72,7 +72,9 @@ def _advice(folder: Path, layout: Layout) -> str:
     pattern = layout.settings.pattern
     example = r"(?P<well>[A-H]\d+)_(?P<position>\d+)_(?P<channel>BF|PI)\.tif"
     return (
-        f"{folder} has no {MANIFEST} and {pattern} is empty. Write a manifest with columns brightfield and pi "
-        f"(and image_id, partition, experiment, ... where known), or set {pattern} to a regular expression of "
-        f"the file names, for example {example}, or to the name of a preset\n{describe(folder)}"
+        f"{folder} has no {MANIFEST} and {pattern} is empty. Write a manifest with columns "
+        "brightfield and pi (and image_id, partition, experiment, ... where known), or set "
+        f"{pattern} to a regular expression of the file names, for example {example}, or to the "
+        "name of a preset\n"
+        f"{describe(folder)}"
     )

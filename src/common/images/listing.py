@@ -95,5 +95,6 @@ def _unreadable(error: OSError) -> None:
     """What may not be listed must not look empty. Raises SourceError."""
     if isinstance(error, PermissionError):
         raise SourceError(
-            f"{error.filename} cannot be read ({error.strerror}): ask for the right to read the folder"
+            f"{error.filename} cannot be read ({error.strerror}): "
+            "ask for the right to read the folder"
         )

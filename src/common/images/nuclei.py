@@ -1,4 +1,4 @@
-"""Dead nuclei in a map of PI over background, measured or predicted: bright spots of a nucleus's size."""
+"""Dead nuclei in a map of PI over background, measured or predicted: nucleus-sized spots."""
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -24,8 +24,8 @@ def dead_nuclei(ratio: np.ndarray, pixel_size_um: float) -> np.ndarray:
 
 
 def matched(found: np.ndarray, true: np.ndarray, reach: float) -> int:
-    """How many of the found centres (n, 2) belong to one true centre (m, 2) each, within `reach` px:
-    the assignment of least total distance.
+    """How many of the found centres (n, 2) belong to one true centre (m, 2) each, within `reach`
+    px: the assignment of least total distance.
     """
     if not len(found) or not len(true):
         return 0

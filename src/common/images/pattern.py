@@ -26,7 +26,8 @@ def by_pattern(folder: Path, layout: Layout, roles: Sequence[str]) -> Found:
     found = _matches(names, layout)
     if not found:
         raise SourceError(
-            f"{layout.settings.pattern} {layout.pattern} matches no file of {folder}.\n{describe(folder)}"
+            f"{layout.settings.pattern} {layout.pattern} matches no file of {folder}.\n"
+            f"{describe(folder)}"
         )
     tokens = {token for files in found.values() for _, token in files if token is not None}
     _check_channels(sorted(tokens), layout, roles)
@@ -46,7 +47,8 @@ def _matches(names: Sequence[str], layout: Layout) -> dict[tuple, Files]:
     pattern = expression(layout.pattern, layout.settings.pattern)
     if unknown := sorted(pattern.groupindex.keys() - set(GROUPS)):
         raise SourceError(
-            f"{layout.settings.pattern} has unknown groups {', '.join(unknown)}; known: {', '.join(GROUPS)}"
+            f"{layout.settings.pattern} has unknown groups {', '.join(unknown)}; "
+            f"known: {', '.join(GROUPS)}"
         )
     found: dict[tuple, Files] = {}
     for name in names:

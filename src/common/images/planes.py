@@ -15,8 +15,9 @@ from ..scoring.stacks import ImageError, Stack
 from .field import Refused
 
 CONVERT = {
-    ".nd2": "Nikon", ".czi": "Zeiss", ".lif": "Leica", ".oib": "Olympus", ".oif": "Olympus", ".vsi": "Olympus",
-    ".ims": "Imaris", ".lsm": "Zeiss", ".dv": "DeltaVision", ".zvi": "Zeiss", ".nrrd": "NRRD", ".h5": "HDF5",
+    ".nd2": "Nikon", ".czi": "Zeiss", ".lif": "Leica", ".oib": "Olympus", ".oif": "Olympus",
+    ".vsi": "Olympus", ".ims": "Imaris", ".lsm": "Zeiss", ".dv": "DeltaVision", ".zvi": "Zeiss",
+    ".nrrd": "NRRD", ".h5": "HDF5",
 }  # fmt: skip
 READABLE = (".tif", ".tiff", ".png")
 
@@ -85,8 +86,11 @@ def refuse_suffix(name: str) -> None:
     suffix = Path(name).suffix.lower()
     if maker := CONVERT.get(suffix):
         convert = f'bfconvert "{Path(name).name}" "{Path(name).stem}_%s.ome.tiff"'
-        raise Refused("format", f"{maker} {suffix} is not read: convert it to OME-TIFF with {convert} or in Fiji "
-                      "(File > Save As > OME-TIFF; %s numbers the fields of a file)", name)  # fmt: skip
+        detail = (
+            f"{maker} {suffix} is not read: convert it to OME-TIFF with {convert} or in Fiji "
+            "(File > Save As > OME-TIFF; %s numbers the fields of a file)"
+        )
+        raise Refused("format", detail, name)
     if suffix not in READABLE:
         kind = suffix or "a file without suffix"
         raise Refused("format", f"{kind} is not read: use TIFF, OME-TIFF or PNG", name)

@@ -4,9 +4,9 @@ Cells, and dead ones above all, are rough in bright-field and bright in PI. The 
 two over all shifts (by Fourier transform) has a peak at the shift between them; one field seldom
 shows it, the sum over a session's fields does. On the 75 real MCF-7 fields that sum reached 8 to 30
 times its noise in 5 of the 9 sessions with 3 fields or more, always within 15 px of no shift; with
-the PI of other fields of the session it never passed 5. Shifted by 40 px in both directions, all 5 were
-found out, within 8 px; by 80 px, 4 of them. A low peak proves nothing: on the 20 fields where nearly all
-cells are dead there is none.
+the PI of other fields of the session it never passed 5. Shifted by 40 px in both directions, all 5
+were found out, within 8 px; by 80 px, 4 of them. A low peak proves nothing: on the 20 fields where
+nearly all cells are dead there is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,8 +47,8 @@ class Offset:
 def correlation(brightfield: np.ndarray, pi: np.ndarray) -> np.ndarray:
     """How well PI (H, W), shifted by up to REACH steps either way, lies on bright-field (H, W).
 
-    (2 * REACH + 1, 2 * REACH + 1) float32, in units of its own noise; no shift is the middle. Pixels
-    of zero, as registration leaves them, do not count.
+    (2 * REACH + 1, 2 * REACH + 1) float32, in units of its own noise; no shift is the middle.
+    Pixels of zero, as registration leaves them, do not count.
     """
     rough, lit = _blocks(brightfield.astype(np.float64))
     square, _ = _blocks(brightfield.astype(np.float64) ** 2)
@@ -77,8 +77,8 @@ def notes(sessions: Mapping[str, Sequence[np.ndarray]]) -> list[str]:
     """What the fields' correlations, by session, say of the channels' registration, in words."""
     offsets = {name: offset(found) for name, found in sessions.items() if len(found) >= FEWEST}
     said = [
-        f"WARNING: {name or 'all fields'}: PI lies about {one.down:+d} px down and {one.right:+d} px "
-        "right of bright-field: register the channels, or labels are of another place"
+        f"WARNING: {name or 'all fields'}: PI lies about {one.down:+d} px down and {one.right:+d} "
+        "px right of bright-field: register the channels, or labels are of another place"
         for name, one in offsets.items()
         if one.apart
     ]

@@ -1,12 +1,12 @@
 """Propidium iodide (PI): a field's background, and what the stain says of windows and of pixels.
 
-The background is a low percentile of PI averaged over blocks of pixels. Averaging takes the camera's
-noise out, which alone puts the 5th percentile of pixels 4 to 15% under the background of the real
-MCF-7 fields, and gives fractions of a count. A low percentile stays dark where most cells are dead
-and the median, or the mode, lies in their glow.
+The background is a low percentile of PI averaged over blocks of pixels. Averaging takes the
+camera's noise out, which alone puts the 5th percentile of pixels 4 to 15% under the background of
+the real MCF-7 fields, and gives fractions of a count. A low percentile stays dark where most cells
+are dead and the median, or the mode, lies in their glow.
 
-All sums are of integers and the rest is elementwise, so that the results are the same bytes on every
-processor. A PI count of zero means no count: registration leaves such borders.
+All sums are of integers and the rest is elementwise, so that the results are the same bytes on
+every processor. A PI count of zero means no count: registration leaves such borders.
 """
 
 import numpy as np

@@ -41,8 +41,9 @@ def pair(candidate: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
 
     Raises Incomparable unless they hold the same patches under the same labels.
     """
-    both = candidate.merge(champion[["patch_id", "live", "probability", "called"]], "outer", "patch_id",
-                           suffixes=("", "_champion"), validate="1:1", indicator=True)  # fmt: skip
+    both = candidate.merge(champion[["patch_id", "live", "probability", "called"]], "outer",
+                           "patch_id", suffixes=("", "_champion"), validate="1:1",
+                           indicator=True)  # fmt: skip
     if (lacking := int((both["_merge"] != "both").sum())) or (
         both["live"] != both["live_champion"]
     ).any():

@@ -59,7 +59,8 @@ def _filled(table: pd.DataFrame, column: str) -> pd.Series:
     if empty:
         listed = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
         raise SplitError(
-            f"split.group_by: '{column}' is empty for {len(empty)} images ({listed}); fill it, or use {available}"
+            f"split.group_by: '{column}' is empty for {len(empty)} images ({listed}); fill it, "
+            f"or use {available}"
         )
     return text
 

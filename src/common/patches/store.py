@@ -84,7 +84,7 @@ class PatchStore:
 
 
 class ShardWriter:
-    """Writes 1-D shards NAME-000.npy, ... of planned sizes; memory does not grow with their number."""
+    """Writes 1-D shards NAME-000.npy, ... of planned sizes, in memory that does not grow."""
 
     def __init__(self, directory: Path, name: str, sizes: Sequence[int], dtype: type = np.uint8):
         self._maps = [

@@ -233,7 +233,7 @@ def build(
 
 
 def body_of(arch: str, weights: Path | None = None) -> Body:
-    """The convolutional part of a backbone, pretrained or randomly initialised. Raises as `build`."""
+    """The convolutional part of a backbone, pretrained or random. Raises as `build`."""
     backbone = facts(arch)
     model = library_model(backbone)
     if weights is not None:

@@ -8,10 +8,10 @@ emptiness_fit.py.
 
 Decision, in this order:
 1. a window with more than the limit (1%) of its pixels in a black registration border is unusable;
-2. a score above zero is cells. The score is the SVM's decision function, or under rules the logarithm of the window's
-   detail over its limit;
-3. of the rest, a second SVM tells unusable (score below zero) from empty if both were annotated often enough, else
-   sharpness does: what is blurred is unusable, the others are empty.
+2. a score above zero is cells. The score is the SVM's decision function, or under rules the
+   logarithm of the window's detail over its limit;
+3. of the rest, a second SVM tells unusable (score below zero) from empty if both were annotated
+   often enough, else sharpness does: what is blurred is unusable, the others are empty.
 """
 
 import json
@@ -79,7 +79,7 @@ class EmptyFilter:
     rejects: Svm | None = None
 
     def save(self, directory: Path) -> None:
-        """Writes filter.json, and svm.safetensors if there is an SVM, into a directory that exists."""
+        """Writes filter.json, and svm.safetensors if there is an SVM, to an existing folder."""
         machines = {
             name: svm for name, svm in (("cells", self.cells), ("rejects", self.rejects)) if svm
         }

@@ -60,7 +60,7 @@ def reduced_size(height: int, width: int, factor: int = PI_REDUCTION) -> int:
 
 
 def window_sums(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Sums of a (H, W) integer array over windows given as rows (y, x, size), exact, as (N,) int64."""
+    """Exact sums of a (H, W) integer array over windows, rows (y, x, size), as (N,) int64."""
     table = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int64)
     table[1:, 1:] = values.astype(np.int64).cumsum(0).cumsum(1)
     y, x, size = corners.T

@@ -41,7 +41,7 @@ def predict(
 
 
 def live_logits(net: Net | StainNet, store, table: pd.DataFrame, desc: str | None) -> np.ndarray:
-    """Live evidence (N,) float64 of the windows of a table: higher is more live, calibration follows.
+    """Live evidence (N,) float64 of a table's windows: higher is more live, calibration follows.
 
     z_live - z_dead of a classifier; of a stain network what it predicts inside, each frame once.
     """

@@ -88,7 +88,8 @@ def frame_flags(
     found = []
     if bits not in contract.get("bits", [bits]):
         found.append(
-            f"bit depth: {bits}-bit counts, trained on {' and '.join(map(str, contract['bits']))} bit"
+            f"bit depth: {bits}-bit counts, "
+            f"trained on {' and '.join(map(str, contract['bits']))} bit"
         )
     if known := contract.get("intensity"):
         for name, value in (("darkest", low), ("brightest", high)):

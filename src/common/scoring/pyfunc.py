@@ -54,7 +54,8 @@ def decode(image) -> tuple[np.ndarray, float | None]:
             image = base64.b64decode("".join(image.split()), validate=True)
         except ValueError as error:
             raise RefusedFrame(
-                f"the text is not base64 ({error}): send the bytes of a PNG or TIFF file in base64, without any prefix"
+                f"the text is not base64 ({error}): "
+                "send the bytes of a PNG or TIFF file in base64, without any prefix"
             ) from None
     if not isinstance(image, bytes | bytearray):
         return np.asarray(image), None

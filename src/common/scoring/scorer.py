@@ -127,7 +127,7 @@ class Scorer:
     def _probability(
         self, frame8: np.ndarray, crops: np.ndarray, corners: np.ndarray, seen: np.ndarray
     ) -> np.ndarray:
-        """Live probability of the windows `seen` (bool): from the whole frame, or from each crop."""
+        """Live probability of the windows `seen` (bool), from the whole frame or each crop."""
         if isinstance(self.net, StainNet):
             logits = window_logits(predict_stain(self.net, frame8), corners[seen])
         else:
@@ -147,7 +147,8 @@ class Scorer:
         )
         if min(shape) < size:
             raise RefusedFrame(
-                f"the frame has {shape[0]} x {shape[1]} pixels, less than one window of {size} x {size}"
+                f"the frame has {shape[0]} x {shape[1]} pixels, "
+                f"less than one window of {size} x {size}"
             )
         table = pd.DataFrame(windows(*shape, size, stride, tile["edge"]))
         return table[["y", "x", "size"]].astype("int64")
@@ -181,8 +182,8 @@ def _grey(frame: np.ndarray) -> np.ndarray:
         return counts
     if counts.dtype.kind not in "iu":
         raise RefusedFrame(
-            f"a frame holds raw 8 or 16 bit counts, not {counts.dtype}: give the camera's counts, unscaled, as uint8 "
-            "or uint16"
+            f"a frame holds raw 8 or 16 bit counts, not {counts.dtype}: give the camera's counts, "
+            "unscaled, as uint8 or uint16"
         )
     if counts.size and (counts.min() < 0 or counts.max() > 65535):
         seen = f"{counts.min()} to {counts.max()}"

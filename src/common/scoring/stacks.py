@@ -1,4 +1,4 @@
-"""An image file as a stack of 2-D planes: its axes, how a plane is taken, and why a file is refused.
+"""An image file as a stack of 2-D planes: its axes, how a plane is taken, why a file is refused.
 
 Axes are letters: Y, X, C channel, Z focus plane, T time. What a file states is followed; what
 nothing states is refused, never guessed. Ships inside registered models.

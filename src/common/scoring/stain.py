@@ -1,10 +1,10 @@
 """The stain network: a bright-field frame in, PI over background out, pixel by pixel.
 
-A U-Net (Ronneberger et al. 2015; the decoder of segmentation-models-pytorch) on a pretrained backbone
-yields two maps: the logarithm of the excess of PI over background (so that means over windows and
-nuclei are unbiased under a Poisson loss) and the logit of "PI above STAINED times background".
-Predicting fluorescence from transmitted light: Christiansen et al. 2018, Ounkomol et al. 2018; the
-paper names it as its next step. This file ships inside registered models.
+A U-Net (Ronneberger et al. 2015; the decoder of segmentation-models-pytorch) on a pretrained
+backbone yields two maps: the logarithm of the excess of PI over background (so that means over
+windows and nuclei are unbiased under a Poisson loss) and the logit of "PI above STAINED times
+background". Predicting fluorescence from transmitted light: Christiansen et al. 2018, Ounkomol et
+al. 2018; the paper names it as its next step. This file ships inside registered models.
 """
 
 from dataclasses import dataclass
@@ -163,7 +163,7 @@ def _view(net: StainNet, image: torch.Tensor, number: int) -> torch.Tensor:
 
 
 def oriented(image: torch.Tensor, number: int, back: bool = False) -> torch.Tensor:
-    """(..., h, w) in one of eight orientations (right-angle turns, then a flip), or back from it."""
+    """(..., h, w) in one of eight orientations (right-angle turns, then a flip), or back."""
     turns, flip = number // 2, number % 2
     if back:
         return torch.rot90(image.flip(-1) if flip else image, -turns, (-2, -1))

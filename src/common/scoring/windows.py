@@ -68,6 +68,7 @@ def in_pixels(extent: float, unit: str, pixel_size_um: float | None) -> int:
         return int(extent)
     if pixel_size_um is None or not pixel_size_um > 0:
         raise WindowError(
-            "the pixel size is not known: give pixel_size_um in the manifest, or set tile.unit to px"
+            "the pixel size is not known: give pixel_size_um in the manifest, "
+            "or set tile.unit to px"
         )
     return max(1, round(extent / pixel_size_um))

@@ -129,7 +129,10 @@ def _figures(record: dict) -> str:
         f"| {title} | {number(found['value'])} | {interval(found['group_interval'])} |"
         for title, found in rows
     ]
-    head = f"| test: {data['n_patches']} patches of {data['n_groups']} groups | value | interval over groups |"
+    head = (
+        f"| test: {data['n_patches']} patches of {data['n_groups']} groups "
+        "| value | interval over groups |"
+    )
     return "\n".join([head, "|---|---|---|", *lines])
 
 

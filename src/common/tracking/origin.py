@@ -1,4 +1,4 @@
-"""Where a run comes from, as tags: stage, DVC experiment, git revision, DVC's digests of its data."""
+"""Where a run comes from, as tags: stage, DVC experiment, git revision, digests of its data."""
 
 import os
 import subprocess

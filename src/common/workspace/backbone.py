@@ -17,7 +17,8 @@ def known(arch: str) -> str:
     near = get_close_matches(arch.lower(), BACKBONES, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     raise ValueError(
-        f"no such backbone: {meant}allowed are {', '.join(BACKBONES)}, or timm:NAME for one of timm's"
+        f"no such backbone: {meant}allowed are {', '.join(BACKBONES)}, "
+        "or timm:NAME for one of timm's"
     )
 
 

@@ -1,4 +1,4 @@
-"""Records as JSON files: read and written in one way, so that the same content is the same bytes."""
+"""Records as JSON files, read and written in one way: the same content is the same bytes."""
 
 import json
 from pathlib import Path
