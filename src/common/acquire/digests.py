@@ -54,7 +54,10 @@ def check_list(dataset: Dataset) -> str:
         return ""
     listed = read(sources.list_of(dataset))
     if not listed:
-        return f"sources/folder.csv lists no files, so `dvc repro` will not notice changed images: {REFRESH}"
+        return (
+            "sources/folder.csv lists no files, "
+            f"so `dvc repro` will not notice changed images: {REFRESH}"
+        )
     changes = differences(listed, measure(sources.folder_of(dataset)))
     if changes:
         more = [f"and {len(changes) - SHOWN} more"] if len(changes) > SHOWN else []

@@ -18,9 +18,9 @@ from ..images.session import exposures
 from ..scoring.windows import in_pixels
 
 COLUMNS = [
-    "image_id", "partition", "experiment", "well", "position", "time", "day", "compound", "concentration",
-    "brightfield", "pi", "pixel_size_um", "height", "width", "brightfield_bits", "pi_bits",
-    "brightfield_sha256", "pi_sha256",
+    "image_id", "partition", "experiment", "well", "position", "time", "day", "compound",
+    "concentration", "brightfield", "pi", "pixel_size_um", "height", "width", "brightfield_bits",
+    "pi_bits", "brightfield_sha256", "pi_sha256",
 ]  # fmt: skip
 REJECTED = ["image_id", "file", "reason", "duplicate_of"]
 
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
-    """Read, check and write one field below the folder `raw`; nothing is written of a refused one."""
+    """Read, check and write one field below the folder `raw`; of a refused one, nothing."""
     try:
         if entry.problem:
             raise Refused(*entry.problem)

@@ -55,7 +55,8 @@ def unpack(parts: Path, cache: Path, digests: dict[str, str]) -> Path:
         name for name, digest in found.items() if name in digests and digests[name] != digest
     ]:
         raise SourceError(
-            f"these parts of the archive are damaged: remove and fetch them again: {', '.join(wrong)}"
+            "these parts of the archive are damaged: "
+            f"remove and fetch them again: {', '.join(wrong)}"
         )
     key = _key(found)
     images = cache / f"images-{key}"
@@ -117,7 +118,8 @@ def download(address: str, parts: Path, digests: dict[str, str]) -> None:
         if git_blob(partial) != digest:
             partial.unlink()
             raise SourceError(
-                f"{address}/{name} is not the file that is listed: try again, or check dataset.repository"
+                f"{address}/{name} is not the file that is listed: try again, "
+                "or check dataset.repository"
             )
         partial.rename(parts / name)
 
@@ -138,8 +140,8 @@ def _fetch(url: str, partial: Path) -> None:
         print(f"{url}: {reason}; attempt {attempt + 1} of {ATTEMPTS}")
         time.sleep(WAIT * attempt)
     raise SourceError(
-        f"cannot download {url}: {reason}. What arrived is kept, and the next run goes on from there. "
-        "Without internet, set dataset.path to a folder with the parts"
+        f"cannot download {url}: {reason}. What arrived is kept, and the next run goes on from "
+        "there. Without internet, set dataset.path to a folder with the parts"
     )
 
 
@@ -184,7 +186,8 @@ def pair(images: Path, layout: Layout) -> Found:
             problem = f"no bright-field image has a PI partner; the first: {found.fields[0].name}"
     raise SourceError(
         f"the archive is extracted, but its fields are not paired: {problem}\n{describe(images)}\n"
-        "Set dataset.pattern to a regular expression of these paths with named groups such as channel and partition "
-        "(a pattern with a / is held against the whole path, else against the file name), and dataset.channels to what "
-        r"the group channel reads, for example '(?P<partition>\w+)/(?P<channel>BF|PI)/(?P<position>\d+)\.tif'"
+        "Set dataset.pattern to a regular expression of these paths with named groups such as "
+        "channel and partition (a pattern with a / is held against the whole path, else against "
+        "the file name), and dataset.channels to what the group channel reads, for example "
+        r"'(?P<partition>\w+)/(?P<channel>BF|PI)/(?P<position>\d+)\.tif'"
     )

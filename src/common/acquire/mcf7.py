@@ -18,7 +18,8 @@ from ..images.files import FileField
 from ..images.planes import Plane
 
 REPOSITORY = "https://github.com/celldetective/celldetective.git"
-LOCAL = "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"  # as GitHub's server
+# Allows what GitHub's server does
+LOCAL = "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
 AXES = "CYX"  # of every file in the list; most do not state it
 
 

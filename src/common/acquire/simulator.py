@@ -105,7 +105,8 @@ def plan_plate(
     unknown = [name for name in partitions if name not in DEAD_FRACTION]
     if unknown:
         raise ValueError(
-            f"the simulator knows the partitions {sorted(DEAD_FRACTION)}, not {unknown}; add to DEAD_FRACTION"
+            f"the simulator knows the partitions {sorted(DEAD_FRACTION)}, not {unknown}; "
+            "add to DEAD_FRACTION"
         )
     if frames < 1 or min(height, width) < 224:
         raise ValueError(
@@ -212,8 +213,8 @@ def true_windows(
     """Return every window of `size` px at `stride` px: y, x, size and its true verdict cells, empty
     or unusable.
 
-    A window is unusable in an out-of-focus field, empty when tumour cells cover under EMPTY_COVERAGE of
-    it.
+    A window is unusable in an out-of-focus field, empty when tumour cells cover under
+    EMPTY_COVERAGE of it.
     """
     covered = np.zeros((height, width), dtype=np.int64)
     for cell in field.cells.query("kind == 'tumour'").itertuples():

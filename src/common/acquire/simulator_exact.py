@@ -77,7 +77,7 @@ def stamp(
 
 
 def add_ball(image: np.ndarray, y: float, x: float, radius: float, level: float) -> None:
-    """Add the projection of a ball, `level` high in its middle; its sum is 2/3 pi radius^2 level."""
+    """Add the projection of a ball, `level` high in its middle, of sum 2/3 pi radius^2 level."""
     found = stamp(image.shape, y, x, radius)
     if found is not None:
         window, dy, dx = found

@@ -37,7 +37,7 @@ def render_brightfield(plan: "FieldPlan", cells: Cells, rng: np.random.Generator
 
 
 def _phase(thickness: np.ndarray, radius: int) -> np.ndarray:
-    """Contrast of a thickness map out of focus by `radius` px: its curvature and one more fringe."""
+    """Contrast of a thickness map `radius` px out of focus: its curvature and one more fringe."""
     curved = blur(thickness, 1) - blur(thickness, radius)
     return 1.6 * curved - 0.6 * blur(curved, radius)
 

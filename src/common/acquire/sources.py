@@ -59,7 +59,8 @@ def folder_of(dataset: Dataset) -> Path:
     path = from_repo(dataset.path).resolve()
     if path == RAW or RAW in path.parents or path in RAW.parents:
         raise SourceError(
-            f"dataset.path {path} overlaps with data/raw, which this stage writes: keep images elsewhere"
+            f"dataset.path {path} overlaps with data/raw, which this stage writes: "
+            "keep images elsewhere"
         )
     return path
 
@@ -78,8 +79,8 @@ def of_partitions(found: Found, partitions: Sequence[str]) -> tuple[list[Field],
     present = {entry.partition for entry in found.fields}
     if missing := [name for name in partitions if name not in present]:
         raise SourceError(
-            f"the source has no partition {', '.join(missing)}; it has {', '.join(sorted(present)) or 'no fields'}. "
-            "Set dataset.partitions to what it holds."
+            f"the source has no partition {', '.join(missing)}; it has "
+            f"{', '.join(sorted(present)) or 'no fields'}. Set dataset.partitions to what it holds."
         )
     return [entry for entry in found.fields if entry.partition in partitions], sorted(
         present - set(partitions)

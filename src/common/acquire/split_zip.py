@@ -56,7 +56,8 @@ def _rewrite(stream, starts: list[int], size: int, name: str) -> None:
     end = list(END.unpack_from(tail, at))
     if end[1] + 1 != len(starts):
         raise SourceError(
-            f"{name} ends an archive of {end[1] + 1} parts, but {len(starts)} are there: fetch the others"
+            f"{name} ends an archive of {end[1] + 1} parts, but {len(starts)} are there: "
+            "fetch the others"
         )
     if 0xFFFF in end[1:5] or 0xFFFFFFFF in end[5:7] or end[2] >= len(starts):
         raise SourceError(

@@ -1,4 +1,4 @@
-"""What became of the fields, as the tables of data/raw; and whether enough of them were accepted."""
+"""What became of the fields, as the tables of data/raw; and whether enough were accepted."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,8 +58,8 @@ def judge(
         )
     if refused > limit * total:
         raise SourceError(
-            f"{refused} of {total} fields were refused, more than acquire.max_rejected_fraction {limit:g} "
-            "allows; mend the source, or raise it if the rest is enough"
+            f"{refused} of {total} fields were refused, more than acquire.max_rejected_fraction "
+            f"{limit:g} allows; mend the source, or raise it if the rest is enough"
         )
 
 

@@ -1,5 +1,5 @@
-"""Suites of Great Expectations: expectations on tables, each with its name and remedy as `meta` and what
-is expected, in words, as `notes`.
+"""Suites of Great Expectations: expectations on tables, each with its name and remedy as `meta` and
+what is expected, in words, as `notes`.
 """
 
 import os
@@ -72,7 +72,7 @@ def validate(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[Finding]:
 
 
 def message(artifact: str, findings: Sequence[Finding], report: str) -> str:
-    """What a failed check prints: each failing expectation, what it saw and where, and what to do."""
+    """What a failed check prints: each failing expectation, what it saw, where, and what to do."""
     failed = [finding for finding in findings if not finding.success]
     lines = [f"error: check@{artifact}: {len(failed)} of {len(findings)} expectations failed"]
     for finding in failed:
@@ -96,9 +96,9 @@ def _finding(result, name: str, table: pd.DataFrame) -> Finding:
         f"could not be judged: {raised}" if raised else _observed(details, rows, arguments, table)
     )
     return Finding(
-        name=asked.meta["name"], success=bool(result.success) and not raised, expectation=asked.type,
-        table=name, arguments=arguments, expected=asked.notes, to_do=asked.meta["to_do"],
-        observed=observed, rows=rows, images=list(dict.fromkeys(named)),
+        name=asked.meta["name"], success=bool(result.success) and not raised,
+        expectation=asked.type, table=name, arguments=arguments, expected=asked.notes,
+        to_do=asked.meta["to_do"], observed=observed, rows=rows, images=list(dict.fromkeys(named)),
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _raised(info: Mapping) -> str:
 
 
 def _plain(row: Mapping) -> dict[str, object]:
-    """A row as JSON has it, what identifies it first: numbers at 6 decimals, what is missing as null."""
+    """A row as JSON, what identifies it first: numbers at 6 decimals, missing ones as null."""
     keys = [*(key for key in IDENTITY if key in row), *(key for key in row if key not in IDENTITY)]
     found = {key: row[key].item() if hasattr(row[key], "item") else row[key] for key in keys}
     for key, value in found.items():

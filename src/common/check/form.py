@@ -1,4 +1,4 @@
-"""What every suite asks first: columns, no gaps where there may be none, and rows of every partition."""
+"""What every suite asks first: columns, no gaps where none may be, rows of every partition."""
 
 import great_expectations.expectations as gxe
 import pandas as pd

@@ -1,5 +1,5 @@
-"""Gates on data/labels: labels follow from thresholds, thresholds from the mixture, both classes are
-there, and they are those of cells and not of fields.
+"""Gates on data/labels: labels follow from thresholds, thresholds from the mixture, both classes
+are there, and they are those of cells and not of fields.
 """
 
 import json
@@ -16,7 +16,10 @@ from .form import EDITED, form, of_partitions
 
 WHAT = "Live, dead and discarded patches, by the Gaussian mixture of their PI."
 REDO = f"{EDITED}label`"
-STAIN = "look at reports/label/fig3a_histograms.png; then change label.intensity, label.log or label.fit_on"
+STAIN = (
+    "look at reports/label/fig3a_histograms.png; then change label.intensity, "
+    "label.log or label.fit_on"
+)
 NAMES = ["live", "dead", "discarded"]
 FIELDS = ["image_id", "partition", "pi_background", "pi_floor", "live", "dead", "discarded"]
 LABELLED = 4  # live and dead windows from which on it says something that a field has one class
@@ -41,8 +44,8 @@ def shape(partitions: list[str]) -> Suite:
 
 
 def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
-    """The labels of each class, the thresholds in order, classes and verdicts per partition beside what
-    was recorded, backgrounds of fields and of partitions; found: the counts.
+    """The labels of each class, the thresholds in order, classes and verdicts per partition beside
+    what was recorded, backgrounds of fields and of partitions; found: the counts.
     """
     table, record, fields = tables["labels"], tables["record"], tables["fields"]
     classes = [_classes(table, fields, record, partition) for partition in partitions]
@@ -68,14 +71,22 @@ def suite(check: Check, tables: Tables) -> Suite:
     noted = said("counts_agree", "the counts that thresholds.json gives", REDO)
     return {
         "labels": [
-            gxe.ExpectColumnValuesToBeUnique(column="patch_id", **said("patch_labelled_once", once, REDO)),
-            gxe.ExpectColumnValuesToBeInSet(column="label", value_set=NAMES, **said("label_values", kinds, REDO)),
+            gxe.ExpectColumnValuesToBeUnique(
+                column="patch_id", **said("patch_labelled_once", once, REDO)
+            ),
+            gxe.ExpectColumnValuesToBeInSet(
+                column="label", value_set=NAMES, **said("label_values", kinds, REDO)
+            ),
         ],
         "live": [_follows("live", max_value=low, strict_max=True)],
         "dead": [_follows("dead", min_value=high, strict_min=True)],
         "discarded": [_follows("discarded", min_value=low, max_value=high)],
-        "thresholds": [gxe.ExpectColumnValuesToBeIncreasing(column="value", strictly=True, **rises)],
-        "counts": [gxe.ExpectColumnPairValuesToBeEqual(column_A="patches", column_B="recorded", **noted)],
+        "thresholds": [
+            gxe.ExpectColumnValuesToBeIncreasing(column="value", strictly=True, **rises)
+        ],
+        "counts": [
+            gxe.ExpectColumnPairValuesToBeEqual(column_A="patches", column_B="recorded", **noted)
+        ],
         "partitions": _shares(check),
         "fields": [_unlifted(check)],
         "backgrounds": [_as_controls(check)],
@@ -91,8 +102,9 @@ def _shares(check: Check) -> list:
     """What may not be too rare or too common in a partition."""
     kept = "look at the sheets in reports/filter, and annotate more windows in annotations/"
     alike = (
-        "labels that differ between fields but hardly within them are those of exposure or of noise:"
-        " label.intensity background_ratio if exposures differ, and look at the PI of a few fields"
+        "labels that differ between fields but hardly within them are those of exposure or of "
+        "noise: label.intensity background_ratio if exposures differ, "
+        "and look at the PI of a few fields"
     )
     bounds = [
         ("class_count", "smallest", {"min_value": check.min_class}, "check.min_class", STAIN),
@@ -116,10 +128,14 @@ def _shares(check: Check) -> list:
 
 def _unlifted(check: Check):
     limit = check.max_background_lift
-    text = f"a field's background at most {limit:g} times its darkest hundredth (check.max_background_lift)"
+    text = (
+        f"a field's background at most {limit:g} times its darkest hundredth "
+        "(check.max_background_lift)"
+    )
     remedy = (
-        "the glow of dead cells lies over more of these fields than tile.background supposes: a lower"
-        " percentile; where even that is lifted, take the fields out, or image less confluent ones"
+        "the glow of dead cells lies over more of these fields than tile.background supposes: a "
+        "lower percentile; where even that is lifted, take the fields out, "
+        "or image less confluent ones"
     )
     words = said("background_not_lifted", text, remedy)
     return gxe.ExpectColumnValuesToBeBetween(column="lift", max_value=limit, **words)
@@ -129,8 +145,9 @@ def _as_controls(check: Check):
     limit = check.max_background_lift
     text = f"median background at most {limit:g} times the controls' (check.max_background_lift)"
     remedy = (
-        "where the whole field glows no percentile of it is background, and dead windows would be called"
-        " live: set label.intensity to counts (one exposure), lower tile.background, or leave these out"
+        "where the whole field glows no percentile of it is background, and dead windows would be "
+        "called live: set label.intensity to counts (one exposure), lower tile.background, "
+        "or leave these out"
     )
     words = said("background_as_controls", text, remedy)
     return gxe.ExpectColumnValuesToBeBetween(column="over_controls", max_value=limit, **words)
@@ -153,18 +170,19 @@ def _classes(table: pd.DataFrame, fields: pd.DataFrame, record: Mapping, partiti
     mine = fields[
         (fields["partition"] == partition) & (fields["live"] + fields["dead"] >= LABELLED)
     ]
+    one_sided = mine[["live", "dead"]].min(axis=1) == 0
     return {
         "partition": partition, **counts, "cells": verdicts.get("cells", 0),
         "live_fraction": live / max(live + dead, 1), "smallest": min(live, dead),
         "minority": min(live, dead) / max(live + dead, 1),
         "discarded_fraction": counts["discarded"] / max(sum(counts.values()), 1),
         "cells_fraction": round(verdicts.get("cells", 0) / max(sum(verdicts.values()), 1), 6),
-        "constant_fraction": float((mine[["live", "dead"]].min(axis=1) == 0).mean()) if len(mine) else 0.0,
+        "constant_fraction": float(one_sided.mean()) if len(mine) else 0.0,
     }  # fmt: skip
 
 
 def _counts(per: pd.DataFrame, record: Mapping) -> pd.DataFrame:
-    """Patches of each partition and label, and all that were verdicts of cells, beside the record's."""
+    """Patches of each partition and label, and all with verdict cells, beside the record's."""
     rows = []
     for one in per.to_dict("records"):
         partition = one["partition"]

@@ -34,7 +34,8 @@ def write_docs(
     failed = [finding for finding in findings if not finding.success]
     context = {
         "artifact": artifact, "findings": findings, "failed": failed, "synthetic": synthetic,
-        "found": summary(found), "what": what, "rows": ROWS, "version": version("great-expectations"),
+        "found": summary(found), "what": what, "rows": ROWS,
+        "version": version("great-expectations"),
         "state": f"{len(failed)} failed" if failed else "all met",
     }  # fmt: skip
     environment = Environment(

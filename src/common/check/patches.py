@@ -88,7 +88,8 @@ def _inside() -> list:
         found += [
             gxe.ExpectColumnValuesToBeBetween(column=start, min_value=0, **first),
             gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-                column_A=side, column_B=end, or_equal=True, ignore_row_if="either_value_is_missing", **last
+                column_A=side, column_B=end, or_equal=True, ignore_row_if="either_value_is_missing",
+                **last
             ),
         ]  # fmt: skip
     return found

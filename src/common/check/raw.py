@@ -49,8 +49,8 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     """files: what is on disk of each channel; partitions: fields of each; found: the counts."""
     images = tables["images"]
     found = images.groupby("partition", sort=False).agg(
-        fields=("image_id", "size"), experiments=("experiment", "nunique"), wells=("well", "nunique"),
-        smallest_px=("height", "min"), largest_px=("width", "max"),
+        fields=("image_id", "size"), experiments=("experiment", "nunique"),
+        wells=("well", "nunique"), smallest_px=("height", "min"), largest_px=("width", "max"),
     )  # fmt: skip
     files = pd.concat([_files(images, folder, channel) for channel in ("brightfield", "pi")])
     counted = per_partition(images, partitions, "fields")
@@ -64,8 +64,8 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
 def suite(check: Check, tables: Tables) -> Suite:
     """The suite on what the tables hold."""
     twice = (
-        "one of the two ids is wrong: remove the extra file or manifest row; or, if the copy is harmless, set"
-        " check.allow_duplicates to true (the first id is kept)"
+        "one of the two ids is wrong: remove the extra file or manifest row; or, if the copy is "
+        "harmless, set check.allow_duplicates to true (the first id is kept)"
     )
     fields = f"at least {check.min_fields} accepted fields in every partition (check.min_fields)"
     refused = "add images, or see in data/raw/rejected.csv why fields were refused"
@@ -113,14 +113,15 @@ def _paired() -> list:
         words = said(f"{side}_on_disk", f"both files of the {side} that images.csv says", REDO)
         found.append(
             gxe.ExpectColumnPairValuesToBeEqual(
-                column_A=side, column_B=f"{side}_on_disk", ignore_row_if="either_value_is_missing", **words
+                column_A=side, column_B=f"{side}_on_disk", ignore_row_if="either_value_is_missing",
+                **words
             )
         )  # fmt: skip
     return found
 
 
 def _files(images: pd.DataFrame, folder: Path, channel: str) -> pd.DataFrame:
-    """What images.csv says of one channel's files, and what is on disk (missing values if nothing)."""
+    """What images.csv says of one channel's files, and what is on disk (missing if nothing)."""
     shapes = [_shape(folder / str(name)) for name in images[channel]]
     table = images[["image_id", "height", "width"]].assign(channel=channel)
     table["height_on_disk"] = [height for height, _ in shapes]

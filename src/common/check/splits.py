@@ -30,8 +30,8 @@ LEAK = (
     f"{REDO}; if the leak comes from the source, correct its image ids, wells and positions there"
 )
 SESSIONS = (
-    "an experiment is what was imaged together under one set-up: correct the column `experiment` of the"
-    " manifest; if it is right, set check.any_experiments to true"
+    "an experiment is what was imaged together under one set-up: correct the column `experiment` "
+    "of the manifest; if it is right, set check.any_experiments to true"
 )
 
 
@@ -74,7 +74,9 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
         "group_alone": leakage.by_group_alone(table, partitions),
         "training": leakage.training(table, record, partitions),
         "counts": _recorded(table, record, partitions),
-        "found": balance[["partition", "part", "groups", "fields", "live", "dead", "live_fraction"]],
+        "found": balance[
+            ["partition", "part", "groups", "fields", "live", "dead", "live_fraction"]
+        ],
     }  # fmt: skip
 
 
@@ -92,14 +94,20 @@ def suite(check: Check, tables: Tables) -> Suite:
             _among("label", list(leakage.CLASSES), "class_names"),
             gxe.ExpectColumnValuesToBeInSet(column="image_id", value_set=described, **listed),
         ],
-        "counts": [gxe.ExpectColumnPairValuesToBeEqual(column_A="patches", column_B="recorded", **noted)],
+        "counts": [
+            gxe.ExpectColumnPairValuesToBeEqual(column_A="patches", column_B="recorded", **noted)
+        ],
         "groups": [_one_part("group_in_one_split", "all patches of a group in one split", LEAK)],
         "images": [
             _one_part("image_in_one_split", "all patches of an image in one split", LEAK),
-            gxe.ExpectColumnPairValuesToBeEqual(column_A="group", column_B="first_group", **same_group),
+            gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="group", column_B="first_group", **same_group
+            ),
         ],
         "pixels": [
-            _one_part("pixels_in_one_split", "the same pixels, under whatever id, in one split", LEAK)
+            _one_part(
+                "pixels_in_one_split", "the same pixels, under whatever id, in one split", LEAK
+            )
         ],
     }  # fmt: skip
     return suite | _looks(check) | _sessions(check) | _balance(check, record["scheme"])
@@ -124,8 +132,8 @@ def _one_part(name: str, text: str, remedy: str):
 def _looks(check: Check) -> Suite:
     """No field in two splits under two ids, in whatever orientation and place, or at two times."""
     twin = (
-        "these look like one field under two ids: remove one, give both the same position, or name in split.group_by a"
-        " column they share; if they are different fields, change check."
+        "these look like one field under two ids: remove one, give both the same position, or name "
+        "in split.group_by a column they share; if they are different fields, change check."
     )
     corners, sigmas = check.shared_corners, check.near_duplicate_sigmas
     copy = (
@@ -149,8 +157,9 @@ def _sessions(check: Check) -> Suite:
     suite: Suite = {}
     if not check.experiment_in_two_splits:
         remedy = (
-            "name `experiment` in split.group_by (scheme kfold if there are few), or, if splits by field are"
-            " wanted, set check.experiment_in_two_splits to true: the test then says nothing of a new session"
+            "name `experiment` in split.group_by (scheme kfold if there are few), or, if splits by "
+            "field are wanted, set check.experiment_in_two_splits to true: "
+            "the test then says nothing of a new session"
         )
         text = "all fields of an experiment in one split (check.experiment_in_two_splits)"
         suite["experiments"] = [_one_part("experiment_in_one_split", text, remedy)]
@@ -162,8 +171,9 @@ def _sessions(check: Check) -> Suite:
     limit = check.max_group_auc
     text = f"AUC of the group alone at most {limit:g} (check.max_group_auc)"
     remedy = (
-        "the classes hardly meet within groups, so that a model may learn the group instead of the cells: add groups"
-        " with both classes, or raise the limit and judge by the AUC within groups alone"
+        "the classes hardly meet within groups, so that a model may learn the group instead of the "
+        "cells: add groups with both classes, "
+        "or raise the limit and judge by the AUC within groups alone"
     )
     words = said("group_does_not_tell_the_class", text, remedy)
     suite["group_alone"] = [
@@ -181,10 +191,16 @@ def _balance(check: Check, scheme: str) -> Suite:
     """Class balance; under K-fold only of what is trained on, since a fold of few groups may hold
     one class.
     """
-    help_ = "more images, another split.seed or split.fractions, a finer split.group_by, or a lower check."
+    help_ = (
+        "more images, another split.seed or split.fractions, a finer split.group_by, "
+        "or a lower check."
+    )
     least = {"column": "smallest", "min_value": check.min_class}
     if scheme == "kfold":
-        text = f"at least {check.min_class} live and dead patches to train on in every round (check.min_class)"
+        text = (
+            f"at least {check.min_class} live and dead patches to train on in every round "
+            "(check.min_class)"
+        )
         words = said("round_trains_on_both", text, f"{help_}min_class")
         return {"training": [gxe.ExpectColumnValuesToBeBetween(**least, **words)]}
     near = f"a live fraction within {check.tolerance:g} of the partition's (check.tolerance)"

@@ -1,5 +1,6 @@
-"""The gates between the stages: one module per folder of data/, each with the tables it reads (`read`),
-the suite on their form (`shape`), what is counted from them (`detail`) and the suite on that.
+"""The gates between the stages: one module per folder of data/, each with the tables it reads
+(`read`), the suite on their form (`shape`), what is counted from them (`detail`) and the suite on
+that.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ RESAMPLES = 2000
 
 
 def control(partitions: Sequence[str], thresholds: Mapping) -> str:
-    """The partition that others are compared with: the one that set the thresholds, else the first."""
+    """The partition others are compared with: the one that set the thresholds, else the first."""
     fitted = thresholds["fit_on"]
     return fitted[0] if len(fitted) == 1 and fitted[0] in partitions else partitions[0]
 

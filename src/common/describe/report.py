@@ -16,12 +16,12 @@ from .pi_area import area_figure, compare_areas, control, pi_areas
 SPLITS, CLASSES = ("train", "valid", "test"), ("live", "dead")
 PAPER: dict[str, dict[str, object]] = {  # Table 1
     "no_treatment": {
-        "fields": 339, "live and dead": 21_848, "live": 10_464, "dead": 11_384, "train": (8_680, 9_480),
-        "valid": (891, 925), "test": (979, 893),
+        "fields": 339, "live and dead": 21_848, "live": 10_464, "dead": 11_384,
+        "train": (8_680, 9_480), "valid": (891, 925), "test": (979, 893),
     },
     "doxo_paclitaxel": {
-        "fields": 964, "live and dead": 56_632, "live": 5_081, "dead": 51_551, "train": (4_195, 42_966),
-        "valid": (437, 4_314), "test": (449, 4_271),
+        "fields": 964, "live and dead": 56_632, "live": 5_081, "dead": 51_551,
+        "train": (4_195, 42_966), "valid": (437, 4_314), "test": (449, 4_271),
     },
 }  # fmt: skip
 PAPER_THRESHOLDS = {"live_below": 258.97, "dead_above": 396.89}
@@ -150,11 +150,13 @@ def _notes(counts: Mapping) -> list[str]:
     notes = []
     if set(counts) & set(PAPER):
         notes.append(
-            "The paper's `patches` are its live and dead ones: the discarded middle is not among them."
+            "The paper's `patches` are its live and dead ones: "
+            "the discarded middle is not among them."
         )
     if "no_treatment" in counts:
         notes.append(
-            "Its split columns of `no_treatment` add up to 10,550 live and 11,298 dead, not to its totals."
+            "Its split columns of `no_treatment` add up to 10,550 live and 11,298 dead, "
+            "not to its totals."
         )
     return [*notes, ""] if notes else []
 
@@ -187,14 +189,16 @@ def _area_lines(check: Mapping, thresholds: Mapping, built: str) -> list[str]:
     if len(check["partitions"]) == 1:
         lines = [*lines[:1], "One partition: there is no control to compare it with.", ""]
     lines += [
-        "| partition | fields | groups | PI-positive area | 95% interval | against control | 95% interval |"
+        "| partition | fields | groups | PI-positive area | 95% interval "
+        "| against control | 95% interval |"
     ]
     lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     for name, found in check["partitions"].items():
         change = f"{100 * found['difference']:+.1f} points" if "difference" in found else ""
         lines.append(
             f"| {name} | {found['fields']} | {found['groups']} | {100 * found['share']:.1f}% | "
-            f"{_range(found['interval_95'])} | {change} | {_range(found.get('difference_interval_95'))} |"
+            f"{_range(found['interval_95'])} | {change} | "
+            f"{_range(found.get('difference_interval_95'))} |"
         )
     others = [(name, found) for name, found in check["partitions"].items() if "difference" in found]
     return [*lines, "", *(_verdict(name, found) + built for name, found in others)]
@@ -206,7 +210,10 @@ def _verdict(name: str, found: Mapping) -> str:
     if low > 0:
         return f"The area is higher under `{name}` than in the control, as the paper found."
     if high < 0:
-        return f"The area is lower under `{name}` than in the control, unlike in the paper: check stain and labels."
+        return (
+            f"The area is lower under `{name}` than in the control, unlike in the paper: "
+            "check stain and labels."
+        )
     return f"The interval for `{name}` includes no difference: these fields do not decide."
 
 

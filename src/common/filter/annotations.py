@@ -1,4 +1,4 @@
-"""Windows that people have called cells, empty or unusable: read from a CSV, and matched to frames."""
+"""Windows that people called cells, empty or unusable: read from a CSV, matched to frames."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,8 @@ def read_annotations(path: Path) -> pd.DataFrame:
     """
     if not path.exists():
         raise AnnotationError(
-            f"filter.annotations: {path} does not exist; a file with the header {','.join(COLUMNS)} alone will do"
+            f"filter.annotations: {path} does not exist; a file with the header "
+            f"{','.join(COLUMNS)} alone will do"
         )
     try:
         rows = read_rows(path, COLUMNS[:5], comments=True)

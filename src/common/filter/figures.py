@@ -37,7 +37,10 @@ def contact_sheet(
     rows = max(1, -(-len(shown) // columns))
     figure = Figure(figsize=(1.3 * columns, 0.6 + 1.5 * rows), layout="constrained")
     figure.suptitle(
-        f"{title}: {len(shown)} of {len(patches)} patches, with the filter's score (above 0: cells)",
+        (
+            f"{title}: {len(shown)} of {len(patches)} patches, "
+            "with the filter's score (above 0: cells)"
+        ),
         fontsize=11,
     )
     grid = figure.subplots(rows, columns, squeeze=False).ravel()

@@ -19,7 +19,7 @@ from ..workspace.errors import UserError
 LABELS = ("live", "dead", "discarded")
 INITIALISATIONS, RESAMPLES = 10, 200
 BINS, EM_STEPS = 500, 200  # of the bootstrap
-MAX_OVERLAP = 0.1  # two Gaussians of one width and weight reach it at 2.56 standard deviations between their means
+MAX_OVERLAP = 0.1  # reached by two Gaussians of one width and weight with means 2.56 sd apart
 # Dead over live intensity from which on it is a stain: 2.5 on the paper's plates, 1.9 on the real
 # MCF-7 fields; fields of noise alone differ by parts in a thousand
 MIN_RATIO = 1.2
@@ -32,9 +32,7 @@ class MixtureError(UserError):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Two Gaussian components (live is the lower), in the unit of the fit: natural logarithm of it
-    if `log`.
-    """
+    """Two Gaussian components (live is lower), in the intensity's unit or, if `log`, its ln."""
 
     mean: tuple[float, float]
     sd: tuple[float, float]
@@ -83,8 +81,9 @@ def intensities(patches: pd.DataFrame, kind: str) -> pd.Series:
         return patches["mean_pi"].round(6)
     if len(dark := patches.loc[patches["pi_background"] <= 0, "image_id"].unique()):
         raise MixtureError(
-            f"label.intensity background_ratio: {len(dark)} images have no PI background to divide by, since each "
-            f"8 x 8 px of them holds a zero ({', '.join(dark[:5])}); use counts, or remove these images"
+            f"label.intensity background_ratio: {len(dark)} images have no PI background to divide "
+            f"by, since each 8 x 8 px of them holds a zero ({', '.join(dark[:5])}); use counts, "
+            "or remove these images"
         )
     return (patches["mean_pi"] / patches["pi_background"]).round(6)
 
@@ -105,8 +104,8 @@ def fit(values: np.ndarray, log: bool, seed: int) -> Mixture:
         )
     if log and values.min() <= 0:
         raise MixtureError(
-            f"label.log: {np.count_nonzero(values <= 0)} of {len(values)} intensities are not above zero; "
-            "set label.log to false"
+            f"label.log: {np.count_nonzero(values <= 0)} of {len(values)} intensities are not "
+            "above zero; set label.log to false"
         )
     column = (np.log(values) if log else values).reshape(-1, 1)
     if np.ptp(column) == 0:
@@ -162,26 +161,28 @@ def problems(mixture: Mixture, step: float = 0.0) -> list[str]:
     live, dead = mixture.centres
     if dead < MIN_RATIO * live:
         found.append(
-            f"dead patches are {dead / live:.4g} times as bright as live ones, less than {MIN_RATIO:g}: "
-            "that is noise or exposure, not a stain"
+            f"dead patches are {dead / live:.4g} times as bright as live ones, less than "
+            f"{MIN_RATIO:g}: that is noise or exposure, not a stain"
         )
     if 0 < mixture.dead_above - mixture.live_below <= step:
         found.append(
-            f"the thresholds lie {mixture.dead_above - mixture.live_below:.3g} apart, not more than "
-            f"one count of the camera ({step:.3g})"
+            f"the thresholds lie {mixture.dead_above - mixture.live_below:.3g} apart, not more "
+            f"than one count of the camera ({step:.3g})"
         )
     if mixture.live_below >= mixture.dead_above:
         found.append(
-            f"the thresholds cross: live below {mixture.live_below:.6g}, dead above {mixture.dead_above:.6g}"
+            f"the thresholds cross: live below {mixture.live_below:.6g}, "
+            f"dead above {mixture.dead_above:.6g}"
         )
     if mixture.overlap > MAX_OVERLAP:
         found.append(
-            f"the components overlap: {mixture.overlap:.0%} of the patches lie on the wrong component's side, "
-            f"more than {MAX_OVERLAP:.0%}"
+            f"the components overlap: {mixture.overlap:.0%} of the patches lie on the wrong "
+            f"component's side, more than {MAX_OVERLAP:.0%}"
         )
     if mixture.bic_gain <= 0:
         found.append(
-            f"one component describes the intensities better than two (BIC by {-mixture.bic_gain:.1f})"
+            "one component describes the intensities better than two (BIC by "
+            f"{-mixture.bic_gain:.1f})"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Dividing one partition's labelled patches into train, valid and test, or folds, by whole groups."""
+"""Dividing a partition's labelled patches into train, valid and test, or folds, by groups."""
 
 import json
 

@@ -75,7 +75,7 @@ def _voted(index: cv2.FlannBasedMatcher, corners: np.ndarray, this: int) -> Iter
 
 
 def _aligned(one: np.ndarray, other: np.ndarray) -> int:
-    """The most corners of two fields that one turn, shift and scale brings together, either way up."""
+    """The most corners of two fields that one turn, shift and scale unites, either way up."""
     return max(_inliers(one[0], side) for side in other)
 
 

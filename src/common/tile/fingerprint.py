@@ -1,5 +1,5 @@
-"""What a field looks like, in two forms: its corners, by which the same pixels are found again in any
-place and orientation (`corners.py`), and its layout, which survives another time point.
+"""What a field looks like, in two forms: its corners, by which the same pixels are found again in
+any place and orientation (`corners.py`), and its layout, which survives another time point.
 
 Cells that divide, die and drift leave few corners as they were, so `phash_layout` keeps brightness
 after a median filter (which drops what is small and moves) on a 64 x 64 grid, and the amount of
@@ -29,7 +29,8 @@ def fingerprint(frame: np.ndarray) -> dict[str, bytes]:
     """
     if frame.ndim != 2 or frame.dtype != np.uint8 or min(frame.shape) < GRID:
         raise ValueError(
-            f"a fingerprint wants a 2-D uint8 frame of {GRID} px or more, not {frame.shape} {frame.dtype}"
+            f"a fingerprint wants a 2-D uint8 frame of {GRID} px or more, "
+            f"not {frame.shape} {frame.dtype}"
         )
     seen = ~_border(frame)
     return {"phash_layout": _layout(frame, seen), "phash_corners": corners.describe(frame, seen)}
@@ -74,7 +75,7 @@ def _maps(layouts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _spectra(maps: np.ndarray) -> np.ndarray:
-    """Power spectra of N square maps, without their mean, each adding up to 1: (N, cells) float32."""
+    """Power spectra of N square maps, without their mean, each summing to 1: (N, cells) float32."""
     side = int(np.sqrt(maps.shape[1]))
     power = np.abs(np.fft.fft2(maps.reshape(-1, side, side))).reshape(len(maps), -1) ** 2
     power[:, 0] = 0
