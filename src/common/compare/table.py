@@ -6,8 +6,9 @@ from ..workspace.words import interval, number, with_interval
 from .rows import PAPER, rows
 
 HEADINGS = [
-    "partition", "model", "weights", "data", "patches (groups)", "balanced accuracy", "95% over patches",
-    "95% over groups", "AUC", "AUC over groups", "AUC within experiments", "Pearson r, mean PI",
+    "partition", "model", "weights", "data", "patches (groups)", "balanced accuracy",
+    "95% over patches", "95% over groups", "AUC", "AUC over groups", "AUC within experiments",
+    "Pearson r, mean PI",
 ]  # fmt: skip
 MORE = [
     "average_precision",
@@ -45,7 +46,8 @@ def cells(row: dict) -> list[str]:
     texts = [get("partition"), get("model"), get("weights"), data, count]
     values = [
         number(get("balanced_accuracy")), interval(get("balanced_accuracy_patch_interval")),
-        interval(get("balanced_accuracy_group_interval")), number(get("auc")), interval(get("auc_group_interval")),
+        interval(get("balanced_accuracy_group_interval")), number(get("auc")),
+        interval(get("auc_group_interval")),
         with_interval(get("auc_within_experiments"), get("auc_within_experiments_group_interval")),
         with_interval(get("pearson"), get("pearson_group_interval")),
     ]  # fmt: skip
@@ -54,8 +56,8 @@ def cells(row: dict) -> list[str]:
 
 def _more(records: dict[str, dict]) -> list[str]:
     """What else was measured of every model, its calibration and its abstentions."""
-    titles = ["average precision", "F1", "MCC", "sensitivity", "specificity", "Spearman r, mean PI", "ECE", "Brier",
-              "abstained", "error among called", "coverage"]  # fmt: skip
+    titles = ["average precision", "F1", "MCC", "sensitivity", "specificity", "Spearman r, mean PI",
+              "ECE", "Brier", "abstained", "error among called", "coverage"]  # fmt: skip
     lines = [
         "## More of each model (95% over groups)",
         "",

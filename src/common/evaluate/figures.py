@@ -1,4 +1,4 @@
-"""Figures of an evaluation: confusion, reliability, PI against the score (Fig. 4b), scores, slices."""
+"""Figures of an evaluation: confusion, reliability, PI by score (Fig. 4b), scores, slices."""
 
 from pathlib import Path
 

@@ -50,8 +50,8 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         "included, and errs high; "
         "leave_one_out without the patch, which puts an experiment's live patches below its dead "
         "ones, and errs low",
-        "acquisition: a linear model on the bits, median and contrast of the whole bright-field frame, "
-        "which shows no single cell: what it reaches, a model can reach by the session",
+        "acquisition: a linear model on the bits, median and contrast of the whole bright-field "
+        "frame, which shows no single cell: what it reaches, a model can reach by the session",
         f"linear baselines: logistic regression on at most {BASELINE_WINDOWS} training windows, "
         "regularised, "
         "calibrated and called by validation, as the model is",

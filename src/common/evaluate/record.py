@@ -165,7 +165,7 @@ def conformal_record(test: TestSet, at: Operating) -> dict:
 
 
 def by_group(test: TestSet) -> dict:
-    """How the band's promise held in each group: called, wrong among them, coverage of its truth."""
+    """How the band's promise held in each group: called, wrong among them, coverage."""
     rows = test.rows.assign(
         called_at_all=test.rows["call"] != "abstain",
         wrong=(test.rows["call"] != "abstain") & (test.rows["call"] != test.rows["label"]),

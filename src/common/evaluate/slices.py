@@ -85,7 +85,7 @@ def distance_thirds(test: pd.DataFrame, live_below: float, dead_above: float) ->
 
 
 def frame_position(test: pd.DataFrame) -> pd.Series:
-    """edge: the window begins or ends less than half a window from the frame's border; else centre."""
+    """edge: the window comes closer than half a window to the frame's border; else centre."""
     far_y, far_x = (
         test["height"] - test["y"] - test["size"],
         test["width"] - test["x"] - test["size"],

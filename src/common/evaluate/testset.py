@@ -1,4 +1,4 @@
-"""A test set as everything in an evaluation takes it: rows, resamples of its groups, and settings."""
+"""A test set as all of an evaluation takes it: rows, resamples of its groups, and settings."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which windows an explanation shows: outcomes of the calls, examples, the nearly empty, mistakes."""
+"""Windows that an explanation shows: outcomes of calls, examples, the nearly empty, mistakes."""
 
 import numpy as np
 import pandas as pd

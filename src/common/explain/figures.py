@@ -43,7 +43,7 @@ class Panel:
 
 
 def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Panel:
-    """What figures show of a row (image_id, y, x, size, mean_pi, probability) and of its raw maps."""
+    """What figures show of a row (image_id, y, x, size, mean_pi, probability) and its raw maps."""
     where = (row.image_id, row.y, row.x, row.size)
     captions = {"pi": f"PI, mean {row.mean_pi:.4g} counts"}
     scores = {"dead": 1 - row.probability, "live": row.probability}
@@ -118,16 +118,15 @@ def thumbnail_canvas(
 
 
 def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> Figure:
-    """Fig. 6: blocks of windows side by side; per window bright-field, PI and the raw map of each
-    class.
+    """Fig. 6: blocks of windows side by side; each window's bright-field, PI and raw class maps.
 
     All maps share one scale, 0 to `scale` (logit units per map cell); a value of zero leaves the
     bright-field as it is.
     """
     rows, width = max(1, *(len(panels) for panels in blocks.values())), 2 + len(CLASSES)
     figure, axes = plt.subplots(
-        rows, width * len(blocks), figsize=(1.62 * width * len(blocks) + 0.9, 1.95 * rows + 1.2), layout="constrained",
-        squeeze=False,
+        rows, width * len(blocks), figsize=(1.62 * width * len(blocks) + 0.9, 1.95 * rows + 1.2),
+        layout="constrained", squeeze=False,
     )  # fmt: skip
     for axis in axes.flat:
         axis.axis("off")
@@ -140,7 +139,10 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     norm = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, scale), HEAT)
     bar = figure.colorbar(norm, ax=axes, shrink=0.5, aspect=40, pad=0.01)
     bar.set_label("Grad-CAM, logit units per map cell; one scale for all", fontsize=9)
-    calls = "scores: calibrated probabilities; calls: conformal, by limits from validation and not by the higher score"
+    calls = (
+        "scores: calibrated probabilities; calls: conformal, "
+        "by limits from validation and not by the higher score"
+    )
     figure.suptitle(f"{title}\n{calls}\n{PI_NOTE}", fontsize=9)
     return figure
 

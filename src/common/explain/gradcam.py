@@ -89,7 +89,7 @@ def raw_maps(net: Net, windows: np.ndarray, label: str, batch_size: int = 16) ->
 
 
 def window_maps(net: Net, store: PatchStore, table: pd.DataFrame, label: str) -> list[np.ndarray]:
-    """Grad-CAM of a class for each row of a table (image_id, y, x, size): N arrays (h, w) float32."""
+    """Grad-CAM of a class for each row (image_id, y, x, size): N arrays (h, w) float32."""
     found: list[np.ndarray] = [np.empty(0)] * len(table)
     for _, rows in table.reset_index(drop=True).groupby("size"):
         windows = np.stack([store.window(*row) for row in rows[WINDOWS].itertuples(index=False)])

@@ -112,7 +112,10 @@ def on_empty_windows(found: dict) -> str:
     """What keeps empty windows out."""
     filtered = "it is the filter that keeps empty windows out of the scores"
     if not found["scored"]:
-        return f"the filter dropped no window of the test images as empty; where there are any, {filtered}"
+        return (
+            "the filter dropped no window of the test images as empty; "
+            f"where there are any, {filtered}"
+        )
     return (
         f"trained on cells alone, the network has no class for emptiness: of {found['scored']} "
         "windows of the test "
@@ -124,7 +127,7 @@ def on_empty_windows(found: dict) -> str:
 
 
 def key_numbers(record: dict) -> dict:
-    """The few numbers of an explanation that tell models apart, flat enough for `dvc metrics diff`."""
+    """The few numbers of an explanation that tell models apart, flat for `dvc metrics diff`."""
     pure = record["embedding"]["purity"]["features"]["other_groups"]
     sizes = {name: record["embedding"][name] for name in ("windows", "groups")}
     found = {name: record[name] for name in ("partition", "arch", "synthetic")}

@@ -18,7 +18,8 @@ from .gradcam import enlarge
 
 BRIGHT = 2.0  # times the local background
 NEAR = 15  # px: the tolerance of the pointing game as published; a map cell is about twice as wide
-SURROUNDINGS = 0.45  # of a window's side: 32 um of the paper's 72, wider than any nucleus, narrower than most haze
+# Of a window's side: 32 um of the paper's 72, wider than any nucleus, narrower than most haze
+SURROUNDINGS = 0.45
 
 
 def pi_counts(store: PatchStore, image_id: str) -> np.ndarray:
@@ -33,8 +34,8 @@ def pi_counts(store: PatchStore, image_id: str) -> np.ndarray:
 
 
 def pi_ratio(store: PatchStore, image_id: str, y: int, x: int, size: int) -> np.ndarray:
-    """PI of a window over its field's background (`tile.background`), for figures: (size // 4, size // 4)
-    float32.
+    """PI of a window over its field's background (`tile.background`), for figures: (size // 4, size
+    // 4) float32.
     """
     return _cut(pi_counts(store, image_id), y, x, size) / max(
         store.frames.loc[image_id, "pi_background"], 1.0
@@ -42,7 +43,7 @@ def pi_ratio(store: PatchStore, image_id: str, y: int, x: int, size: int) -> np.
 
 
 def stained_nuclei(store: PatchStore, image_id: str, y: int, x: int, size: int) -> np.ndarray:
-    """Where PI of a window exceeds BRIGHT times its local background: (size // 4, size // 4) bool."""
+    """Where window PI exceeds BRIGHT times its local background: (size // 4, size // 4) bool."""
     width = int(SURROUNDINGS * size / PI_REDUCTION) | 1
     return _cut(stands_out(pi_counts(store, image_id), width), y, x, size)
 

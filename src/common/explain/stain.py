@@ -1,7 +1,7 @@
 """What a stain network predicts beside what PI shows, by the model that did not see the field.
 
-Pearson's correlation of blocks, Spearman's of windows, and dead nuclei found in both; each by field,
-then the mean over groups with its interval. Every window counts, discarded ones too.
+Pearson's correlation of blocks, Spearman's of windows, and dead nuclei found in both; each by
+field, then the mean over groups with its interval. Every window counts, discarded ones too.
 """
 
 from collections.abc import Iterator
@@ -122,7 +122,8 @@ def summary(table: pd.DataFrame, seed: int) -> dict:
         total = int(by_group[of].sum())
         value = float(by_group["matched"].sum() / total) if total else None
         record[f"nuclei_{name}"] = {
-            "value": value, "of": total, "interval": percentile(share, CONFIDENCE) if len(share) else None
+            "value": value, "of": total,
+            "interval": percentile(share, CONFIDENCE) if len(share) else None
         }  # fmt: skip
     counts = table[["nuclei", "predicted_nuclei"]].to_numpy()
     varied = len(counts) > 2 and (counts.std(0) > 0).all()

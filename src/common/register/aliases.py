@@ -23,7 +23,10 @@ ABSENT = (
     "INVALID_PARAMETER_VALUE",
 )  # what MLflow says of an unknown model, and alias
 TAG_LIMIT = 5000  # characters MLflow keeps of a version's tag and of its description
-NONE = "none in this store: `unstained sync` registers the models at hand; without any, `make repro` trains them"
+NONE = (
+    "none in this store: `unstained sync` registers the models at hand; without any, "
+    "`make repro` trains them"
+)
 
 
 class RegistryError(UserError):
@@ -141,7 +144,7 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def moves(versions: Sequence[ModelVersion]) -> list[dict]:
-    """Every kept move of a model's aliases, oldest first: time, alias, from, to, kind, who, reason."""
+    """A model's kept alias moves, oldest first: time, alias, from, to, kind, who, reason."""
     tags = [
         item for version in versions for item in version.tags.items() if item[0].startswith(MOVE)
     ]

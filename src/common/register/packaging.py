@@ -53,8 +53,9 @@ SIGNATURE = ModelSignature(
         ColSpec("string", "image_id", required=False),
     ]),
     outputs=Schema([
-        ColSpec("string", "image_id"), ColSpec("long", "y"), ColSpec("long", "x"), ColSpec("long", "size"),
-        ColSpec("string", "verdict"), ColSpec("double", "live_probability"), ColSpec("double", "novelty"),
+        ColSpec("string", "image_id"), ColSpec("long", "y"), ColSpec("long", "x"),
+        ColSpec("long", "size"), ColSpec("string", "verdict"),
+        ColSpec("double", "live_probability"), ColSpec("double", "novelty"),
         ColSpec("string", "call"),
     ]),
 )  # fmt: skip

@@ -72,7 +72,7 @@ def not_good_enough(tags: dict[str, str], rule: Register) -> str:
 
 
 def exclusion(version: ModelVersion, champion: dict[str, str]) -> str:
-    """Why a version cannot replace the champion (its tags) whatever the numbers say; '' if it may."""
+    """Why a version cannot replace the champion (its tags) whatever its numbers; '' if it may."""
     if aliases.was_champion(version):
         lost = version.tags.get(aliases.REPLACED, "replaced")
         return f"only `unstained promote` brings it back: it was champion before and was {lost}"

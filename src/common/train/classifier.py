@@ -1,5 +1,5 @@
-"""The network in training under Lightning: cross entropy, the paper's Adam or AdamW, a constant rate
-or a cosine.
+"""The network in training under Lightning: cross entropy, the paper's Adam or AdamW, a constant
+rate or a cosine.
 """
 
 import math
@@ -33,7 +33,8 @@ class Classifier(pl.LightningModule):
         self.register_buffer("losses", torch.zeros(2))
 
     def on_train_start(self) -> None:
-        self._freeze_or_thaw()  # also when going on inside an epoch, where on_train_epoch_start is not called
+        # Also when going on inside an epoch, where on_train_epoch_start is not called
+        self._freeze_or_thaw()
 
     def on_train_epoch_start(self) -> None:
         self._freeze_or_thaw()

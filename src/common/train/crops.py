@@ -1,4 +1,4 @@
-"""Crops of whole fields for the stain network: turned, scaled, and altered as other sessions' optics would.
+"""Crops of whole fields for the stain network: turned, scaled, altered as by other optics.
 
 What a step shows depends on (seed, step, rank) alone: a training that is repeated sees the same.
 """
@@ -30,7 +30,8 @@ class Crops(Dataset):
     """
 
     def __init__(
-        self, store: PatchStore, fields: list[tuple[str, str]], train: Train, stain: Stain, rank: int
+        self, store: PatchStore, fields: list[tuple[str, str]], train: Train, stain: Stain,
+        rank: int
     ):  # fmt: skip
         self.store, self.stain, self.batch_size = store, stain, train.batch_size
         self.images, self.key = [image for _, image in fields], (train.seed, rank)
@@ -73,7 +74,7 @@ class Steps(Sampler):
 def draw(
     store: PatchStore, image_id: str, stain: Stain, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A crop of a field, (1, n, n), and its target, (3, n / 2, n / 2), altered by stain.augmentation."""
+    """A field's crop, (1, n, n), and its target, (3, n / 2, n / 2), under stain.augmentation."""
     frame, strength = store.brightfield(image_id), stain.augmentation
     side = stain.crop // stain.reduction
     factor = float(np.exp(rng.uniform(*np.log(SCALE)) * strength))

@@ -96,7 +96,7 @@ def _loader(
 def lightning_trainer(
     train: Train, callbacks: list[pl.Callback], epochs: int | None = None, clip: float | None = None
 ) -> pl.Trainer:
-    """Lightning's trainer under the parameters. Raises TrainingError for what cannot be had here."""
+    """Lightning's trainer under the parameters. Raises TrainingError for what is not to be had."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     strategy = train.strategy
     if train.frozen_epochs and train.devices * train.nodes > 1 and strategy in ("auto", "ddp"):
@@ -106,7 +106,8 @@ def lightning_trainer(
         return pl.Trainer(
             max_epochs=epochs or train.epochs, accelerator="auto", devices=train.devices,
             num_nodes=train.nodes, strategy=strategy, precision=precision(train.precision),
-            logger=False, deterministic="warn", gradient_clip_val=clip, enable_checkpointing=bool(callbacks),
+            logger=False, deterministic="warn", gradient_clip_val=clip,
+            enable_checkpointing=bool(callbacks),
             callbacks=[*callbacks, TQDMProgressBar(refresh_rate=5, leave=True)],
             use_distributed_sampler=False, num_sanity_val_steps=0, enable_model_summary=False,
         )  # fmt: skip

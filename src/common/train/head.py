@@ -20,7 +20,8 @@ from ..scoring.inference import embed
 from .loading import oriented
 
 ORIENTATIONS = 8  # rotations by right angles, each also mirrored
-MOST = 20000  # rows of features kept in memory: of more windows than an eighth of this, fewer orientations are seen
+# Rows of features kept in memory: of more windows than an eighth, fewer orientations are seen
+MOST = 20000
 
 
 class Turned:
@@ -35,7 +36,7 @@ class Turned:
 
 
 def views(net: Net, store: PatchStore, table: pd.DataFrame) -> np.ndarray:
-    """Features (V, N, D) float32 of a table's N windows in V orientations, the first as they are."""
+    """Features (V, N, D) float32 of a table's N windows in V orientations, unturned first."""
     turns = range(max(1, min(ORIENTATIONS, MOST // len(table))))
     return np.stack(
         [embed(net, Turned(store, k), table, desc=f"features {k + 1}/{len(turns)}") for k in turns]

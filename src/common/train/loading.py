@@ -46,7 +46,7 @@ def oriented(window: np.ndarray, orientation: int) -> np.ndarray:
 
 
 class Windows(Dataset):
-    """Windows of a table (image_id, y, x, size, label) as (image (3, S, S) float32, class index)."""
+    """Windows of a table (image_id, y, x, size, label): image (3, S, S) float32, class index."""
 
     def __init__(self, store: PatchStore, table: pd.DataFrame, backbone: Backbone):
         self.store, self.backbone = store, backbone

@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained round: a row of metrics for each epoch, the kept epoch, and the file of its weights."""
+    """A trained round: a row of metrics for each epoch, the kept epoch, its file of weights."""
 
     round: Round
     history: list[dict[str, float]]

@@ -28,7 +28,7 @@ def stain_facts(stain: Stain) -> StainFacts:
 
 
 def stain_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean loss over known pixels: Poisson negative log likelihood of the excess, mask cross entropy.
+    """Mean loss over known pixels: Poisson negative log likelihood of excess, mask cross entropy.
 
     out: (B, 2, h, w), log excess and logit; target: (B, 3, h, w) (see `Crops`). A clipped pixel, of
     negative weight, is a lower bound: it counts only while less than it is predicted.
