@@ -46,7 +46,7 @@ def learn(
     answers: int,
     params: Filter,
 ) -> dict[int, Svm]:
-    """The machine after every EVERY answers, where both kinds were answered often enough for one."""
+    """The machine after every EVERY answers, once both kinds were answered often enough for one."""
     cells, asked, scores, machines = (pool["verdict"] == "cells").to_numpy(), [], None, {}
     for count in range(1, min(answers, len(pool)) + 1):
         asked.append(choose(pool, pool.iloc[asked], order, scores, set()))
@@ -132,7 +132,8 @@ def main() -> None:
     found = curves(table, cache.of(table), params, chosen.answers, chosen.seeds)
     kind = "SYNTHETIC images" if dataset.source == "synthetic" else "real images"
     print(
-        f"{kind}, {len(table)} windows, {(table['verdict'] != 'cells').mean():.0%} not cells, {chosen.seeds} seeds"
+        f"{kind}, {len(table)} windows, {(table['verdict'] != 'cells').mean():.0%} not cells, "
+        f"{chosen.seeds} seeds"
     )
     means = {name: values.mean(axis=0) for name, values in found.items()}
     print("answers   F1 of not cells: random (sd)   uncertain first (sd)")

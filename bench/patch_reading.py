@@ -55,11 +55,13 @@ def main(count: int) -> None:
     )
     print(f"{count} patches of {frames} frames, read at random, warm cache, one process")
     print(
-        f"PNG files (ImageFolder): {png:,.0f} patches/s; memory-mapped windows: {mapped:,.0f} patches/s"
+        f"PNG files (ImageFolder): {png:,.0f} patches/s; "
+        f"memory-mapped windows: {mapped:,.0f} patches/s"
     )
     print(f"ratio: {mapped / png:.0f} times as fast")
     print(
-        f"bytes on disk for all windows: PNG files would take {share:.1f} times the memory-mapped frames"
+        "bytes on disk for all windows: "
+        f"PNG files would take {share:.1f} times the memory-mapped frames"
     )
 
 

@@ -1,11 +1,11 @@
 """How much faster the predicted stain scores a frame than a classifier over its windows.
 
-`python bench/scoring.py [--frames 3] [--arch tf_efficientnet_lite0]`: in one run, on frames of noise of
-the paper's size (1344 x 1024), one after the other: eager PyTorch in float32 over the 99 overlapping
-224 px windows, by a classifier and by the filter's network beside it; and one pass of the stain
-network over the frame, with the windows read off the predicted map. Weights are random: they do not
-change the time. Prints seconds a frame, and their ratio with and without the filter's network, which
-scoring by either target runs.
+`python bench/scoring.py [--frames 3] [--arch tf_efficientnet_lite0]`: in one run, on noise frames
+of the paper's size (1344 x 1024), one after the other: eager PyTorch in float32 over the 99
+overlapping 224 px windows, by a classifier and by the filter's network beside it; and one pass of
+the stain network over the frame, with the windows read off the predicted map. Weights are random:
+they do not change the time. Prints seconds a frame, and their ratio with and without the filter's
+network, which scoring by either target runs.
 """
 
 import argparse

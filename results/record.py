@@ -82,7 +82,8 @@ def recipe(params: dict) -> str:
     """How a model was trained, in a few words."""
     train = params["train"]
     if train.get("layers") == "head":
-        return f"head on {'four levels' if params['model']['pooling'] == 'levels' else 'the last layer'}"
+        last = params["model"]["pooling"] != "levels"
+        return f"head on {'the last layer' if last else 'four levels'}"
     return f"all layers, {train['optimizer']} {float(train['lr']):g}, {train['epochs']} epochs"
 
 

@@ -110,7 +110,7 @@ def settings(changes: Sequence[str]) -> Dataset:
 def partitions_of(changes: Sequence[str], place: Path) -> tuple[Dataset, list[str]]:
     """The section `dataset` and the partitions that the manifest or the file names give, sorted.
 
-    Raises RealRunError for a partition that cannot name a model, SourceError for an unusable folder.
+    Raises RealRunError for a partition that cannot name a model, SourceError for a bad folder.
     """
     dataset = settings(changes)
     found = {entry.partition: entry.name for entry in sources.find(dataset, None).fields}

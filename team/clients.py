@@ -26,7 +26,8 @@ def add_user(settings: Settings, name: str) -> Path:
     """
     if not name.isidentifier():
         raise TeamError(
-            f"WHO={name or '(missing)'}: a user's name is letters, digits and underscores, as in WHO=anna"
+            f"WHO={name or '(missing)'}: a user's name is letters, digits and underscores, "
+            "as in WHO=anna"
         )
     folder = settings.directory / "clients"
     folder.mkdir(exist_ok=True, mode=0o700)

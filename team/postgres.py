@@ -58,7 +58,8 @@ def account() -> str | None:
     if found := next((name for name in ("postgres", "nobody") if name in names), None):
         return found
     raise TeamError(
-        "PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody: use another user"
+        "PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody: "
+        "use another user"
     )
 
 
@@ -92,7 +93,8 @@ def prepare(settings: Settings) -> None:
     except TeamError:
         raise TeamError(
             f"user {user}, who runs PostgreSQL for root, cannot enter {settings.directory}: "
-            "a folder above it is closed to others. Set TEAM_DIR to a folder elsewhere, or do not run as root"
+            "a folder above it is closed to others. Set TEAM_DIR to a folder elsewhere, "
+            "or do not run as root"
         ) from None
     tools = binaries()
     call(

@@ -1,4 +1,4 @@
-"""Where the shared set-up keeps its data, on which ports it listens, and its generated credentials."""
+"""Where the shared set-up keeps its data, its ports, and its generated credentials."""
 
 import json
 import os
@@ -57,8 +57,8 @@ def check_ports(settings: Settings) -> None:
                 probe.bind((HOST, port))
             except OSError as error:
                 raise TeamError(
-                    f"port {port} for {name} is taken ({error.strerror}): is the set-up running already? "
-                    f"Else choose another: TEAM_{name.upper()}_PORT=NUMBER make team"
+                    f"port {port} for {name} is taken ({error.strerror}): is the set-up running "
+                    f"already? Else choose another: TEAM_{name.upper()}_PORT=NUMBER make team"
                 ) from None
 
 

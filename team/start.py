@@ -141,7 +141,10 @@ def main() -> int:
         wait_until_ready(settings, servers)
         client = add_user(settings, USER)
         print(
-            f"ready: MLflow {settings.mlflow_url}, S3 {settings.s3_url}; Ctrl-C ends both\nto connect: . {client}",
+            (
+                f"ready: MLflow {settings.mlflow_url}, S3 {settings.s3_url}; Ctrl-C ends both\n"
+                f"to connect: . {client}"
+            ),
             flush=True,
         )
     except TeamError:

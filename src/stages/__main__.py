@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def require_items(work: Callable, items: list[str]) -> None:
-    """Raises UserError unless the stage takes these items: a partition, an artifact, a role or none."""
+    """Raises UserError unless the stage takes these items: partition, artifact, role or none."""
     wanted = signature(work)
     try:
         wanted.bind(*items)

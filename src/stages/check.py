@@ -49,7 +49,7 @@ def _record(finding: Finding) -> dict:
 
 
 def main(name: str) -> dict:
-    """Runs the check of one artifact; exits with the failing expectations after writing the report."""
+    """Runs the check of one artifact; after the report, exits with the failing expectations."""
     if name not in ARTIFACTS:
         sys.exit(
             f"error: check: there is no artifact '{name}'; it is one of {', '.join(ARTIFACTS)}"
@@ -60,7 +60,8 @@ def main(name: str) -> dict:
     if not verdict["success"]:
         sys.exit(message(name, findings, f"reports/checks/{name}/report.json and docs/index.html"))
     print(
-        f"check@{name}: all {len(findings)} expectations met (reports/checks/{name}/docs/index.html)"
+        f"check@{name}: all {len(findings)} expectations met "
+        f"(reports/checks/{name}/docs/index.html)"
     )
     return verdict
 

@@ -50,7 +50,8 @@ def run() -> dict:
     )  # a rule decides these: the SVM must get no credit for them
     if (patches["border"] > params.max_border).all():
         raise annotations.AnnotationError(
-            f"every window has more than filter.max_border {params.max_border} of its pixels without counts"
+            f"every window has more than filter.max_border {params.max_border} of its pixels "
+            "without counts"
         )
     table = annotated[~bordered].reset_index(drop=True)
     inside = patches[patches["border"] <= params.max_border]
@@ -137,8 +138,9 @@ def _report(metrics: dict, figures: list) -> None:
             print(f"filter: annotated windows left out: {count} {reason.replace('_', ' ')}")
     if metrics["method"] == "rules":
         print(
-            f"filter: fewer than {fitting.LEAST_ROWS} windows of cells or of not cells are annotated, so focus, "
-            "contrast and border rules decide instead of the SVM; annotate more windows for the paper's filter"
+            f"filter: fewer than {fitting.LEAST_ROWS} windows of cells or of not cells are "
+            "annotated, so focus, contrast and border rules decide instead of the SVM; annotate "
+            "more windows for the paper's filter"
         )
     how = (
         "cross-validated by image"

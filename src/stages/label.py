@@ -34,8 +34,8 @@ def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
     found = sorted(cells["partition"].unique())
     if missing := [name for name in fit_on if name not in found]:
         raise mixtures.MixtureError(
-            f"label.fit_on names {', '.join(missing)}, which has no patches with cells; there are some in "
-            f"{', '.join(found) or 'no partition'}. Name one of dataset.partitions, or all"
+            f"label.fit_on names {', '.join(missing)}, which has no patches with cells; there are "
+            f"some in {', '.join(found) or 'no partition'}. Name one of dataset.partitions, or all"
         )
     return cells[cells["partition"].isin(fit_on)]
 
@@ -49,17 +49,21 @@ def check(
     found = mixtures.problems(mixture, step)
     for partition, part in counts.items():
         found += [
-            f"{partition} has {part[name]} {name} patches, fewer than label.min_class {label.min_class}"
+            (
+                f"{partition} has {part[name]} {name} patches, "
+                f"fewer than label.min_class {label.min_class}"
+            )
             for name in ("live", "dead")
             if part[name] < label.min_class
         ]
     if found:
         raise mixtures.MixtureError(
-            f"the mixture of {label.intensity}{' (log)' if label.log else ''} does not separate live from dead: "
-            f"{'; '.join(found)}. Components: {mixtures.describe(mixture)}. Counts: {json.dumps(counts)}. "
-            f"Look at {REPORTS.name}/label/fig3a_histograms.png. To change: label.intensity background_ratio if "
-            "exposure differs between images, label.log if the bright component has a long tail, label.fit_on if a "
-            "partition holds both classes in balance, dataset.partitions without one that holds a single class, "
+            f"the mixture of {label.intensity}{' (log)' if label.log else ''} does not separate "
+            f"live from dead: {'; '.join(found)}. Components: {mixtures.describe(mixture)}. "
+            f"Counts: {json.dumps(counts)}. Look at {REPORTS.name}/label/fig3a_histograms.png. To "
+            "change: label.intensity background_ratio if exposure differs between images, "
+            "label.log if the bright component has a long tail, label.fit_on if a partition holds "
+            "both classes in balance, dataset.partitions without one that holds a single class, "
             "or label.min_class"
         )
 
@@ -94,7 +98,7 @@ def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str,
 
 
 def fields(cells: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """One row per field with cells: its PI background and how many of its patches are of each label."""
+    """One row per field with cells: its PI background and its number of patches of each label."""
     counts = pd.crosstab(cells["image_id"], cells["label"])
     counts = counts.reindex(columns=list(mixtures.LABELS), fill_value=0)
     facts = ["image_id", "partition", "experiment", "pi_background", "pi_floor", "pi_median"]
@@ -166,5 +170,6 @@ def _report(record: dict, cells: pd.DataFrame) -> None:
         )
     if saturated := int((cells["pi_saturated"] > 0).sum()):
         print(
-            f"label: {saturated} of {len(cells)} patches hold saturated PI pixels; their mean PI is a lower bound"
+            f"label: {saturated} of {len(cells)} patches hold saturated PI pixels; "
+            "their mean PI is a lower bound"
         )

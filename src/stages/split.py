@@ -69,6 +69,7 @@ def main() -> dict[str, dict]:
     for name, counts in record["counts"].items():
         for part, c in counts.items():
             print(
-                f"split: {name} {part}: {c['groups']} groups, {c['images']} images, {c['live']} live, {c['dead']} dead"
+                f"split: {name} {part}: {c['groups']} groups, {c['images']} images, "
+                f"{c['live']} live, {c['dead']} dead"
             )
     return record["counts"]

@@ -26,8 +26,8 @@ from ..common.workspace.tables import read_images
 
 
 def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.DataFrame]:
-    """One field of view: its arrays by shard (8-bit bright-field (H, W), reduced PI in 8 bit and over
-    its background), its frame record and its windows.
+    """One field of view: its arrays by shard (8-bit bright-field (H, W), reduced PI in 8 bit and
+    over its background), its frame record and its windows.
     """
     raw = tifffile.imread(RAW / field["brightfield"])
     pi = tifffile.imread(RAW / field["pi"])
@@ -103,7 +103,8 @@ def main() -> dict[str, int]:
     frames.to_parquet(PATCHES / "frames.parquet")
     patches.to_parquet(PATCHES / "patches.parquet")
     print(
-        f"tile: {len(patches)} windows of {len(frames)} fields, {len(sizes)} shard(s), {_uncovered(frames)}"
+        f"tile: {len(patches)} windows of {len(frames)} fields, "
+        f"{len(sizes)} shard(s), {_uncovered(frames)}"
     )
     return {"frames": len(frames), "patches": len(patches)}
 
@@ -124,7 +125,10 @@ def _uncovered(frames: pd.DataFrame) -> str:
     right, bottom = frames["remainder_right"].max(), frames["remainder_bottom"].max()
     if not right and not bottom:
         return "every pixel covered"
-    return f"at most {right} px at the right and {bottom} px at the bottom edge in no window (tile.edge: drop)"
+    return (
+        f"at most {right} px at the right and {bottom} px at the bottom edge in no window "
+        "(tile.edge: drop)"
+    )
 
 
 if __name__ == "__main__":
