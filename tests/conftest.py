@@ -32,7 +32,8 @@ REPO = Path(__file__).resolve().parents[1]
 # What presets and `make real` change in params.yaml, which may be that of an experiment while tests
 # run
 DEFAULTS = {
-    "dataset": {"source": "synthetic", "path": "", "partitions": ["no_treatment", "doxo_paclitaxel"], "pattern": ""},
+    "dataset": {"source": "synthetic", "path": "",
+                "partitions": ["no_treatment", "doxo_paclitaxel"], "pattern": ""},
     "filter": {"annotations": "annotations/synthetic.csv"},
     "label": {"intensity": "counts", "log": False, "fit_on": ["no_treatment"]},
     "split": {"scheme": "holdout", "group_by": []},
@@ -40,13 +41,15 @@ DEFAULTS = {
         "target": "label", "arch": "tf_efficientnet_lite0", "weights": "auto", "pooling": "last",
     },
     "train": {
-        "layers": "all", "C": 1e-3, "epochs": 3, "samples_per_epoch": 384, "batch_size": 16, "optimizer": "adamw",
-        "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.999], "schedule": "cosine", "warmup_fraction": 0.1,
-        "intensity_augmentation": 0.2, "frozen_epochs": 0, "patience": 0, "precision": "auto",
+        "layers": "all", "C": 1e-3, "epochs": 3, "samples_per_epoch": 384, "batch_size": 16,
+        "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.999],
+        "schedule": "cosine", "warmup_fraction": 0.1, "intensity_augmentation": 0.2,
+        "frozen_epochs": 0, "patience": 0, "precision": "auto",
     },
 }  # fmt: skip
 WINDOW = 64
-ARCH = "timm:test_efficientnet"  # 0.4 million parameters, 160 px, batch normalisation: training in seconds
+# 0.4 million parameters, 160 px, batch normalisation: training in seconds
+ARCH = "timm:test_efficientnet"
 
 
 def default_params(**changes: dict) -> dict:
@@ -60,8 +63,8 @@ def default_params(**changes: dict) -> dict:
 def write_store(
     directory: Path, frames: dict[str, np.ndarray], limit: int = 2**20, **columns
 ) -> PatchStore:
-    """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced, over
-    a background of 50.
+    """A patch store of 8-bit frames (H, W) through ShardWriter; PI is the bright-field, reduced,
+    over a background of 50.
     """
     directory.mkdir(parents=True, exist_ok=True)
     areas = [frame.size for frame in frames.values()]
@@ -112,18 +115,18 @@ def write_live_dead(directory: Path, frames: int = 8) -> pd.DataFrame:
     """
     rng = np.random.default_rng(7)
     made = {f"img{i}": live_dead_frame(rng) for i in range(frames)}
-    write_store(directory, {name: frame for name, (frame, _) in made.items()}, partition="p", scale_low=1000.0,
-                scale_high=4000.0)  # fmt: skip
+    write_store(directory, {name: frame for name, (frame, _) in made.items()}, partition="p",
+                scale_low=1000.0, scale_high=4000.0)  # fmt: skip
     rows = []
     for i, (name, (_, live)) in enumerate(made.items()):
         split = "train" if i < frames // 2 else ("valid" if i % 2 else "test")
         for (row, col), is_live in np.ndenumerate(live):
             y, x = row * WINDOW, col * WINDOW
             rows.append({
-                "patch_id": f"{name}:{y}:{x}:{WINDOW}", "image_id": name, "partition": "p", "experiment": "",
-                "group": name, "y": y, "x": x, "size": WINDOW, "label": "live" if is_live else "dead",
-                "mean_pi": 200.0 if is_live else 500.0, "intensity": 200.0 if is_live else 500.0,
-                "split": split, "fold": -1,
+                "patch_id": f"{name}:{y}:{x}:{WINDOW}", "image_id": name, "partition": "p",
+                "experiment": "", "group": name, "y": y, "x": x, "size": WINDOW,
+                "label": "live" if is_live else "dead", "mean_pi": 200.0 if is_live else 500.0,
+                "intensity": 200.0 if is_live else 500.0, "split": split, "fold": -1,
             })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -13,9 +13,9 @@ from src.common.workspace.params import Check
 PARTITIONS = ["control", "treated"]
 CHECK = Check(
     tolerance=0.25, min_class=2, min_fields=3, min_class_fraction=0.05, max_discarded_fraction=0.6,
-    min_cells_fraction=0.1, allow_duplicates=False, max_background_lift=1.5, max_constant_fraction=0.9,
-    max_group_auc=0.98, experiment_in_two_splits=True, any_experiments=False, shared_corners=10,
-    near_duplicate_sigmas=5.2,
+    min_cells_fraction=0.1, allow_duplicates=False, max_background_lift=1.5,
+    max_constant_fraction=0.9, max_group_auc=0.98, experiment_in_two_splits=True,
+    any_experiments=False, shared_corners=10, near_duplicate_sigmas=5.2,
 )  # fmt: skip
 FIELDS, SIDE, SIZE, STRIDE = 6, 144, 64, 32  # per partition; 3 x 3 windows and a remainder of 16 px
 LIVE_BELOW, DEAD_ABOVE = 260.0, 400.0
@@ -110,8 +110,10 @@ def write_labels(folder: Path) -> None:
     record = {
         "intensity": "counts", "fit_on": ["control"],
         "live_below": LIVE_BELOW, "dead_above": DEAD_ABOVE,
-        "components": [{"name": "live", "mean": 225.0, "sd": 35.0}, {"name": "dead", "mean": 550.0, "sd": 150.0}],
-        "counts": {p: {n: int(found[p, n]) for n in ("live", "dead", "discarded")} for p in PARTITIONS},
+        "components": [{"name": "live", "mean": 225.0, "sd": 35.0},
+                       {"name": "dead", "mean": 550.0, "sd": 150.0}],
+        "counts": {p: {n: int(found[p, n]) for n in ("live", "dead",
+                                                     "discarded")} for p in PARTITIONS},
         "verdicts": {p: {"cells": 9 * FIELDS, "empty": 4, "unusable": 1} for p in PARTITIONS},
     }  # fmt: skip
     (folder / "thresholds.json").write_text(json.dumps(record))

@@ -15,14 +15,15 @@ from src.common.acquire.intake import write_tiff
 from src.common.acquire.simulator import plan_plate, simulate_field
 
 MODEL = {
-    "uri": "models:/unstained-no_treatment@champion", "name": "unstained-no_treatment", "version": "3",
-    "alias": "champion", "digest": "0" * 64, "synthetic": True, "arch": "tf_efficientnet_lite0",
-    "partition": "no_treatment", "scheme": "holdout", "balanced_accuracy": 0.938, "pixel_size_um": 0.3225,
+    "uri": "models:/unstained-no_treatment@champion", "name": "unstained-no_treatment",
+    "version": "3", "alias": "champion", "digest": "0" * 64, "synthetic": True,
+    "arch": "tf_efficientnet_lite0", "partition": "no_treatment", "scheme": "holdout",
+    "balanced_accuracy": 0.938, "pixel_size_um": 0.3225,
 }  # fmt: skip
 COLUMNS = [
-    "image_id", "file", "experiment", "well", "position", "time", "day", "compound", "concentration", "control",
-    "pixel_size_um", "status", "reason", "windows", "cells", "empty", "unusable", "live", "dead", "abstain", "unlike",
-    "live_patch_fraction",
+    "image_id", "file", "experiment", "well", "position", "time", "day", "compound",
+    "concentration", "control", "pixel_size_um", "status", "reason", "windows", "cells", "empty",
+    "unusable", "live", "dead", "abstain", "unlike", "live_patch_fraction",
 ]  # fmt: skip
 ROWS = "ABCDEFGHIJKLMNOP"
 LOW, HIGH = 0.03, 0.95  # live-patch fraction of the positive and negative controls
@@ -80,10 +81,11 @@ def images(
             live = int(rng.binomial(called, own))
             known = {key: value for key, value in well.items() if key != "truth"}
             rows.append({
-                "image_id": f"{well['well']}_p{field}", "file": f"{well['well']}_p{field}.tif", "experiment": "",
-                "position": "", "time": np.nan, "day": np.nan, "compound": "", "concentration": np.nan, "control": "",
-                "pixel_size_um": 0.3225, "status": "scored", "reason": "", "windows": 88, "cells": called + 5,
-                "empty": 83 - called, "unusable": 0, "live": live, "dead": called - live, "abstain": 5, "unlike": 0,
+                "image_id": f"{well['well']}_p{field}", "file": f"{well['well']}_p{field}.tif",
+                "experiment": "", "position": "", "time": np.nan, "day": np.nan, "compound": "",
+                "concentration": np.nan, "control": "", "pixel_size_um": 0.3225, "status": "scored",
+                "reason": "", "windows": 88, "cells": called + 5, "empty": 83 - called,
+                "unusable": 0, "live": live, "dead": called - live, "abstain": 5, "unlike": 0,
                 "live_patch_fraction": live / called, **known,
             })  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS).assign(**columns)

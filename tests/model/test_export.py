@@ -1,4 +1,4 @@
-"""A model outside of this project: the package of the BioImage Model Zoo gives what the model gives."""
+"""Outside of this project: the package of the BioImage Model Zoo gives what the model gives."""
 
 import json
 import zipfile

@@ -393,8 +393,9 @@ def here(tree, monkeypatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     before = mlflow.get_tracking_uri()
     places = {
-        "CHECKPOINTS": "mlruns/checkpoints", "MODELS": "models", "PATCHES": "data/patches", "RAW": "data/raw",
-        "REPORTS": "reports", "SPLITS": "data/splits", "WEIGHTS": "models/weights/model", "MLRUNS": "mlruns",
+        "CHECKPOINTS": "mlruns/checkpoints", "MODELS": "models", "PATCHES": "data/patches",
+        "RAW": "data/raw", "REPORTS": "reports", "SPLITS": "data/splits",
+        "WEIGHTS": "models/weights/model", "MLRUNS": "mlruns",
     }  # fmt: skip
     for name, place in places.items():
         for module in (train_stage, tracking, experiment, inputs):
@@ -593,8 +594,8 @@ def test_a_killed_stage_goes_on_in_its_own_run_to_the_same_weights(tree, tmp_pat
     torch.manual_seed(1)
     net = build(ARCH, tree / "models" / "weights" / "model" / "model.safetensors")
     expected, rows, epoch = fit(
-        net, PatchStore(tree / "data" / "patches"), table[table["split"] == "train"], table[table["split"] == "valid"],
-        params(), tmp_path / "whole", lambda row, epoch: None,
+        net, PatchStore(tree / "data" / "patches"), table[table["split"] == "train"],
+        table[table["split"] == "valid"], params(), tmp_path / "whole", lambda row, epoch: None,
     )  # fmt: skip
     found = load_file(tree / "models" / "p" / "model.safetensors")
     assert all(torch.equal(found[name], expected[name]) for name in expected)

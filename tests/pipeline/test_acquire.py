@@ -33,7 +33,7 @@ def image(seed: int, dtype: str = "uint16", shape: tuple[int, int] = (64, 80)) -
 
 
 class Plant:
-    """A repository in a temporary folder with a folder source of its own, and the stage run on it."""
+    """A repository in a temporary folder with its own folder source, and the stage run on it."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.raw, self.images = root, root / "data/raw", root / "lab"
@@ -191,9 +191,9 @@ def test_every_kind_of_fault_is_refused_with_its_reason_and_the_rest_goes_on(pla
     assert list(images["image_id"]) == ["good"]
     kinds = dict(zip(rejected["image_id"], rejected["reason"].str.partition(":")[0]))
     assert kinds == {
-        "float": "pixel type", "int32": "pixel type", "shapes": "shapes", "partner": "missing partner",
-        "constant": "constant", "saturated": "saturated", "small": "too small", "truncated": "unreadable",
-        "stack": "axes",
+        "float": "pixel type", "int32": "pixel type", "shapes": "shapes",
+        "partner": "missing partner", "constant": "constant", "saturated": "saturated",
+        "small": "too small", "truncated": "unreadable", "stack": "axes",
         "good": "same id twice", "gone": "missing file", "nikon": "format", "bad:id": "image_id",
     }  # fmt: skip
     assert (rejected["file"] != "").all() and (rejected["duplicate_of"] == "").all()
@@ -299,8 +299,8 @@ def varied(plant) -> Plant:
     plant.add("alone", None, "")
     movie = np.random.default_rng(1).integers(1, 999, (3, 2, 50, 60), dtype=np.uint16)
     tifffile.imwrite(plant.images / "movie.tif", movie, imagej=True, metadata={"axes": "TCYX"})
-    plant.rows.append({"image_id": "m", "partition": "arm", "brightfield": "movie.tif", "pi": "movie.tif",
-                       "brightfield_channel": 0, "pi_channel": 1})  # fmt: skip
+    plant.rows.append({"image_id": "m", "partition": "arm", "brightfield": "movie.tif",
+                       "pi": "movie.tif", "brightfield_channel": 0, "pi_channel": 1})  # fmt: skip
     pd.DataFrame(plant.rows).astype(object).to_csv(plant.images / "images.csv", index=False)
     return plant
 

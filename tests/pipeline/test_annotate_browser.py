@@ -27,7 +27,10 @@ from tests.pipeline.test_data_stages import plate
 
 HEADER = "image_id,y,x,size,verdict,annotator,date"
 KEEP = "# looked at on the big screen"
-READY = "document.getElementById('window')?.complete && document.getElementById('window').naturalWidth > 0"
+READY = (
+    "document.getElementById('window')?.complete && document.getElementById('window').naturalWidth "
+    "> 0"
+)
 SHOWN = "document.getElementById('window').dataset.place"
 
 

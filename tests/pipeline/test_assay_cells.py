@@ -1,4 +1,4 @@
-"""`unstained score` with a model that predicts the stain: dead nuclei, cells of a mask, OME-TIFF."""
+"""`unstained score` with a model of the stain: dead nuclei, cells of a mask, OME-TIFF."""
 
 import cv2
 import numpy as np
@@ -18,9 +18,10 @@ CONTRACT = {
     "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "unlike_share": 1.0,
     "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.6, "dead_to": 0.4},
 }  # fmt: skip
-FACTS = {"digest": "a" * 64, "novelty": True, "uri": "u", "name": None, "version": None, "synthetic": False,
-         "alias": None, "arch": "a", "partition": "p", "scheme": "holdout", "pixel_size_um": SIZE_UM,
-         "balanced_accuracy": None, "heldout": None, "created": "now"}  # fmt: skip
+FACTS = {"digest": "a" * 64, "novelty": True, "uri": "u", "name": None, "version": None,
+         "synthetic": False, "alias": None, "arch": "a", "partition": "p", "scheme": "holdout",
+         "pixel_size_um": SIZE_UM, "balanced_accuracy": None, "heldout": None,
+         "created": "now"}  # fmt: skip
 DISKS = [(40, 40, 4.0), (40, 110, 1.0), (90, 60, 1.0), (90, 130, 3.0)]  # y, x, PI over background
 RADIUS = 11
 

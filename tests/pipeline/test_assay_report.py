@@ -57,7 +57,8 @@ def test_flagged_and_refused_images_are_counted_with_their_reasons_and_left_out(
 def test_tables_agree_and_a_second_report_is_the_same(plate, tmp_path):
     out, record = plate
     pd.testing.assert_frame_equal(
-        pd.read_parquet(out / "wells.parquet"), pd.read_csv(out / "wells.csv", keep_default_na=True, dtype=None)
+        pd.read_parquet(out / "wells.parquet"),
+        pd.read_csv(out / "wells.csv", keep_default_na=True, dtype=None)
         .fillna({"compound": "", "control": "", "experiment": ""}).astype({"experiment": "str"}),
         check_dtype=False,
     )  # fmt: skip

@@ -29,9 +29,12 @@ CONTRACT = {
     "partition": "p", "target": "label", "arch": ARCH, "pooling": "last", "synthetic": False,
     "source": "folder", "scheme": "holdout", "pixel_size_um": 0.5,
     "bits": [16], "tile": {"window": 64, "stride": 32, "unit": "px", "edge": "anchor"},
-    "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "least_sharpness": 0.0, "unlike_share": 0.25,
-    "intensity": {"low": [900.0, 1100.0], "high": [3800.0, 4100.0], "tolerance": 0.5}, "novelty": {"neighbour": 1},
-    "operating": {"temperature": 0.05, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.49}, "digest": "d" * 64,
+    "scaling": {"method": "percentile", "low": 0.5, "high": 99.5}, "least_sharpness": 0.0,
+    "unlike_share": 0.25,
+    "intensity": {"low": [900.0, 1100.0], "high": [3800.0, 4100.0], "tolerance": 0.5},
+    "novelty": {"neighbour": 1},
+    "operating": {"temperature": 0.05, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.49},
+    "digest": "d" * 64,
 }  # fmt: skip
 RULES = {
     "method": "rules",
@@ -60,9 +63,9 @@ def save_model(folder: Path, digest: str, limit: float = 2.0, **changes) -> str:
     sys.path.insert(0, str(folder / "files"))
     try:
         mlflow.pyfunc.save_model(
-            str(folder / "model"), python_model=str(folder / "files" / "model.py"), code_paths=[str(code)],
-            artifacts={"scorer": str(scorer)}, signature=packaging.SIGNATURE, metadata={"digest": digest},
-            pip_requirements=["numpy"],
+            str(folder / "model"), python_model=str(folder / "files" / "model.py"),
+            code_paths=[str(code)], artifacts={"scorer": str(scorer)},
+            signature=packaging.SIGNATURE, metadata={"digest": digest}, pip_requirements=["numpy"],
         )  # fmt: skip
     finally:
         sys.path.remove(str(folder / "files"))
@@ -93,8 +96,8 @@ def write_plate(root: Path) -> Path:
     for name, image in pixels.items():
         tifffile.imwrite(root / f"{name}.tif", image)
     rows = [
-        {"image_id": name, "brightfield": f"{name}.tif", "well": "B02" if name < "good2" else "b3", "control": "",
-         "pixel_size_um": 0.8 if name == "wide" else 0.5}
+        {"image_id": name, "brightfield": f"{name}.tif", "well": "B02" if name < "good2" else "b3",
+         "control": "", "pixel_size_um": 0.8 if name == "wide" else 0.5}
         for name in [*pixels, "missing"]
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(root / "images.csv", index=False)
@@ -137,8 +140,9 @@ def scored(tmp_path_factory, model) -> dict:
 def test_every_image_is_a_row_with_its_status_and_reason(scored):
     table = scored["table"]
     assert table["status"].to_dict() == {
-        "good0": "scored", "good1": "scored", "good2": "scored", "good3": "scored", "dark": "flagged",
-        "wide": "refused", "copy": "refused", "eight": "flagged", "missing": "refused",
+        "good0": "scored", "good1": "scored", "good2": "scored", "good3": "scored",
+        "dark": "flagged", "wide": "refused", "copy": "refused", "eight": "flagged",
+        "missing": "refused",
     }  # fmt: skip
     said = {
         "dark": "intensity: darkest counts", "eight": "bit depth: 8-bit counts, trained on 16 bit",

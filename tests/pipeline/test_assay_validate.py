@@ -36,8 +36,9 @@ URI = {
 }
 FACTS = ("synthetic", "arch", "partition", "scheme", "digest", "pixel_size_um")
 CONTRACT = {
-    "partition": "p", "synthetic": False, "arch": "resnet18", "scheme": "holdout", "digest": "0", "pixel_size_um": 0.5,
-    "tile": {"window": SIZE, "stride": SIZE, "unit": "px", "edge": "anchor"}, "label": RULE, "training_images": [],
+    "partition": "p", "synthetic": False, "arch": "resnet18", "scheme": "holdout", "digest": "0",
+    "pixel_size_um": 0.5, "tile": {"window": SIZE, "stride": SIZE, "unit": "px", "edge": "anchor"},
+    "label": RULE, "training_images": [],
     "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.4, "dead_to": 0.6},
 }  # fmt: skip
 
@@ -81,8 +82,9 @@ def write_fields(
                 0, 5, (SIDE * SIZE, SIDE * SIZE)
             )
             tifffile.imwrite(folder / f"{name}{number}.tif", image.clip(1, 65535).astype(np.uint16))
-        rows.append({"image_id": f"f{number}", "experiment": f"e{number % experiments}", "well": f"A{number // 2 + 1}",
-                     "brightfield": f"bf{number}.tif", "pi": f"pi{number}.tif", "pixel_size_um": 0.5})  # fmt: skip
+        rows.append({"image_id": f"f{number}", "experiment": f"e{number % experiments}",
+                     "well": f"A{number // 2 + 1}", "brightfield": f"bf{number}.tif",
+                     "pi": f"pi{number}.tif", "pixel_size_um": 0.5})  # fmt: skip
     pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
     return folder
 
@@ -162,8 +164,8 @@ def test_a_model_that_ranks_well_but_calls_nearly_all_live_does_not_agree(
     record = run(write_fields(tmp_path / "in", signal=16000))
     assert record["verdict"]["outcome"] == "disagrees" and record["overall"]["auc"]["value"] > 0.98
     assert outcomes(record)["ranking"] == "holds" and outcomes(record)["specificity"] == "fails"
-    assert re.search(r"ranks live above dead as well.*, but the calls do not hold here: specificity 0\.[0-4]",
-                     record["verdict"]["text"])  # fmt: skip
+    said = r"ranks live above dead as well.*, but the calls do not hold here: specificity 0\.[0-4]"
+    assert re.search(said, record["verdict"]["text"])
 
 
 def test_few_fields_are_not_judged_and_a_ranking_without_reference_is_said(run, tmp_path):
@@ -231,7 +233,7 @@ def test_few_experiments_are_not_helped_by_fields_of_the_same(run, tmp_path):
 
 
 def test_a_batch_that_gives_the_class_away_does_not_help_within_experiments():
-    """Pooled the AUC is high since experiments differ in class and score; within them it is chance."""
+    """Pooled the AUC is high, as experiments differ in class and score; within, it is chance."""
     rng = np.random.default_rng(0)
     parts = []
     for number in range(8):
@@ -267,7 +269,8 @@ def test_a_refusal_says_how_many_images_were_left_out_as_training_images(run, tm
     digests = [pixel_digest(tifffile.imread(folder / f"bf{number}.tif")) for number in range(14)]
     with pytest.raises(
         stained.ValidationError,
-        match=r"^12 images trained this model and are left out; .*of 14 images 2 counted, 12 left out",
+        match=r"^12 images trained this model and are left out; "
+        r".*of 14 images 2 counted, 12 left out",
     ):
         run(folder, training_images=digests[:12])
 

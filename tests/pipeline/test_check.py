@@ -140,10 +140,12 @@ PATCHES = {
     "frame_unique": (edit("frames.parquet", twice), {"control_0"}),
     "windows_right_inside": (edit("patches.parquet", put("x", 100)), {"control_0"}),
     "frames_covered": (edit("patches.parquet", lambda t: t.drop(0)), {"control_0"}),
-    "frames_have_windows": (edit("patches.parquet", lambda t: t[t["image_id"] != "control_3"]), {"control_3"}),
+    "frames_have_windows": (edit("patches.parquet", lambda t: t[t["image_id"] != "control_3"]),
+                            {"control_3"}),
     "windows_have_frames": (edit("frames.parquet", lambda t: t.drop(0)), {"control_0"}),
     "remainder_right_narrow": (
-        edit("patches.parquet", lambda t: t[~(of_image("control_1")(t) & (t["col"] == 2))]), {"control_1"},
+        edit("patches.parquet", lambda t: t[~(of_image("control_1")(t) & (t["col"] == 2))]),
+        {"control_1"},
     ),
     "remainder_right_noted": (edit("frames.parquet", put("remainder_right", 0)), {"control_0"}),
     "shards_hold_frames": (edit("frames.parquet", put("offset", 10**7, where=3)), {"control_3"}),
@@ -237,12 +239,14 @@ SPLITS = {
     "image_in_one_split": (edit("splits.parquet", put("split", "test")), {"control_0"}),
     "image_in_one_group": (edit("splits.parquet", put("group", "other")), {"control_0"}),
     "pixels_in_one_split": (
-        edit("frames.parquet", lambda t: put("pi_sha256", t["pi_sha256"][0], of_image("control_5"))(t)),
+        edit("frames.parquet",
+             lambda t: put("pi_sha256", t["pi_sha256"][0], of_image("control_5"))(t)),
         {"control_0", "control_5"},
     ),
     "no_copy_across_splits": (same_field(lambda pixels: pixels), {"control_0", "control_5"}),
     "no_field_again_across_splits": (same_field(lambda pixels: pixels), {"control_0", "control_5"}),
-    "images_described": (edit("frames.parquet", lambda t: t[t["image_id"] != "control_1"]), {"control_1"}),
+    "images_described": (edit("frames.parquet", lambda t: t[t["image_id"] != "control_1"]),
+                         {"control_1"}),
     "patch_in_one_split": (edit("splits.parquet", twice), {"control_0"}),
     "split_names": (edit("splits.parquet", put("split", "training")), {"control_0"}),
     "class_names": (edit("splits.parquet", put("label", "discarded")), {"control_0"}),
@@ -250,7 +254,8 @@ SPLITS = {
     "class_count_of_split": (
         edit("splits.parquet", lambda t: t[(t["split"] != "test") | (t["label"] == "live")]), set(),
     ),
-    "live_fraction_of_split": (edit("splits.parquet", put("label", "live", of_image("control_4"))), set()),
+    "live_fraction_of_split": (edit("splits.parquet", put("label", "live", of_image("control_4"))),
+                               set()),
     "frames_columns": (edit("frames.parquet", lambda t: t.drop(columns="phash_layout")), set()),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The compare stage: models, baselines and the paper beside each other; synthetic data called so."""
+"""The compare stage: models, baselines and the paper side by side; synthetic data called so."""
 
 import copy
 import json

@@ -26,8 +26,9 @@ FILTER_RUN = filter_stage.tracking.filter_run
 KINDS = {"cells": 0.6, "empty": 0.2, "unusable": 0.2}
 FRAMES, ROWS, COLS = 24, 2, 5
 FOLDERS = {
-    "PATCHES": "data/patches", "FILTERED": "data/filtered", "LABELS": "data/labels", "SPLITS": "data/splits",
-    "MODELS": "models", "METRICS": "metrics", "REPORTS": "reports", "WORKSPACE": "",
+    "PATCHES": "data/patches", "FILTERED": "data/filtered", "LABELS": "data/labels",
+    "SPLITS": "data/splits", "MODELS": "models", "METRICS": "metrics", "REPORTS": "reports",
+    "WORKSPACE": "",
 }  # fmt: skip
 
 
@@ -88,8 +89,8 @@ def plate(directory) -> pd.DataFrame:
     number = patches["image_id"].str[1:].astype(int)
     patches["patch_id"] = [f"{p.image_id}:{p.y}:{p.x}:{p.size}" for p in patches.itertuples()]
     patches = patches.assign(
-        experiment="e" + (number % 6).astype("str"), well="", position="", compound="", time=np.nan, day=number % 3,
-        concentration=np.nan, pi_background=100.0, pi_saturated=0.0,
+        experiment="e" + (number % 6).astype("str"), well="", position="", compound="", time=np.nan,
+        day=number % 3, concentration=np.nan, pi_background=100.0, pi_saturated=0.0,
     )  # fmt: skip
     patches.drop(columns=["kind", "dead"]).to_parquet(directory / "patches.parquet")
     return patches
@@ -354,7 +355,8 @@ def test_kfold_by_experiment(labelled):
         ({"group_by": ["well"]}, "'well' is empty for"),
         (
             {"group_by": ["plate"]},
-            "no column 'plate'; columns filled for every image: image_id, partition, experiment, day",
+            "no column 'plate'; columns filled for every image: "
+            "image_id, partition, experiment, day",
         ),
     ],
 )

@@ -31,7 +31,7 @@ SMALL = {
 
 
 def run(tree: Path, *command: str, ok: bool = True, **environment: str) -> str:
-    """Runs a command in a clone, with this interpreter first on the path; returns what it printed."""
+    """Runs a command in a clone, this interpreter first on the path; returns what it printed."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     env |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
@@ -149,7 +149,8 @@ import mlflow, numpy as np, pandas as pd
 mlflow.set_tracking_uri("sqlite:///{plate}/mlruns/mlflow.db")
 model = mlflow.pyfunc.load_model("models:/unstained-no_treatment@champion")
 frames = np.load("frames.npz")
-table = model.predict(pd.DataFrame({{"image": [frames["a"], frames["b"]], "pixel_size_um": [0.3225, 0.3225]}}))
+images = [frames["a"], frames["b"]]
+table = model.predict(pd.DataFrame({{"image": images, "pixel_size_um": [0.3225, 0.3225]}}))
 table.to_csv("windows.csv", index=False)
 try:
     model.predict(pd.DataFrame({{"image": [frames["a"]], "pixel_size_um": [1.0]}}))
@@ -205,8 +206,8 @@ def test_push_wipe_pull_restores_everything(plate):
 
 
 def test_changed_model_reruns_no_data_stage_and_lands_in_the_store(copy):
-    printed = run(copy, "dvc", "exp", "run", "--temp", "-n", "squeeze", "-S", "model.arch=squeezenet1_1",
-                  "-S", "model.weights=random")  # fmt: skip
+    changes = ("-S", "model.arch=squeezenet1_1", "-S", "model.weights=random")
+    printed = run(copy, "dvc", "exp", "run", "--temp", "-n", "squeeze", *changes)
     ran = {
         line.split("'")[1].split("@")[0]
         for line in printed.splitlines()

@@ -101,7 +101,7 @@ def predictions_of(table: pd.DataFrame, rounds: dict[str, str]) -> pd.DataFrame:
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A function that lays a partition out, for `holdout` or for two folds, and returns its root."""
+    """A function that lays out a partition, for `holdout` or two folds, and returns its root."""
 
     def lay(rounds: dict[str, str], synthetic: bool = True) -> Path:
         table = write_store(tmp_path / "patches", list(rounds))

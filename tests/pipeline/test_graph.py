@@ -30,10 +30,11 @@ EVERYWHERE = {"workspace", "tracking"}
 SHARED = {"workspace", "scoring", "images", "figures", "metrics", "patches", "tracking"}
 # What a room may import besides itself: shared rooms, and rooms upstream of it
 ROOMS = {
-    "workspace": set(), "scoring": set(), "images": {"workspace", "scoring"}, "figures": {"workspace", "scoring"},
-    "metrics": {"workspace", "scoring"}, "patches": {"workspace", "scoring"}, "tracking": {"workspace"},
-    "acquire": {"images", "scoring"}, "tile": {"images", "patches", "scoring"}, "weights": {"scoring"},
-    "filter": {"figures", "metrics", "patches", "scoring"},
+    "workspace": set(), "scoring": set(), "images": {"workspace", "scoring"},
+    "figures": {"workspace", "scoring"}, "metrics": {"workspace", "scoring"},
+    "patches": {"workspace", "scoring"}, "tracking": {"workspace"},
+    "acquire": {"images", "scoring"}, "tile": {"images", "patches", "scoring"},
+    "weights": {"scoring"}, "filter": {"figures", "metrics", "patches", "scoring"},
     "label": {"figures", "metrics", "patches"}, "split": {"images", "patches"},
     "describe": {"figures", "metrics", "patches"}, "check": {"images", "split", "tile"},
     "train": {"patches", "scoring", "split", "tracking"},

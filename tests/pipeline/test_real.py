@@ -1,4 +1,4 @@
-"""`unstained real`: names of all kinds reach DVC as they are, and what is refused changes nothing."""
+"""`unstained real`: names of all kinds reach DVC as they are; what is refused changes nothing."""
 
 import shutil
 import subprocess

@@ -35,16 +35,19 @@ from src.common.workspace.params import load
 from src.common.workspace.paths import METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 
 ARCH, WINDOWS = sys.argv[1], pd.read_parquet("windows.parquet")
+MEASURES = ("balanced_accuracy", "auc", "average_precision", "mcc")
 seen = []
 
 
 def assemble(partition, tile, folder):
     '''A package with what the registry reads of one: its contract and its network.'''
-    contract = {"arch": ARCH, "pooling": "last", "target": "label", "pixel_size_um": 0.5, "bits": [16],
+    contract = {"arch": ARCH, "pooling": "last", "target": "label", "pixel_size_um": 0.5,
+                "bits": [16],
                 "training_images": sorted(set(seen)),
                 "tile": {"window": tile.window, "stride": tile.stride, "unit": tile.unit},
                 "scaling": tile.scaling.model_dump(),
-                "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.5, "dead_to": 0.5, "shift": 0.0},
+                "operating": {"temperature": 1.0, "threshold": 0.5, "live_from": 0.5,
+                              "dead_to": 0.5, "shift": 0.0},
                 "label": {"live_below": 1.0, "dead_above": 2.0, "intensity": "counts"}}
     (folder / "scorer" / "net").mkdir(parents=True)
     (folder / "scorer" / "contract.json").write_text(json.dumps(contract))
@@ -54,9 +57,12 @@ def assemble(partition, tile, folder):
 
 
 def log_model(folder, model, metadata):
-    (folder / "model.py").write_text("import mlflow\\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\\n")
-    logged = mlflow.pyfunc.log_model(name="model", python_model=str(folder / "model.py"), pip_requirements=["mlflow"],
-                                     artifacts={"scorer": str(folder / "scorer")}, metadata=metadata)
+    code = "import mlflow\\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\\n"
+    (folder / "model.py").write_text(code)
+    logged = mlflow.pyfunc.log_model(
+        name="model", python_model=str(folder / "model.py"), pip_requirements=["mlflow"],
+        artifacts={"scorer": str(folder / "scorer")}, metadata=metadata,
+    )
     return logged.model_uri
 
 
@@ -64,7 +70,7 @@ packaging.assemble, packaging.log_model = assemble, log_model
 
 
 def present(seed, images, right, trained, weights="imagenet"):
-    '''A model of that seed, tested on those images, right on that share of patches, trained on other images.'''
+    '''A model of that seed, right on that share of the images' patches, trained on other images.'''
     torch.manual_seed(seed)
     (MODELS / "p").mkdir(parents=True, exist_ok=True)
     state = {k: v.contiguous() for k, v in build(ARCH).state_dict().items()}
@@ -74,23 +80,27 @@ def present(seed, images, right, trained, weights="imagenet"):
     order = np.random.default_rng(0).permutation(len(rows)) < right * len(rows)
     towards = np.where((rows["label"] == "live") == order, 1, -1)
     rows["probability"] = 0.5 + 0.4 * towards
-    model = {"partition": "p", "arch": ARCH, "digest": name, "synthetic": True, "source": "synthetic", "groups": 9,
+    model = {"partition": "p", "arch": ARCH, "digest": name, "synthetic": True,
+             "source": "synthetic", "groups": 9,
              "weights": {"weights": weights, "origin": "a test"}, "patches": {"live": 1, "dead": 1},
              "scheme": "holdout", "pooling": "last", "target": "label", "params": {"lr": 0.1}}
     (MODELS / "p" / "model.json").write_text(json.dumps(model))
     figure = {"value": right, "group_interval": [0.1, 0.9]}
     record = {"model": {"digest": name},
-              "overall": dict.fromkeys(("balanced_accuracy", "auc", "average_precision", "mcc"), figure),
+              "overall": dict.fromkeys(MEASURES, figure),
               "calibration": {"temperature": 1.0, "brier": {"after": 0.2}, "ece": {"after": 0.1}},
-              "threshold": {"value": 0.5}, "conformal": {"live_from": 0.5, "dead_to": 0.5, "abstention": 0.0},
+              "threshold": {"value": 0.5},
+              "conformal": {"live_from": 0.5, "dead_to": 0.5, "abstention": 0.0},
               "rounds": [{"round": "holdout", "threshold": 0.5}],
-              "data": {"digest": digest(rows), "n_patches": len(rows), "n_groups": len(images), "scheme": "holdout"}}
+              "data": {"digest": digest(rows), "n_patches": len(rows), "n_groups": len(images),
+                       "scheme": "holdout"}}
     (METRICS / "evaluate").mkdir(parents=True, exist_ok=True)
     (METRICS / "evaluate" / "p.json").write_text(json.dumps(record))
     folder = REPORTS / "evaluate" / "p"
     folder.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(folder / "predictions.parquet")
-    seen[:] = PatchStore(PATCHES).frames.loc[trained, "brightfield_sha256"].tolist() if trained else []
+    digests = PatchStore(PATCHES).frames["brightfield_sha256"]
+    seen[:] = digests.loc[trained].tolist() if trained else []
     tracking.log_evaluation("p", record, folder)
 
 
@@ -98,11 +108,13 @@ def state():
     '''What the registry holds now.'''
     client, name = tracking.connect(), "unstained-p"
     found = client.get_registered_model(name)
-    tags = {key: json.loads(value) for key, value in found.tags.items() if key.startswith("test_split.")}
+    used = {k: json.loads(v) for k, v in found.tags.items() if k.startswith("test_split.")}
     versions = aliases.versions_of(client, name)
-    return {"aliases": {k: str(v) for k, v in found.aliases.items()}, "used": tags, "versions": len(versions),
-            "moves": len(aliases.moves(versions)), "tags": versions[-1].tags, "card": versions[-1].description,
-            "decisions": [version.tags["decision"] for version in versions], "about": found.description}
+    return {"aliases": {k: str(v) for k, v in found.aliases.items()}, "used": used,
+            "versions": len(versions), "moves": len(aliases.moves(versions)),
+            "tags": versions[-1].tags, "card": versions[-1].description,
+            "decisions": [version.tags["decision"] for version in versions],
+            "about": found.description}
 
 
 def step(name):

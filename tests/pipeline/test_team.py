@@ -120,7 +120,11 @@ def use_remote(tree: Path, variables: dict[str, str], credentials: str | Path = 
     test calls it).
     """
     path = credentials or variables["TEAM_S3_CREDENTIALS"]
-    remote = f"url = s3://dvc/unstained\nendpointurl = {variables['TEAM_S3_URL']}\ncredentialpath = {path}\n"
+    remote = (
+        "url = s3://dvc/unstained\n"
+        f"endpointurl = {variables['TEAM_S3_URL']}\n"
+        f"credentialpath = {path}\n"
+    )
     (tree / ".dvc" / "config.local").write_text(
         f"[core]\nremote = team\n['remote \"team\"']\n{remote}"
     )

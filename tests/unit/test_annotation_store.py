@@ -116,8 +116,9 @@ def test_a_full_disk_or_a_crash_leaves_the_file_whole(notes, monkeypatch, call):
 def test_a_kill_in_the_middle_leaves_the_file_whole_and_unlocked(notes):
     before = notes.path.read_bytes()
     code = (
-        "import os; from src.annotation.store import AnnotationFile; os.replace = lambda *_: os.kill(os.getpid(), 9); "
-        f"AnnotationFile({str(notes.path)!r}, 'me').append(('a', 0, 0, 64), 'cells')"
+        "import os; from src.annotation.store import AnnotationFile; os.replace = lambda *_: "
+        f"os.kill(os.getpid(), 9); AnnotationFile({str(notes.path)!r}, 'me').append(('a', 0, "
+        "0, 64), 'cells')"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == -9
     assert notes.path.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Every backbone, from one registry: shapes, pooled features, weights, Grad-CAM's layer, training."""
+"""Every backbone of the registry: shapes, pooled features, weights, Grad-CAM's layer, training."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The operating point of a session from windows of known class: how far it moves, and what it mends."""
+"""A session's operating point from windows of known class: how far it moves, what it mends."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Do intervals over few groups cover as often as they say? By simulation, with what they covered."""
+"""Do intervals over few groups cover as often as they say? By simulation, with the result."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Intervals over patches and over groups, recomputed independently, and the AUC within experiments."""
+"""Intervals over patches and groups, recomputed independently; the AUC within experiments."""
 
 import itertools
 import time

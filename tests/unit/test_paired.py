@@ -112,7 +112,8 @@ def test_other_patches_or_labels_are_refused(both):
 def test_every_fold_has_its_own_threshold():
     table = pd.DataFrame({
         "patch_id": ["a", "b", "c"], "group": "g", "label": ["live", "dead", "live"],
-        "split": ["test", "test", "valid"], "round": ["fold-0", "fold-1", "fold-0"], "probability": [0.4, 0.4, 0.4],
+        "split": ["test", "test", "valid"], "round": ["fold-0", "fold-1", "fold-0"],
+        "probability": [0.4, 0.4, 0.4],
     })  # fmt: skip
     record = {
         "rounds": [{"round": "fold-0", "threshold": 0.3}, {"round": "fold-1", "threshold": 0.5}]
@@ -133,7 +134,8 @@ def numbers(low: float, brier_low: float = -0.01, groups: int = 10) -> dict:
     inner = {"candidate": 0.9, "champion": 0.8, "difference": 0.1}
     return {
         "patches": 100, "groups": groups, "confidence": 0.95,
-        "balanced_accuracy": inner | {"interval": [low, 0.3]}, "brier": inner | {"interval": [brier_low, 0.1]},
+        "balanced_accuracy": inner | {"interval": [low, 0.3]},
+        "brier": inner | {"interval": [brier_low, 0.1]},
     }  # fmt: skip
 
 

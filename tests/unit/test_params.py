@@ -183,5 +183,8 @@ def test_registered_backbones_and_those_of_timm_are_allowed(arch):
 
 
 def test_params_are_read_without_torch():
-    program = "import sys; from src.common.workspace.params import load; load(); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys; from src.common.workspace.params import load; "
+        "load(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], cwd=REPO).returncode == 0

@@ -152,7 +152,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(fields):
 def test_fields_that_differ_widen_the_interval_and_copies_of_a_patch_do_not_narrow_it():
     layout = [{"well": f"A{col}", "truth": 0.5} for col in range(1, 13)]
     width = {
-        rho: wells_of(plates.images(layout, rho=rho)).eval("high - low").mean() for rho in (0.001, 0.2)
+        rho: wells_of(plates.images(layout, rho=rho)).eval("high - low").mean()
+        for rho in (0.001, 0.2)
     }  # fmt: skip
     assert width[0.2] > 2 * width[0.001]
     images = plates.images(layout, rho=0.2)

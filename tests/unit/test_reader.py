@@ -37,8 +37,8 @@ def read(path) -> np.ndarray:
 
 def by_hand(pixels: bytes, width: int, height: int, bits: int) -> bytes:
     """A TIFF of one strip whose directory follows its pixels and says what it is told."""
-    entries = {256: (3, width), 257: (3, height), 258: (3, bits), 259: (3, 1), 262: (3, 1), 273: (4, 8),
-               277: (3, 1), 278: (3, height), 279: (4, len(pixels))}  # fmt: skip
+    entries = {256: (3, width), 257: (3, height), 258: (3, bits), 259: (3, 1), 262: (3, 1),
+               273: (4, 8), 277: (3, 1), 278: (3, height), 279: (4, len(pixels))}  # fmt: skip
     table = b"".join(struct.pack("<HHII", c, kind, 1, v) for c, (kind, v) in entries.items())
     head = struct.pack("<2sHI", b"II", 42, 8 + len(pixels))
     return head + pixels + struct.pack("<H", len(entries)) + table + bytes(4)
@@ -201,9 +201,9 @@ def test_too_many_pages_are_refused(tmp_path, monkeypatch):
 def test_a_decimal_comma_in_the_metadata_is_read(tmp_path):
     xml = (
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
-        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="50" SizeY="40" SizeC="1" '
-        'SizeZ="1" SizeT="1" PhysicalSizeX="0,3112" PhysicalSizeY="0,3112"><Channel ID="C:0"/>'
-        '<TiffData IFD="0"/></Pixels></Image></OME>'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="50" SizeY="40" '
+        'SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="0,3112" PhysicalSizeY="0,3112">'
+        '<Channel ID="C:0"/><TiffData IFD="0"/></Pixels></Image></OME>'
     )
     path = write(tmp_path / "a.ome.tif", description=xml)
     assert single_plane(path.read_bytes())[1] == 0.3112

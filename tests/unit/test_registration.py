@@ -9,7 +9,7 @@ from src.common.images.registration import correlation, notes, offset
 
 
 def field(seed: int, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    """A bright-field and a PI of the same dead cells, as uint16: rough in one, bright in the other."""
+    """Bright-field and PI of the same dead cells, as uint16: rough in one, bright in the other."""
     rng = np.random.default_rng(seed)
     cells, rough = np.zeros((size, size), np.float32), rng.normal(0, 1, (size, size))
     for y, x in rng.integers(20, size - 20, (25, 2)):

@@ -26,8 +26,8 @@ RULE = Register(
 def version(number: int = 2, **changes: str) -> SimpleNamespace:
     """A registered version with its tags."""
     tags = {
-        "model_digest": f"m{number}" * 8, "weights": "imagenet", "test_digest": "t" * 64, "gates": "passed",
-        "balanced_accuracy": "0.8", "synthetic": "true",
+        "model_digest": f"m{number}" * 8, "weights": "imagenet", "test_digest": "t" * 64,
+        "gates": "passed", "balanced_accuracy": "0.8", "synthetic": "true",
     }  # fmt: skip
     return SimpleNamespace(version=str(number), tags=tags | changes)
 

@@ -27,7 +27,7 @@ def sessions() -> pd.DataFrame:
 
 
 def called(**names: str) -> pd.DataFrame:
-    """The fields, those of the sessions named under other ids; `#` stands for the field's parity."""
+    """The fields, the named sessions' under other ids; `#` stands for the field's parity."""
     parity = (sessions()["image_id"].str[-1].astype(int) % 2).astype(str)
     ids = sessions()["experiment"].map(lambda name: names.get(name, name))
     given = [name.replace("#", n) for name, n in zip(ids, parity)]

@@ -257,7 +257,8 @@ import hashlib
 from src.common.acquire.simulator import plan_plate, simulate_field
 for plan in plan_plate(["no_treatment", "doxo_paclitaxel"], 4, 256, 320, 5)[2:6]:
     field = simulate_field(plan)
-    frames = field.brightfield.tobytes() + field.pi.tobytes() + field.cells[["y", "x", "radius"]].to_numpy().tobytes()
+    cells = field.cells[["y", "x", "radius"]].to_numpy()
+    frames = field.brightfield.tobytes() + field.pi.tobytes() + cells.tobytes()
     print(plan.out_of_focus, hashlib.sha256(frames).hexdigest())
 """
 

@@ -84,7 +84,8 @@ def test_only_the_listed_file_of_an_old_commit_is_fetched(tmp_path, history, mon
     (entry,) = mcf7.find(listing(tmp_path, commit), tmp_path / "cache", str(repository)).fields
     clone = tmp_path / "cache/repository.git"
     held = subprocess.run(
-        ["git", f"--git-dir={clone}", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)"],
+        ["git", f"--git-dir={clone}", "cat-file", "--batch-all-objects",
+         "--batch-check=%(objectname)"],
         check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     assert contents["wanted"] in held and contents["other"] not in held

@@ -86,7 +86,11 @@ def test_manifest_as_spreadsheets_save_it(tmp_path, text, encoding):
 def test_channels_of_one_file_from_the_manifest_or_from_params(tmp_path):
     manifest(
         tmp_path,
-        "image_id,brightfield,pi,brightfield_channel,pi_channel\na,x.tif,x.tif,2.0,PI\nb,y.tif,y.tif,,\n",
+        (
+            "image_id,brightfield,pi,brightfield_channel,pi_channel\n"
+            "a,x.tif,x.tif,2.0,PI\n"
+            "b,y.tif,y.tif,,\n"
+        ),
     )
     first, second = find(tmp_path, Layout(["arm"], brightfield=0, pi=1)).fields
     assert (first.brightfield.channel, first.pi.channel, first.name) == (2, "PI", "x.tif")
@@ -152,7 +156,10 @@ def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
 SCANR = (
     r"(?P<well>[A-Z]\d+)--W\d+--P(?P<position>\d+)--Z00000--T(?P<time>\d+)--(?P<channel>\w+)\.tif"
 )
-MICRO_MANAGER = r"(?P<experiment>[^/]+)/Pos(?P<position>\d+)/img_channel(?P<channel>\d+)_.*_time(?P<time>\d+)_z000\.tif"
+MICRO_MANAGER = (
+    r"(?P<experiment>[^/]+)/Pos(?P<position>\d+)/"
+    r"img_channel(?P<channel>\d+)_.*_time(?P<time>\d+)_z000\.tif"
+)
 
 
 def test_scanr_names(tmp_path):
@@ -302,7 +309,12 @@ def test_pixel_size_from_manifest_then_file_then_params(tmp_path):
         tifffile.imwrite(tmp_path / name, frame(seed), **more)
     manifest(
         tmp_path,
-        "image_id,brightfield,pi,pixel_size_um\na,bf.tif,pi.tif,0.3\nb,bf.tif,pi.tif,\nc,plain.tif,pi.tif,\n",
+        (
+            "image_id,brightfield,pi,pixel_size_um\n"
+            "a,bf.tif,pi.tif,0.3\n"
+            "b,bf.tif,pi.tif,\n"
+            "c,plain.tif,pi.tif,\n"
+        ),
     )
     for role in ("brightfield", "pi"):
         (tmp_path / "out" / role).mkdir(parents=True)
@@ -386,7 +398,12 @@ def test_pixel_digest_tells_shape_and_pixels_but_not_memory_layout():
 def test_other_partitions_are_told_apart(tmp_path):
     manifest(
         tmp_path,
-        "image_id,partition,brightfield,pi\na,one,a.tif,b.tif\nb,two,c.tif,d.tif\nc,three,e.tif,f.tif\n",
+        (
+            "image_id,partition,brightfield,pi\n"
+            "a,one,a.tif,b.tif\n"
+            "b,two,c.tif,d.tif\n"
+            "c,three,e.tif,f.tif\n"
+        ),
     )
     found = find(tmp_path, Layout())
     fields, others = of_partitions(found, ["two"])

@@ -201,8 +201,9 @@ def test_other_files(tmp_path):
     ("options", "size"),
     [
         ({"ome": True, "metadata": {"PhysicalSizeX": 0.65, "PhysicalSizeY": 0.65}}, 0.65),
-        ({"ome": True, "metadata": {"PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 325.0,
-                                    "PhysicalSizeYUnit": "nm"}}, 0.325),
+        ({"ome": True,
+          "metadata": {"PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm",
+                       "PhysicalSizeY": 325.0, "PhysicalSizeYUnit": "nm"}}, 0.325),
         ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "um"}}, 0.25),
         ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "\\u00B5m"}}, 0.25),
         ({"imagej": True, "resolution": (4, 4)}, None),
@@ -233,9 +234,11 @@ def test_a_single_plane_of_a_series_that_lies_in_several_files(tmp_path):
         for c, n in enumerate(("bf", "pi"))
     )
     xml = (
-        '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
         '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" '
-        'SizeX="50" SizeY="40" SizeC="2" SizeZ="1" SizeT="1" PhysicalSizeX="0.5" PhysicalSizeY="0.5">'
+        'SizeX="50" SizeY="40" SizeC="2" SizeZ="1" SizeT="1" '
+        'PhysicalSizeX="0.5" PhysicalSizeY="0.5">'
         '<Channel ID="Channel:0:0" Name="BF"/><Channel ID="Channel:0:1" Name="PI"/>'
         f"{tiles}</Pixels></Image></OME>"
     )
@@ -250,8 +253,9 @@ def test_one_position_of_a_series_over_several_files(tmp_path):
     positions' files.
     """
     images = "".join(
-        f'<Image ID="Image:{p}"><Pixels ID="Pixels:{p}" DimensionOrder="XYCZT" Type="uint16" SizeX="50" SizeY="40" '
-        'SizeC="2" SizeZ="1" SizeT="1"><Channel ID="Channel:0:0" Name="BF"/><Channel ID="Channel:0:1" Name="PI"/>'
+        f'<Image ID="Image:{p}"><Pixels ID="Pixels:{p}" DimensionOrder="XYCZT" Type="uint16" '
+        'SizeX="50" SizeY="40" SizeC="2" SizeZ="1" SizeT="1">'
+        '<Channel ID="Channel:0:0" Name="BF"/><Channel ID="Channel:0:1" Name="PI"/>'
         + "".join(
             f'<TiffData FirstC="{c}" IFD="{c}" PlaneCount="1">'
             f'<UUID FileName="pos{p}.tif">urn:uuid:{p}</UUID></TiffData>'
@@ -262,7 +266,8 @@ def test_one_position_of_a_series_over_several_files(tmp_path):
     )
     for position in (0, 1):
         xml = (
-            '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
             f'UUID="urn:uuid:{position}">{images}</OME>'
         )
         pages = MOVIE[position, :2]

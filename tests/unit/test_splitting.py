@@ -20,8 +20,8 @@ def table(**columns) -> pd.DataFrame:
         {name: columns.get(name, [value] * rows) for name, value in blank.items()}, dtype="str"
     )
     return frame.assign(
-        image_id=columns["image_id"], partition=columns.get("partition", "p"), time=columns.get("time", np.nan),
-        day=columns.get("day", np.nan), concentration=np.nan,
+        image_id=columns["image_id"], partition=columns.get("partition", "p"),
+        time=columns.get("time", np.nan), day=columns.get("day", np.nan), concentration=np.nan,
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""The stain's background is that of the medium, however many cells glow, and what it says of windows
-and pixels is exact.
+"""The stain's background is that of the medium, however many cells glow, and what it says of
+windows and pixels is exact.
 """
 
 import numpy as np

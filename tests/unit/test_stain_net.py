@@ -1,4 +1,4 @@
-"""The stain network: shapes over all backbones, what normalisation takes out, turns, seams, windows."""
+"""The stain network: shapes of all backbones, what normalisation removes, turns, seams, windows."""
 
 import numpy as np
 import pytest
