@@ -1,12 +1,12 @@
-"""Leaks and imbalance in data/splits: tables for the gates, one row per patch, field or pair of fields.
+"""Leaks and imbalance in data/splits: gate tables, one row per patch, field or pair of fields.
 
 A leak is the same thing on both sides of a split: a group, an image, the same pixels under two ids
 (whole, turned, mirrored, shifted, or in the overlap of a tile scan), or one field at two times.
 `part` is the split, under K-fold the fold.
 
 Found among the 75 real MCF-7 fields and copies of 12 of them, by more than 10 shared corners: all
-12 turned by 90, 180 or 270 degrees, mirrored, with half the exposure and noise, and shifted by 16 to
-256 of 512 px; of neighbours that overlap by a tenth of 512 px 5, by 15 in 100 9, by a fifth 12.
+12 turned by 90, 180 or 270 degrees, mirrored, with half the exposure and noise, and shifted by 16
+to 256 of 512 px; of neighbours that overlap by a tenth of 512 px 5, by 15 in 100 9, by a fifth 12.
 Different fields share 7 at most. The three true pairs of one position at two times are found by
 their layout, without false alarm.
 """
@@ -178,7 +178,7 @@ def _sigmas(layouts: list[bytes], unlike: np.ndarray) -> np.ndarray:
 
 
 def _quantile(pairs: int) -> float:
-    """The value that the largest of so many standard normal variates exceeds with a chance of 1%."""
+    """The value that the largest of so many standard normal variates exceeds with 1% chance."""
     return NormalDist().inv_cdf(1 - 0.01 / pairs)
 
 

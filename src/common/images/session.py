@@ -1,13 +1,14 @@
-"""What a session is: fields imaged together under one set-up share their exposure, so that what looks
+"""What a session is: fields imaged together under one set-up share their exposure, so what looks
 alike and has different ids may be one session, and one id with several exposures may be several.
 
-The limits are natural logarithms, chosen on the 75 real MCF-7 fields and measured on the same: within
-one session the bright-field median spreads by 0.01 to 0.16 (standard deviation), its contrast by 0.06
-to 0.39, PI by 0.01 to 0.45. Of the 18 sessions as they are, no two are called alike and none is mixed.
-Six wells of one session, called six experiments: all six are named. A session of 4 fields or more cut
-in two at random: found in 124 of 140 trials (7 sessions), one of 5 or more in three: in all 120 (6
-sessions). Two sessions under one id: found in 133 of 153 pairs; the others' exposures are near one
-another, as those from 26,000 to 35,000 counts. Silence proves nothing.
+The limits are natural logarithms, chosen on the 75 real MCF-7 fields and measured on the same:
+within one session the bright-field median spreads by 0.01 to 0.16 (standard deviation), its
+contrast by 0.06 to 0.39, PI by 0.01 to 0.45. Of the 18 sessions as they are, no two are called
+alike and none is mixed. Six wells of one session, called six experiments: all six are named. A
+session of 4 fields or more cut in two at random: found in 124 of 140 trials (7 sessions), one of 5
+or more in three: in all 120 (6 sessions). Two sessions under one id: found in 133 of 153 pairs; the
+others' exposures are near one another, as those from 26,000 to 35,000 counts. Silence proves
+nothing.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def exposures(brightfield: np.ndarray, pi: np.ndarray) -> dict[str, float]:
 
 
 def alike(frames: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of experiments whose fields look as if imaged together: experiment, other, and one field
+    """Pairs of experiments whose fields look as if imaged together: experiment, other, and a field
     of each (image_id, other_id).
 
     frames: image_id, experiment ('' if unknown) and EXPOSURE.
@@ -93,19 +94,20 @@ def _sets(pairs: pd.DataFrame) -> list[list[str]]:
 
 def _alike_note(names: list[str]) -> str:
     return (
-        f"WARNING: experiments {', '.join(names)} look as if imaged together (bright-field median and"
-        " contrast, PI background): if they are, as wells of one session, give them one id in the column"
-        " `experiment` of the manifest; otherwise a model is tested on a session it was trained on"
+        f"WARNING: experiments {', '.join(names)} look as if imaged together (bright-field median "
+        "and contrast, PI background): if they are, as wells of one session, give them one id in "
+        "the column `experiment` of the manifest; "
+        "otherwise a model is tested on a session it was trained on"
     )
 
 
 def _mixed_note(name: str, gaps: pd.DataFrame) -> str:
     widest = gaps.loc[gaps["factor"].idxmax()]
     return (
-        f"WARNING: experiment {name} holds several exposures ({WORDS[widest['measure']]}"
-        f" {widest['factor']:.3g} times higher in {widest['other_id']} than in {widest['image_id']}): if"
-        " they are several sessions, give each an id of its own in the column `experiment` of the"
-        " manifest; otherwise results within an experiment compare sessions"
+        f"WARNING: experiment {name} holds several exposures ({WORDS[widest['measure']]} "
+        f"{widest['factor']:.3g} times higher in {widest['other_id']} than in {widest['image_id']})"
+        ": if they are several sessions, give each an id of its own in the column `experiment` of "
+        "the manifest; otherwise results within an experiment compare sessions"
     )
 
 
