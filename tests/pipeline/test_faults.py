@@ -4,12 +4,17 @@ had happened.
 
 import os
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
+import yaml
 
 from src.common.acquire import digests, intake
+from tests.conftest import REPO
 from tests.pipeline.test_acquire import Plant, tree
 
 CRASHED = 7
@@ -57,6 +62,53 @@ def test_acquire_killed_at_any_point_is_repeated_as_if_undisturbed(plant, monkey
     assert not (plant.raw / "source.json").exists()  # what says that the folder is whole
     plant.run()
     assert tree(plant.raw) == undisturbed
+
+
+TILE_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import pandas as pd
+from src.common.patches import store
+from src.common.workspace import params
+from src.stages import tile
+
+root, point = Path(sys.argv[1]), sys.argv[2]
+tile.RAW, tile.PATCHES = root / "data/raw", root / "data/patches"
+tile.load = lambda *names: params.load(*names, path=root / "params.yaml")
+points = {"third frame": ("put", 7), "frames": ("to_parquet", 1), "patches": ("to_parquet", 2)}
+name, count = points.get(point, ("", 0))
+kind = store.ShardWriter if name == "put" else pd.DataFrame
+calls, write = [], getattr(kind, name, None)
+
+def dies(*arguments, **options):
+    calls.append(1)
+    if len(calls) == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(*arguments, **options)
+
+if name:
+    setattr(kind, name, dies)
+tile.main()
+"""
+
+
+@pytest.mark.parametrize("point", ["third frame", "frames", "patches"])
+def test_tile_killed_at_any_point_is_repeated_as_if_undisturbed(plant, point):
+    plant.set("tile", workers=1)
+    plant.run()
+    (plant.root / "params.yaml").write_text(yaml.safe_dump(plant.sections))
+
+    def tiled(point: str) -> int:
+        command = [sys.executable, "-c", TILE_KILLED, plant.root, point]
+        return subprocess.run(command, cwd=REPO).returncode
+
+    assert tiled(point) == -signal.SIGKILL
+    patches = plant.root / "data/patches"
+    assert not (patches / "patches.parquet").exists()  # written last: the folder is not whole
+    assert tiled("") == 0
+    repeated = tree(patches)
+    shutil.rmtree(patches)
+    assert tiled("") == 0 and tree(patches) == repeated
 
 
 def test_acquire_on_a_full_disk_ends_and_is_repeated_when_there_is_room(plant):

@@ -1,11 +1,15 @@
 """Window geometry: the paper's count, and what holds for frames of any size."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.common.scoring.windows import in_pixels, remainder, starts, windows
+from src.common.images.field import Frame, Refused
+from src.common.images.files import FileField, check_frame
+from src.common.scoring.windows import WindowError, in_pixels, remainder, starts, windows
 
 lengths, sizes, strides = st.integers(1, 300), st.integers(1, 90), st.integers(1, 90)
 
@@ -49,6 +53,45 @@ def test_drop_leaves_less_than_a_stride_which_remainder_tells(length, size, stri
         assert remainder(length, size, stride, "anchor") == 0
     else:
         assert remainder(length, size, stride) == length
+
+
+@given(lengths, lengths, sizes, strides, st.sampled_from(["drop", "anchor"]))
+def test_windows_of_a_frame_are_inside_and_leave_what_remainder_says(
+    height, width, size, stride, edge
+):
+    covered = np.zeros((height, width), bool)
+    found = windows(height, width, size, stride, edge)
+    for w in found:
+        assert 0 <= w.y <= height - size and 0 <= w.x <= width - size and w.size == size
+        covered[w.y : w.y + size, w.x : w.x + size] = True
+    assert len({(w.y, w.x) for w in found}) == len({(w.row, w.col) for w in found}) == len(found)
+    assert bool(found) == (min(height, width) >= size)
+    if found and stride <= size:
+        ends = (length - remainder(length, size, stride, edge) for length in (height, width))
+        down, right = ends
+        assert covered[:down, :right].all()
+        assert not covered[down:].any() and not covered[:, right:].any()
+
+
+@given(lengths, st.integers(-3, 3), st.integers(-3, 3), st.sampled_from(["drop", "anchor"]))
+def test_a_window_or_stride_below_a_pixel_is_refused(length, size, stride, edge):
+    if min(size, stride) >= 1:
+        assert starts(length, size, stride, edge) is not None
+        return
+    with pytest.raises(WindowError, match=f"at least 1 pixel, not {size} and {stride}"):
+        windows(length, length, size, stride, edge)
+
+
+@given(st.integers(2, 60), st.integers(3, 60), st.integers(1, 60))
+def test_a_frame_smaller_than_the_window_is_refused_and_no_other(height, width, size):
+    grey = np.arange(height * width, dtype=np.uint16).reshape(height, width) % 999 + 1
+    entry = FileField(image_id="f", partition="arm", brightfield=Path("b.tif"), pi=Path("p.tif"))
+    try:
+        check_frame(Frame(grey, grey), entry, size)
+        refused = ""
+    except Refused as error:
+        refused = str(error)
+    assert (f"holds no patch of {size} px" in refused) == (min(height, width) < size)
 
 
 def test_micrometres_become_pixels_of_each_frame():
