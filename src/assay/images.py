@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..common.images import folder
+from ..common.images import folder, omezarr
 from ..common.images.entries import expand, refuse_same_ids
 from ..common.images.field import Found, SourceError
 from ..common.images.files import FileField
 from ..common.images.layout import Layout
+from ..common.images.listing import image_files
 from ..common.images.manifest import MANIFEST
 from ..common.images.planes import Settings
 from ..common.images.wells import place
@@ -42,15 +43,20 @@ def _find(inputs: list[Path], layout: Layout, manifest: Path | None) -> Found:
     if missing := [path for path in [*inputs, *filter(None, [manifest])] if not path.exists()]:
         raise SourceError(f"{missing[0]} does not exist")
     first = inputs[0]
-    if len(inputs) == 1 and first.is_dir():
+    if len(inputs) == 1 and _is_folder(first):
         return folder.find(first, layout, manifest, ROLES)
     if manifest or layout.pattern:
         raise SourceError("--manifest and --pattern go with one folder of images")
     if len(inputs) == 1 and first.suffix.lower() == ".csv":
         return folder.find(first.parent, layout, first, ROLES)
-    if below := [path for path in inputs if path.is_dir()]:
+    if below := [path for path in inputs if _is_folder(path)]:
         raise SourceError(f"{below[0]} is a folder: name one folder, or files, not both")
     return folder.each_file(Path(), [path.as_posix() for path in inputs], layout)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder of images; an image in an OME-Zarr store is none."""
+    return path.is_dir() and not (omezarr.store_of(path) and path in omezarr.fields(path))
 
 
 def _checked(image: FileField) -> FileField:
@@ -70,5 +76,6 @@ def _checked(image: FileField) -> FileField:
 
 
 def named_by_manifest(images: Path, manifest: Path | None, layout: Layout) -> bool:
-    """Whether a table or a pattern says which files are which channel."""
-    return bool(manifest or layout.pattern or (images / MANIFEST).is_file())
+    """Whether a table or a pattern says which files are which channel, or OME-Zarr plates do."""
+    told = bool(manifest or layout.pattern or (images / MANIFEST).is_file())
+    return told or omezarr.all_in_stores(images / name for name in image_files(images))

@@ -180,7 +180,8 @@ def test_files_that_are_not_read_are_said(folder):
     (folder / "images.csv").unlink(missing_ok=True)
     _, notes = find([folder], Layout(()))
     assert notes[0].startswith(
-        "3 files are not read: 2 .jpg, 1 .xlsx (images are read from TIFF, OME-TIFF and PNG"
+        "3 files are not read: 2 .jpg, 1 .xlsx "
+        "(images are read from TIFF, OME-TIFF, PNG and OME-Zarr"
     )
     assert notes[1].startswith(
         "images.xlsx is not used: the manifest is images.csv, or what --manifest names"

@@ -188,7 +188,7 @@ def test_makers_formats_are_refused_with_the_conversion(tmp_path, name):
 
 
 def test_other_files(tmp_path):
-    with pytest.raises(Refused, match=r"use TIFF, OME-TIFF or PNG"):
+    with pytest.raises(Refused, match=r"use TIFF, OME-TIFF, PNG or OME-Zarr"):
         read_plane(Plane(tmp_path / "x.jpg", "x.jpg"))
     with pytest.raises(Refused, match=r"the file is not there"):
         read_plane(Plane(tmp_path / "x.tif", "x.tif"))

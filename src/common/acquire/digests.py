@@ -12,6 +12,7 @@ from pathlib import Path
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from ..images import omezarr
 from ..images.field import SourceError
 from ..images.listing import image_files, printable
 from ..images.manifest import MANIFEST
@@ -36,7 +37,8 @@ def refresh(dataset: Dataset) -> Path:
         folder = sources.folder_of(dataset)
         if not (found := measure(folder)):
             raise SourceError(
-                f"{folder} holds no images (TIFF or PNG): the list {path.name} was left as it is"
+                f"{folder} holds no images (TIFF, PNG or OME-Zarr): "
+                f"the list {path.name} was left as it is"
             )
         with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
@@ -78,8 +80,22 @@ def measure(folder: Path) -> Digests:
 
 
 def _measure(path: Path) -> tuple[int, str]:
+    if path.is_dir():
+        return _measure_image(path)
     with path.open("rb") as stream:
         return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _measure_image(image: Path) -> tuple[int, str]:
+    """Of an image in an OME-Zarr store: its files' sizes together, and the digest of their digests
+    with their names.
+    """
+    size, digest, store = 0, hashlib.sha256(), omezarr.store_of(image)
+    for path in omezarr.files_of(image):
+        own, sha256 = _measure(path)
+        size += own
+        digest.update(f"{path.relative_to(store).as_posix()} {sha256}\n".encode())
+    return size, digest.hexdigest()
 
 
 def read(path: Path) -> Digests:

@@ -3,12 +3,13 @@ by which both the graph and the assay find fields.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from . import omezarr
 from .field import Found, SourceError, clean_id, known
-from .layout import BOTH, SUFFIX, Layout, make_field, unify_spelling
+from .layout import BOTH, SUFFIX, Layout, brief, make_field, unify_spelling
 from .listing import describe, image_files, unread
 from .manifest import MANIFEST, by_manifest
 from .pattern import by_pattern
@@ -23,15 +24,16 @@ def find(
     SourceError.
 
     manifest: instead of the folder's images.csv; its paths are relative to the folder all the same.
-    roles: the channels that a field has; bright-field alone needs neither manifest nor pattern.
+    roles: the channels that a field has; bright-field alone needs neither manifest nor pattern, nor
+    do OME-Zarr plates.
     """
     known(folder, "the folder", layout.settings.path)
     if layout.pattern:
         found = by_pattern(folder, layout, roles)
     elif manifest or (folder / MANIFEST).is_file():
         found = by_manifest(folder, manifest or folder / MANIFEST, layout, roles)
-    elif len(roles) == 1:
-        found = each_file(folder, image_files(folder), layout)
+    elif len(roles) == 1 or omezarr.all_in_stores(folder / name for name in image_files(folder)):
+        found = each_file(folder, image_files(folder), layout, roles)
         found = replace(found, notes=(*unread(folder), *_tables(folder)))
     else:
         raise SourceError(_advice(folder, layout))
@@ -42,22 +44,36 @@ def find(
     return Found(fields, tuple(notes))
 
 
-def each_file(folder: Path, names: Sequence[str], layout: Layout) -> Found:
-    """A bright-field image of each file, named after it, and after its folders where two files have
-    one name. Raises SourceError if there is none.
+def each_file(
+    folder: Path, names: Sequence[str], layout: Layout, roles: Sequence[str] = BOTH[:1]
+) -> Found:
+    """A field of each file, named after it, and after its folders where two files have one name; of
+    a field of an OME-Zarr plate, its well and position. Raises SourceError if there is none.
     """
     if not names:
         raise SourceError(f"no image to score.\n{describe(folder)}")
-    short = [clean_id(SUFFIX.sub("", PurePosixPath(name).name)) for name in names]
+    stated = omezarr.facts(folder / name for name in names)
+    said = [stated.get(folder / name, {}) for name in names]
+    short = [
+        clean_id("_".join(filter(None, (facts["well"], facts["position"]))))
+        if facts
+        else brief(name)
+        for name, facts in zip(names, said)
+    ]
     count = Counter(short)
     fields = []
-    for name, brief in zip(names, short):
-        image_id = clean_id(SUFFIX.sub("", name)) if count[brief] > 1 else brief
-        plane = layout.plane(folder, name, layout.brightfield)
-        field = make_field({"brightfield": plane}, {"image_id": image_id}, layout, name)
+    for name, own, facts in zip(names, short, said):
+        image_id = clean_id(SUFFIX.sub("", name)) if count[own] > 1 else own
+        planes = {role: layout.plane(folder, name, getattr(layout, role)) for role in roles}
+        field = make_field(planes, facts | {"image_id": image_id}, layout, name)
         outside = field.problem and field.problem[0] == "outside"  # named by hand: as it is meant
         fields.append(replace(field, problem=None) if outside else field)
     return Found(fields)
+
+
+def _of_plate(facts: Mapping[str, str]) -> str:
+    """The id of a field of a plate, such as A1_0; '' where no metadata say which it is."""
+    return clean_id("_".join(filter(None, [facts.get("well"), facts.get("position")])))
 
 
 def _tables(folder: Path) -> list[str]:

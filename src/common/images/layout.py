@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from . import omezarr
 from .field import NUMBERS, TEXT, SourceError, clean_id, metadata, valid_id
 from .files import FileField
 from .listing import on_disk, printable
@@ -13,7 +14,7 @@ from .planes import GRAPH, Plane, Settings
 BOTH = ("brightfield", "pi")
 MASK = "nuclei"  # an instance mask, which no field must have
 TITLES = {"brightfield": "bright-field", "pi": "PI"}
-SUFFIX = re.compile(r"(\.ome)?\.(tiff?|png)$", re.IGNORECASE)
+SUFFIX = re.compile(r"(\.ome)?\.(tiff?|png|zarr)$", re.IGNORECASE)
 NAMING = ("partition", "experiment", "well", "row", "column", "well96", "well384", "well1536",
           "position", "time", "day", "compound", "concentration")  # fmt: skip
 Channel = int | str | None
@@ -81,11 +82,15 @@ def _id(values: Mapping[str, str], names: Sequence[str]) -> str:
     if "brightfield" not in values:  # of a file name: its characters are not the user's choice
         stated = stated or "_".join(values[key] for key in NAMING if values.get(key))
         stated = clean_id(stated)
-    return stated or _from_file(names)
+    return stated or (brief(names[0]) if names else "")
 
 
-def _from_file(names: Sequence[str]) -> str:
-    return clean_id(SUFFIX.sub("", PurePosixPath(names[0]).name)) if names else ""
+def brief(name: str) -> str:
+    """An id from a file's name alone, or from a place in an OME-Zarr store, such as A_1_0."""
+    path = PurePosixPath(name)
+    store = omezarr.store_of(path)
+    inside = store and path != store
+    return clean_id(str(path.relative_to(store)) if inside else SUFFIX.sub("", path.name))
 
 
 def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, str] | None:

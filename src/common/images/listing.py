@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import omezarr
 from .field import SourceError
 from .planes import CONVERT, READABLE
 
 
 def image_files(folder: Path) -> list[str]:
     """Every image of the folder and below, readable or not, as sorted relative paths; hidden ones
-    are left out.
+    are left out. An image in an OME-Zarr store is a folder of that store.
     """
-    return [path.as_posix() for path in _files(folder) if _is_image(path)]
+    return [path.as_posix() for path in _files(folder) if _is_image(folder / path)]
 
 
 def printable(name: str) -> str:
@@ -38,12 +39,13 @@ def on_disk(folder: Path, name: str) -> Path:
 
 def unread(folder: Path, tables: Sequence[str] = ()) -> list[str]:
     """A note on the files of a folder that are no images and no tables in use, or nothing."""
-    others = [path for path in _files(folder) if not _is_image(path) and path.name not in tables]
+    files = [path for path in _files(folder) if path.name not in tables]
+    others = [path for path in files if not _is_image(folder / path)]
     if not others:
         return []
-    files = "file is" if len(others) == 1 else "files are"
-    read = "images are read from TIFF, OME-TIFF and PNG, tables from CSV"
-    return [f"{len(others)} {files} not read: {_kinds(others)} ({read})"]
+    count = "file is" if len(others) == 1 else "files are"
+    read = "images are read from TIFF, OME-TIFF, PNG and OME-Zarr, tables from CSV"
+    return [f"{len(others)} {count} not read: {_kinds(others)} ({read})"]
 
 
 def describe(folder: Path) -> str:
@@ -57,7 +59,7 @@ def describe(folder: Path) -> str:
     for path in paths:
         place = printable(path.parent.as_posix())
         places.setdefault(f"{place}/", []).append(printable(path.name))
-    lines = [f"{folder} holds {_kinds(paths)}:"]
+    lines = [f"{folder} holds {_kinds([folder / path for path in paths])}:"]
     for place, names in list(places.items())[:12]:
         lines.append(f"  {place} {len(names)} files: {', '.join(names[:4])}")
     if len(places) > 12:
@@ -66,18 +68,24 @@ def describe(folder: Path) -> str:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in {*READABLE, *CONVERT}
+    in_store = omezarr.store_of(path) is not None
+    return in_store or path.suffix.lower() in {*READABLE, *CONVERT}
 
 
 def _kinds(paths: Sequence[Path]) -> str:
-    kinds = Counter(printable(path.suffix.lower()) or "no suffix" for path in paths)
+    kinds = Counter(
+        "OME-Zarr" if omezarr.store_of(path) else printable(path.suffix.lower()) or "no suffix"
+        for path in paths
+    )
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
 
 
 def _files(folder: Path) -> list[Path]:
     """All files of a folder but hidden ones, relative to it; linked folders are entered too, each
-    once.
+    once. Of an OME-Zarr store, not its files but its images.
     """
+    if omezarr.store_of(folder):
+        return sorted(path.relative_to(folder) for path in omezarr.fields(folder))
     found, entered = [], set()
     for root, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         below[:] = [name for name in below if not name.startswith(".")]
@@ -86,6 +94,10 @@ def _files(folder: Path) -> list[Path]:
             below.clear()
             continue
         entered.add(real)
+        stores = [name for name in below if omezarr.store_of(Path(name))]
+        below[:] = [name for name in below if name not in stores]
+        for store in stores:
+            found += [path.relative_to(folder) for path in omezarr.fields(Path(root, store))]
         shown = [name for name in names if not name.startswith(".")]
         found += [Path(root, name).relative_to(folder) for name in shown]
     return sorted(found)

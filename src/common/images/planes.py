@@ -1,6 +1,7 @@
 """One channel of one field: where it lies in which file, and reading it.
 
-How files are read is scoring/reader.py, as in registered models; here a plane of a stack is chosen.
+How files are read is scoring/reader.py, as in registered models, and omezarr.py for stores, which
+they do not read; here a plane of a stack is chosen.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..scoring.reader import opened
 from ..scoring.stacks import ImageError, Stack
+from . import omezarr
 from .field import Refused
 
 CONVERT = {
@@ -73,9 +75,12 @@ def read_plane(plane: Plane) -> tuple[np.ndarray, float | None]:
 @contextmanager
 def _open(plane: Plane) -> Iterator[Stack]:
     """A plane's file. Every way in which it cannot be read becomes Refused."""
-    refuse_suffix(plane.name)
+    in_store = omezarr.store_of(plane.file) is not None
+    if not in_store:
+        refuse_suffix(plane.name)
+    reader = omezarr.opened if in_store else opened
     try:
-        with opened(plane.file, plane.axes, plane.settings.axes) as stack:
+        with reader(plane.file, plane.axes, plane.settings.axes) as stack:
             yield stack
     except ImageError as error:
         raise Refused(error.kind, error.detail, plane.name) from None
@@ -93,7 +98,7 @@ def refuse_suffix(name: str) -> None:
         raise Refused("format", detail, name)
     if suffix not in READABLE:
         kind = suffix or "a file without suffix"
-        raise Refused("format", f"{kind} is not read: use TIFF, OME-TIFF or PNG", name)
+        raise Refused("format", f"{kind} is not read: use TIFF, OME-TIFF, PNG or OME-Zarr", name)
 
 
 def _channel(plane: Plane, stack: Stack) -> int:
