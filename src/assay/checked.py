@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from ..common.images.entries import pixel_digest
 from ..common.images.field import Refused
 from ..common.images.files import FileField, bits
 from ..common.scoring.imaging import scaling_range
 from ..common.scoring.scorer import RefusedFrame
+from ..common.workspace.parallel import each
 from . import output
 from .model import Model
 
@@ -36,21 +36,25 @@ def check(entries: Sequence[FileField], model: Model, pixel_size_um: float | Non
     count once.
     """
     first: dict[str, str] = {}
+    jobs = [(image, model, pixel_size_um) for image in entries]
     checked = []
-    for image in tqdm(entries, desc="check", unit="image"):
-        try:
-            one, digest = _one(image, model, pixel_size_um)
-            if digest in first:
-                raise Refused(
-                    "same pixels", f"as image {first[digest]}: the list is wrong about one of them"
-                )
-        except (Refused, RefusedFrame) as error:
-            kind = "" if isinstance(error, Refused) else "contract: "
-            checked.append(Checked(image, f"{kind}{error}"))
-            continue
-        first[digest] = image.image_id
+    for one, digest in each(_look, jobs, 1, "check", "image", len(jobs)):
+        if digest in first:
+            why = f"as image {first[digest]}: the list is wrong about one of them"
+            one = Checked(one.image, str(Refused("same pixels", why)))
+        elif digest:
+            first[digest] = one.image.image_id
         checked.append(one)
     return checked
+
+
+def _look(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[Checked, str]:
+    """A checked image and the digest of its pixels, '' of a refused one."""
+    try:
+        return _one(image, model, pixel_size_um)
+    except (Refused, RefusedFrame) as error:
+        kind = "" if isinstance(error, Refused) else "contract: "
+        return Checked(image, f"{kind}{error}"), ""
 
 
 def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[Checked, str]:

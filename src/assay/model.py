@@ -7,6 +7,8 @@ import re
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -46,6 +48,17 @@ class Model:
         row = {"image": frame, "pixel_size_um": np.nan if pixel_size_um is None else pixel_size_um}
         table = self.pyfunc.predict(pd.DataFrame([row])).drop(columns="image_id")
         return table if "novelty" in table else table.assign(novelty=np.nan)
+
+    def __reduce__(self) -> tuple:
+        """A copy for another process is loaded there, by what never moves: no alias, no relative
+        path.
+        """
+        uri, digest = self.facts["uri"], self.facts["digest"]
+        if self.version:
+            uri = f"models:/{self.version.name}/{self.version.version}"
+        elif Path(uri).exists():
+            uri = str(Path(uri).absolute())
+        return _again, (uri, digest)
 
     @property
     def predicts_stain(self) -> bool:
@@ -101,6 +114,15 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
             "or give --allow-synthetic to try the machinery"
         )
     return Model(loaded, contract, facts(uri, loaded, contract, version, reachable), version)
+
+
+@cache
+def _again(uri: str, digest: str) -> Model:
+    """The model that another process works with. Raises ModelError if it is another one here."""
+    model = load(uri, allow_synthetic=True)  # whether it may be used was decided there
+    if model.facts["digest"] != digest:
+        raise ModelError(f"{uri} is another model on a worker: is MLFLOW_TRACKING_URI set there?")
+    return model
 
 
 def _ask_server(uri: str) -> bool:

@@ -13,7 +13,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from ..common.images.entries import size_note, summary
 from ..common.images.files import FileField
@@ -21,6 +20,7 @@ from ..common.images.layout import Layout
 from ..common.scoring.imaging import to_uint8
 from ..common.scoring.novelty import frame_flags
 from ..common.workspace.errors import UserError
+from ..common.workspace.parallel import each
 from . import images, output, overlay, report
 from .cells import CELL_COLUMNS, outlines
 from .checked import Checked, check
@@ -75,10 +75,8 @@ def score(
         sizes = [one.pixel_size_um for one in checked]
         for note in size_note(sizes, options.pixel_size_um, "--pixel-size-um"):
             print(f"score: {note}")
-        scored = [
-            Scored(one) if one.reason else part(one, model, out, options)
-            for one in tqdm(checked, desc="score", unit="image")
-        ]
+        jobs = [(one, model, out.absolute(), options) for one in checked]
+        scored = list(each(part, jobs, 1, "score", "image", len(jobs)))
         scored, told = by_controls(scored, model) if options.controls else (scored, [])
         if options.overlays:
             draw(scored, model, out)
@@ -113,7 +111,11 @@ def remarks(entries: Sequence[FileField], model: Model, options: Options) -> lis
 
 
 def part(one: Checked, model: Model, out: Path, options: Options) -> Scored:
-    """An image with its windows and stain: from its parts if they are there, else scored."""
+    """An image with its windows and stain: from its parts if they are there, else scored; of a
+    refused one, nothing.
+    """
+    if one.reason:
+        return Scored(one)
     pixels = cache(lambda: one.image.pixels()[0])  # read only where something is to be made
     windows = output.part(
         out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCHES[1:]]
@@ -126,21 +128,24 @@ def part(one: Checked, model: Model, out: Path, options: Options) -> Scored:
 
 def draw(scored: Sequence[Scored], model: Model, out: Path) -> None:
     """Draws the overlays the parts lack: calls of windows, and of the cells of a mask."""
-    for each in tqdm([one for one in scored if one.windows is not None], desc="draw", unit="image"):
-        one, kinds = each.checked, ["jpg"] if each.cells is None else ["jpg", "cells.jpg"]
-        lacking = [kind for kind in kinds if not _picture(out, each, kind).exists()]
-        if not lacking:
-            continue
-        frame8 = to_uint8(one.image.pixels()[0], one.low, one.high)
-        if "jpg" in lacking:
-            reasons = flags(one, each.windows, model.contract)
-            drawn = overlay.draw(frame8, each.windows, model.contract, one.pixel_size_um, reasons)
-            output.whole(_picture(out, each, "jpg"), partial(_put, drawn))
-        if "cells.jpg" in lacking:
-            picture = outlines(frame8, one.image.mask(), each.cells)
-            output.whole(
-                _picture(out, each, "cells.jpg"), lambda path, p=picture: write_jpeg(path, p)
-            )
+    jobs = [(one, model.contract, out.absolute()) for one in scored if one.windows is not None]
+    for _ in each(_draw, jobs, 1, "draw", "image", len(jobs)):
+        pass
+
+
+def _draw(scored: Scored, contract: dict, out: Path) -> None:
+    one, kinds = scored.checked, ["jpg"] if scored.cells is None else ["jpg", "cells.jpg"]
+    lacking = [kind for kind in kinds if not _picture(out, scored, kind).exists()]
+    if not lacking:
+        return
+    frame8 = to_uint8(one.image.pixels()[0], one.low, one.high)
+    if "jpg" in lacking:
+        reasons = flags(one, scored.windows, contract)
+        drawn = overlay.draw(frame8, scored.windows, contract, one.pixel_size_um, reasons)
+        output.whole(_picture(out, scored, "jpg"), partial(_put, drawn))
+    if "cells.jpg" in lacking:
+        picture = outlines(frame8, one.image.mask(), scored.cells)
+        output.whole(_picture(out, scored, "cells.jpg"), lambda path: write_jpeg(path, picture))
 
 
 def _put(content: bytes, path: Path) -> None:
@@ -208,14 +213,14 @@ def place_files(out: Path, new: Path, scored: Sequence[Scored], options: Options
     .stain.jpg and .cells.jpg, and NEW/stain/IMAGE_ID.ome.tif.
     """
     parts = out / "parts"
-    for each in scored:
-        one, name = each.checked, each.checked.image.image_id
-        if options.overlays and each.windows is not None:
-            _link(_picture(out, each, "jpg"), new / "overlays" / f"{name}.jpg")
+    for found in scored:
+        one, name = found.checked, found.checked.image.image_id
+        if options.overlays and found.windows is not None:
+            _link(_picture(out, found, "jpg"), new / "overlays" / f"{name}.jpg")
             _link(parts / part_name(one, "stain.jpg"), new / "overlays" / f"{name}.stain.jpg")
-        if options.overlays and each.cells is not None:
-            _link(_picture(out, each, "cells.jpg"), new / "overlays" / f"{name}.cells.jpg")
-        if options.stain and each.stain is not None:
+        if options.overlays and found.cells is not None:
+            _link(_picture(out, found, "cells.jpg"), new / "overlays" / f"{name}.cells.jpg")
+        if options.stain and found.stain is not None:
             _link(parts / part_name(one, "ome.tif"), new / "stain" / f"{name}.ome.tif")
 
 

@@ -10,29 +10,24 @@ import json
 import shutil
 from collections.abc import Sequence
 
-from joblib import Parallel, delayed
-from tqdm import tqdm
-
 from ..common.acquire import digests, sources
 from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, take
 from ..common.acquire.tables import judge, registration_notes, session_notes, write_tables
 from ..common.images.entries import expand, refuse_same_ids, size_note
 from ..common.images.field import Field
+from ..common.workspace.parallel import each
 from ..common.workspace.params import load
 from ..common.workspace.paths import RAW
 
 
 def read_fields(fields: Sequence[Field], limits: Limits, workers: int) -> list[Outcome]:
-    """Reads, checks and writes the fields on `workers` processes; the result does not depend on
-    their number.
+    """Reads, checks and writes the fields on `workers` processes or a cluster; the result does not
+    depend on either.
     """
-    parallel = Parallel(n_jobs=workers, return_as="generator")
-    several = parallel(delayed(expand)(entry) for entry in fields)
-    entries = []
-    for held in tqdm(several, "open", total=len(fields), unit="file", leave=False):
-        entries += held
-    jobs = [delayed(take)(entry, RAW, limits) for entry in refuse_same_ids(entries)]
-    outcomes = list(tqdm(parallel(jobs), "acquire", total=len(jobs), unit="field"))
+    opened = each(expand, [(entry,) for entry in fields], workers, "open", "file", len(fields))
+    entries = refuse_same_ids([one for held in opened for one in held])
+    jobs = [(entry, RAW, limits) for entry in entries]
+    outcomes = list(each(take, jobs, workers, "acquire", "field", len(jobs)))
     return refuse_same_pixels(outcomes, RAW)
 
 

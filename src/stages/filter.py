@@ -14,11 +14,10 @@ from ..common.figures.embedding import tsne
 from ..common.figures.style import save_figures
 from ..common.filter import annotations
 from ..common.filter import fit as fitting
+from ..common.filter.features import features as features_of
 from ..common.filter.figures import barcodes, contact_sheet, feature_map, map_sample
 from ..common.patches.store import PatchStore
-from ..common.scoring.backbones import build
 from ..common.scoring.emptiness import decide
-from ..common.scoring.inference import embed
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import Filter, load
 from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
@@ -42,7 +41,7 @@ def run() -> dict:
     weights = MODELS / "weights" / "filter"
     source = read_json(weights / "source.json")
     windows = pd.concat([patches[annotations.KEY], outside[annotations.KEY]], ignore_index=True)
-    features = embed(build(params.arch, weights / "model.safetensors"), store, windows)
+    features = features_of(params.arch, weights / "model.safetensors", PATCHES, windows)
     annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
 
     bordered = (

@@ -10,8 +10,6 @@ import shutil
 import numpy as np
 import pandas as pd
 import tifffile
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from ..common.images import stain
 from ..common.images.session import exposure
@@ -20,6 +18,7 @@ from ..common.patches.store import ShardWriter, plan_shards
 from ..common.scoring import imaging
 from ..common.scoring.windows import in_pixels, remainder, windows
 from ..common.tile.fingerprint import fingerprint
+from ..common.workspace.parallel import each
 from ..common.workspace.params import Tile, load
 from ..common.workspace.paths import PATCHES, RAW
 from ..common.workspace.tables import read_images
@@ -84,13 +83,10 @@ def main() -> dict[str, int]:
         "pi": ShardWriter(PATCHES, "pi", pi_sizes),
         "pi_ratio": ShardWriter(PATCHES, "pi_ratio", pi_sizes, np.float16),
     }
-    jobs = Parallel(n_jobs=tile.workers, return_as="generator", pre_dispatch="2*n_jobs")(
-        delayed(cut)(field, tile) for _, field in images.iterrows()
-    )
+    items = ((field, tile) for _, field in images.iterrows())
+    made = each(cut, items, tile.workers, "tile", "field", len(images))
     records, tables = [], []
-    for i, (arrays, record, table) in enumerate(
-        tqdm(jobs, total=len(images), desc="tile", unit="field")
-    ):
+    for i, (arrays, record, table) in enumerate(made):
         for name, pixels in arrays.items():
             start = offset[i] if name == "brightfield" else pi_offset[i]
             writers[name].put(shard[i], start, pixels)

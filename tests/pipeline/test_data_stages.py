@@ -13,7 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from src.common.scoring.backbones import library_model
+from src.common.scoring.backbones import build, library_model
 from src.common.scoring.imaging import bright_field_measures
 from src.common.workspace import params
 from src.common.workspace.errors import UserError
@@ -105,10 +105,7 @@ def made(tmp_path_factory):
     patches = plate(root / "data" / "patches")
     weights = root / "models" / "weights" / "filter"
     weights.mkdir(parents=True)
-    state = {
-        k: v.contiguous()
-        for k, v in library_model(filter_stage.build(ARCH).backbone).state_dict().items()
-    }
+    state = {k: v.contiguous() for k, v in library_model(build(ARCH).backbone).state_dict().items()}
     save_file(state, weights / "model.safetensors")
     (weights / "source.json").write_text(json.dumps({"arch": ARCH, "weights": "random"}))
     rows = patches.sample(frac=0.66, random_state=1).assign(

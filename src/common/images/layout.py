@@ -35,7 +35,7 @@ class Layout:
     def plane(self, folder: Path, name: str, channel: Channel) -> Plane:
         """One channel of a file of the folder."""
         chosen = None if channel == "" else channel
-        place = on_disk(folder, name)
+        place = on_disk(folder, name).absolute()  # workers of a cluster stand elsewhere
         return Plane(place, printable(name), chosen, self.axes, self.z, settings=self.settings)
 
     def partition(self, stated: str, where: str) -> str:

@@ -1,0 +1,47 @@
+"""What the filter's frozen backbone sees in windows: in blocks, here or on a Dask cluster."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..patches.store import PatchStore
+from ..scoring.backbones import Net, build
+from ..scoring.inference import WINDOWS, embed
+from ..workspace.parallel import each
+
+BLOCK = 512  # windows: sixteen batches, a few seconds of one core
+
+
+def features(arch: str, weights: Path, patches: Path, windows: pd.DataFrame) -> np.ndarray:
+    """Features (N, D) float32 of the windows of a table (image_id, y, x, size) of a patch store.
+
+    Blocks are the same wherever they are computed, and so are the results.
+    """
+    rows = _blocks(windows["size"].to_numpy())
+    version = weights.stat().st_mtime_ns, (patches / "frames.parquet").stat().st_mtime_ns
+    items = [(arch, weights, patches, version, windows.iloc[block][WINDOWS]) for block in rows]
+    found = np.concatenate(list(each(_block, items, 1, "embed", "block", len(items))))
+    ordered = np.empty_like(found)
+    ordered[np.concatenate(rows)] = found
+    return ordered
+
+
+def _blocks(sizes: np.ndarray) -> list[np.ndarray]:
+    """Row numbers in blocks of windows of one size."""
+    of_size = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    return [rows[i : i + BLOCK] for rows in of_size for i in range(0, len(rows), BLOCK)]
+
+
+def _block(
+    arch: str, weights: Path, patches: Path, version: tuple[int, int], windows: pd.DataFrame
+) -> np.ndarray:
+    net, store = _opened(arch, weights, patches, version)
+    return embed(net, store, windows, desc=None)
+
+
+@lru_cache(maxsize=1)
+def _opened(arch: str, weights: Path, patches: Path, _: tuple[int, int]) -> tuple[Net, PatchStore]:
+    """Kept between blocks, until one of the files has another time."""
+    return build(arch, weights), PatchStore(patches)
