@@ -34,7 +34,9 @@ def registered(tmp_path_factory):
     test.to_parquet(root / "evaluate" / "predictions.parquet")
     with mlflow.start_run() as run:
         mlflow.log_artifact(str(root / "evaluate" / "predictions.parquet"), "evaluate")
-        uri = packaging.log_package(root / "files", ["numpy"], {"digest": "a" * 64})
+        uri = packaging.log_package(
+            root / "files", ["numpy"], {"digest": "a" * 64}, run.info.run_id
+        )
     client.create_registered_model(NAME)
     made = client.create_model_version(NAME, uri, run_id=run.info.run_id, tags={"arch": "x"})
     client.set_registered_model_alias(NAME, "champion", made.version)

@@ -4,9 +4,6 @@ same bytes twice.
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -19,7 +16,8 @@ from src.common.evaluate import rounds, transfer
 from src.common.workspace.errors import UserError
 from src.common.workspace.params import Dataset, Evaluate
 from src.stages import evaluate
-from tests.conftest import REPO, write_store
+from tests.conftest import write_store
+from tests.kill import killed
 
 SIDE, WINDOW, ARCH = 192, 64, "timm:test_efficientnet"
 PARTITIONS = ["p", "q"]
@@ -75,10 +73,6 @@ class Planted:
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    return lay_out(tmp_path, monkeypatch)
-
-
-def lay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A function that lays out two partitions with planted models, runs the stage for p and returns
     its record.
     """
@@ -375,34 +369,26 @@ def test_two_runs_write_the_same_bytes(tree):
     assert written(tree.root) == first
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import pytest
-from src.stages import evaluate
-from tests.pipeline.test_evaluate import lay_out
-
-patch = pytest.MonkeyPatch()
-run = lay_out(Path(sys.argv[1]), patch)
-module, name = (evaluate.curves, "tables") if sys.argv[2] == "tables" else (evaluate, sys.argv[2])
-patch.setattr(module, name, lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL))
-run(figures=True)
-"""
-
-
-@pytest.mark.parametrize("point", ["operate_rounds", "write_json", "tables"])
-def test_killed_at_any_point_it_is_repeated_as_if_undisturbed(tree, tmp_path, point):
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path, point], cwd=REPO)
-    assert killed.returncode == -signal.SIGKILL
-    left = written(tmp_path)
-    (tmp_path / "reports" / "evaluate" / "p").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "reports" / "evaluate" / "p" / "half.csv").write_text("cut o")
+@pytest.mark.parametrize(
+    "place",
+    [
+        "src.stages.evaluate:operate_rounds",
+        "src.stages.evaluate:write_json",
+        "src.common.evaluate.curves:tables",
+    ],
+)
+def test_killed_at_any_point_it_is_repeated_as_if_undisturbed(tree, place):
+    killed(lambda: tree(figures=True), place)
+    left = written(tree.root)
+    reports = tree.root / "reports" / "evaluate"
+    (reports / "p").mkdir(parents=True, exist_ok=True)
+    (reports / "p" / "half.csv").write_text("cut o")
     tree(figures=True)
-    repeated = written(tmp_path)
-    shutil.rmtree(tmp_path / "reports" / "evaluate")
-    shutil.rmtree(tmp_path / "metrics" / "evaluate")
+    repeated = written(tree.root)
+    shutil.rmtree(reports)
+    shutil.rmtree(tree.root / "metrics" / "evaluate")
     tree(figures=True)
-    assert repeated == written(tmp_path) and len(left) < len(repeated)
+    assert repeated == written(tree.root) and len(left) < len(repeated)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ FRAMES = 32
 
 # Runs in the tree, with the tree's own code. `present` lays a model's outputs down, as train and
 # evaluate leave them.
-DRIVER = """
+SETUP = """
 import hashlib, json, sys
 import mlflow, numpy as np, pandas as pd, torch
 from safetensors.torch import save_file
@@ -53,20 +53,15 @@ def assemble(partition, tile, folder):
     (folder / "scorer" / "contract.json").write_text(json.dumps(contract))
     weights = (MODELS / partition / "model.safetensors").read_bytes()
     (folder / "scorer" / "net" / "model.safetensors").write_bytes(weights)
+    (folder / "unstained_nothing").mkdir()
+    (folder / "unstained_nothing" / "__init__.py").touch()
+    code = "import mlflow\\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\\n"
+    (folder / "model.py").write_text(code)
     return hashlib.sha256(weights + json.dumps(contract).encode()).hexdigest()
 
 
-def log_model(folder, model, metadata):
-    code = "import mlflow\\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\\n"
-    (folder / "model.py").write_text(code)
-    logged = mlflow.pyfunc.log_model(
-        name="model", python_model=str(folder / "model.py"), pip_requirements=["mlflow"],
-        artifacts={"scorer": str(folder / "scorer")}, metadata=metadata,
-    )
-    return logged.model_uri
-
-
-packaging.assemble, packaging.log_model = assemble, log_model
+packaging.assemble = assemble
+packaging.requirements = lambda arch, target: ["mlflow"]
 
 
 def present(seed, images, right, trained, weights="imagenet"):
@@ -113,7 +108,7 @@ def state():
     return {"aliases": {k: str(v) for k, v in found.aliases.items()}, "used": used,
             "versions": len(versions), "moves": len(aliases.moves(versions)),
             "tags": versions[-1].tags, "card": versions[-1].description,
-            "decisions": [version.tags["decision"] for version in versions],
+            "decisions": [version.tags.get("decision") for version in versions],
             "about": found.description}
 
 
@@ -125,6 +120,8 @@ def step(name):
 found = {}
 images = [f"img{i}" for i in range(32)]
 a, b, c, train = images[:8], images[8:16], images[16:24], images[24:]
+"""
+STEPS = """
 present(1, a, 0.7, train)
 step("first")
 present(7, a, 0.9, train)
@@ -157,10 +154,8 @@ json.dump(found, open("found.json", "w"))
 """
 
 
-@pytest.fixture(scope="module")
-def road(tmp_path_factory) -> dict:
-    """What the registry held after each step."""
-    root = tmp_path_factory.mktemp("road")
+def lay_out(root: Path) -> None:
+    """A tree with code, params.yaml and the inputs that registering reads."""
     shutil.copytree(REPO / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     params = default_params(dataset={"partitions": ["p"]}, tile={"window": 64, "stride": 64})
     (root / "params.yaml").write_text(yaml.safe_dump(params))
@@ -182,19 +177,24 @@ def road(tmp_path_factory) -> dict:
         {"round": ["holdout"], "epoch": [0], "train_loss": [1.0], "valid_auc": [0.5], "lr": [0.1]}
     )
     history.to_csv(root / "reports" / "train" / "p" / "history.csv", index=False)
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))} | {
-        "MLFLOW_DISABLE_TELEMETRY": "true"
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, ARCH],
-        cwd=root,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+
+def drive(root: Path, script: str) -> dict:
+    """Runs a script in the tree, with the tree's own code; returns what it found."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(REPO)}  # tests, after the tree
+    command = [sys.executable, "-c", script, ARCH]
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((Path(root) / "found.json").read_text())
+    return json.loads((root / "found.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory) -> dict:
+    """What the registry held after each step."""
+    root = tmp_path_factory.mktemp("road")
+    lay_out(root)
+    return drive(root, SETUP + STEPS)
 
 
 def only(used: dict) -> int:
@@ -214,10 +214,7 @@ def test_the_first_model_is_champion_and_a_better_one_replaces_it(road):
 
 def test_registering_again_changes_and_counts_nothing(road):
     first, again = road["better"], road["again"]
-    assert again["record"]["reason"] == "is the champion"
-    assert {k: v for k, v in first.items() if k != "record"} == {
-        k: v for k, v in again.items() if k != "record"
-    }
+    assert first == again and "better by more" in again["record"]["reason"]
 
 
 def test_restored_outputs_of_the_former_champion_do_not_win_it_back(road):

@@ -2,7 +2,6 @@
 their reason.
 """
 
-import contextlib
 import json
 import warnings
 
@@ -185,22 +184,16 @@ def ended(client: MlflowClient, status: str, end: int) -> str:
     return run_id
 
 
-@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
-@pytest.mark.parametrize("fails", [False, True])
-def test_adding_to_a_run_keeps_its_status_and_times(client, status, fails):
-    run_id = ended(client, status, 1_700_000_000_000)
-    with contextlib.suppress(ValueError), tracking.run_again(run_id):
-        mlflow.set_tag("more", "1")
-        if fails:
-            raise ValueError("no model to log")
-    found = client.get_run(run_id)
-    info = found.info
-    assert (info.status, info.start_time, info.end_time) == (
-        status,
-        1_699_999_999_000,
-        1_700_000_000_000,
-    )
-    assert found.data.tags["more"] == "1" and mlflow.active_run() is None
+@pytest.mark.parametrize(("stage", "restored"), [("filter", False), ("train", True)])
+def test_a_run_that_was_killed_while_it_was_logged_is_not_taken_for_whole(client, stage, restored):
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
+    tags = {"stage": stage, tracking.DIGEST: "cut"} | ({"restored": "true"} if restored else {})
+    half = client.create_run(experiment, tags=tags).info.run_id
+    assert tracking.find_run("cut", stage) is None
+    assert client.get_run(half).info.status == "KILLED"
+    with tracking.run(stage, "anew", {tracking.DIGEST: "cut"}, restored=restored) as run_id:
+        pass
+    assert tracking.find_run("cut", stage) == run_id
 
 
 def test_a_later_stage_adds_its_outcome_once_and_keeps_the_times(client, monkeypatch, tmp_path):

@@ -73,8 +73,7 @@ def _create(
     """
     needed = (package / "requirements.txt").read_text().split()
     metadata = {"digest": tags["package_digest"], "synthetic": tags.get("synthetic") == "true"}
-    with tracking.run_again(version.run_id):
-        uri = packaging.log_package(directory, needed, metadata)
+    uri = packaging.log_package(directory, needed, metadata, version.run_id)
     text = f"Version {version.version} with the operating point of a session of its own: "
     created = client.create_model_version(
         version.name,

@@ -17,6 +17,7 @@ from .card import with_decision
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MOVE = "alias."  # begins the key of a move's tag
+MOVING = "moving"  # the tag of a version whose move of an alias has begun: that move
 REPLACED = "replaced"  # the tag of a former champion: by which version, and why
 ABSENT = (
     "RESOURCE_DOES_NOT_EXIST",
@@ -65,46 +66,56 @@ def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None
 
 def move(version: ModelVersion, alias: str, reason: str, kind: str) -> None:
     """Gives an alias to a version, which then carries no other of ours, and keeps the move; nothing
-    if it has it.
+    if it has it. A move that a kill cut off is finished first.
 
     kind: rule, hand or rollback.
     """
-    client = MlflowClient()
+    client, number = MlflowClient(), version_number(version)
     before = by_alias(client, version.name, alias)
+    for one in filter(None, (version, before)):
+        if MOVING in one.tags:
+            finish(one, json.loads(one.tags[MOVING]))
     if before is None or before.version != version.version:
-        client.set_registered_model_alias(version.name, alias, version.version)
-        write_move(
-            version,
-            alias,
-            version_number(before) if before else "",
-            version_number(version),
-            reason,
-            kind,
-        )
-        if alias == CHAMPION:
-            write_replaced(before, version, reason, kind)
+        _move(version, alias, version_number(before) if before else "", number, reason, kind)
     other = CHALLENGER if alias == CHAMPION else CHAMPION
     held = by_alias(client, version.name, other)
     if held and held.version == version.version:
-        client.delete_registered_model_alias(version.name, other)
-        write_move(version, other, version_number(version), "", f"is the {alias} now", kind)
+        _move(version, other, number, "", f"is the {alias} now", kind)
 
 
-def write_move(version: ModelVersion, alias: str, left: str, to: str, why: str, kind: str) -> None:
-    """Keeps one move of an alias from version `left` to version `to` ('' for none) on the version
-    it concerns.
+def _move(version: ModelVersion, alias: str, left: str, to: str, why: str, kind: str) -> None:
+    """Moves an alias from version `left` to version `to` ('' for none), one of which is `version`.
+
+    What is to be done is written on the version first, for `finish`.
     """
-    key = f"{MOVE}{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-    record = {
-        "alias": alias,
-        "from": left,
-        "to": to,
-        "kind": kind,
-        "who": who(kind),
-        "reason": why[:4000],
-    }
+    client = MlflowClient()
+    time = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    record = {"time": time, "alias": alias, "from": left, "to": to, "kind": kind}
+    record |= {"who": who(kind), "reason": why[:4000]}
     text = json.dumps(record, ensure_ascii=False)
-    MlflowClient().set_model_version_tag(version.name, version.version, key, text)
+    client.set_model_version_tag(version.name, version.version, MOVING, text)
+    if to:
+        client.set_registered_model_alias(version.name, alias, to)
+    else:
+        client.delete_registered_model_alias(version.name, alias)
+    finish(version, record)
+
+
+def finish(version: ModelVersion, record: dict) -> None:
+    """Keeps a begun move of an alias on the version it concerns, if the alias was moved, and says
+    on the champion before that it was replaced. Done twice, it is the same.
+    """
+    client, told = MlflowClient(), dict(record)
+    held = by_alias(client, version.name, record["alias"])
+    carries = held is not None and held.version == version.version
+    if carries == bool(record["to"]):
+        key, text = MOVE + told.pop("time"), json.dumps(told, ensure_ascii=False)
+        client.set_model_version_tag(version.name, version.version, key, text)
+        if carries and record["alias"] == CHAMPION:
+            known = versions_of(client, version.name)
+            before = next((v for v in known if version_number(v) == record["from"]), None)
+            write_replaced(before, version, record["reason"], record["kind"])
+    client.delete_model_version_tag(version.name, version.version, MOVING)
 
 
 def write_replaced(

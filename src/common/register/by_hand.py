@@ -69,13 +69,13 @@ def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
         if kind == "hand"
         else []
     )
-    move(version, CHAMPION, reason, kind)
     again = (
         f"{CHAMPION} again: version {version_number(before)} was rolled back ({reason})"
         if kind == "rollback"
         else ""
     )
     write_decision(version, again or f"{CHAMPION}: by hand: {reason}")
+    move(version, CHAMPION, reason, kind)
     was = f", was {before.version}" if before else ""
     return "\n".join([*loud, f"models:/{name}@{CHAMPION} is now version {chosen}{was}"])
 

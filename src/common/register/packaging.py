@@ -15,7 +15,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from .. import scoring
@@ -190,22 +190,28 @@ def add_code(directory: Path) -> Path:
     return package
 
 
-def log_model(directory: Path, model: dict, metadata: dict) -> str:
-    """Logs an assembled model into the active run; returns its URI. model: its model.json."""
+def log_model(directory: Path, model: dict, metadata: dict, run_id: str) -> str:
+    """Logs an assembled model into a run; returns its URI. model: its model.json."""
     needed = requirements(model["arch"], model["target"])
     pinned = [f"{name}=={version(name)}" for name in needed]
-    return log_package(directory, pinned, metadata)
+    return log_package(directory, pinned, metadata, run_id)
 
 
-def log_package(directory: Path, pinned: list[str], metadata: dict) -> str:
-    """Logs the folder of an assembled model with its pinned requirements; returns its URI."""
+def log_package(directory: Path, pinned: list[str], metadata: dict, run_id: str) -> str:
+    """Logs the folder of an assembled model with its pinned requirements into a run, which may have
+    ended and keeps its status and times; returns the model's URI.
+
+    By `Model.log`, which takes a run's id where `pyfunc.log_model` wants the run active: a kill
+    while it is would leave it RUNNING.
+    """
     code = next(path for path in directory.iterdir() if path.name.startswith("unstained_"))
     sys.path.insert(
         0, str(directory)
     )  # MLflow imports model.py, which imports the package beside it
     try:
-        info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(directory / "model.py"), code_paths=[str(code)],
+        info = Model.log(
+            None, mlflow.pyfunc, run_id=run_id, flavor_name="pyfunc.ModelFromCode", name="model",
+            python_model=str(directory / "model.py"), code_paths=[str(code)],
             artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE, metadata=metadata,
             pip_requirements=pinned,
         )  # fmt: skip

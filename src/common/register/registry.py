@@ -6,6 +6,7 @@ numbers, decides the same and counts nothing twice.
 
 import json
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -53,19 +54,33 @@ def register_model(partition: str, tile: Tile, rule: Register) -> dict:
     reason = decision.reason
     if decision.by_test:
         reason += note_use(client, version, champion.tags.get(tracking.DIGEST, ""), rule.warn_after)
-    aliases.move(version, decision.alias, brief, "rule")
     write_decision(client, version, champion, decision, reason)
+    aliases.move(version, decision.alias, brief, "rule")
     name = f"models:/{version.name}@{decision.alias}"
     print(f"register@{partition}: {name} is version {version.version}: {reason}")
+    kept = as_kept(version, decision)
     return {
         "model": version.name,
         "alias": decision.alias,
-        "reason": brief,
+        "reason": kept.reason.split("; ")[0],
         "digest": model["digest"],
         "synthetic": model["synthetic"],
         "balanced_accuracy": record["overall"]["balanced_accuracy"]["value"],
-        "comparison": decision.numbers,
+        "comparison": kept.numbers,
     }
+
+
+def as_kept(version: ModelVersion, decision: Decision) -> Decision:
+    """Of the present champion the decision that made it champion, so that a stage that is repeated
+    (it was killed, say) writes the same.
+    """
+    begin, told = f"{CHAMPION}: ", version.tags.get("decision", "")
+    if decision.reason != IS_CHAMPION or not told.startswith(begin):
+        return decision
+    numbers = json.loads(version.tags.get("comparison", "null"))
+    if numbers:
+        numbers.pop("against")
+    return replace(decision, reason=told.removeprefix(begin), numbers=numbers)
 
 
 def known_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
@@ -89,9 +104,8 @@ def create_version(
     """Logs a package into the run that trained its model, and registers it with its card."""
     name, facts = model_name(model["partition"]), {"synthetic": model["synthetic"]}
     run_id = tracking.training_run(model["partition"])
-    with tracking.run_again(run_id):
-        metadata = {"digest": tags["package_digest"]} | facts
-        uri = packaging.log_model(package, model, metadata)
+    metadata = {"digest": tags["package_digest"]} | facts
+    uri = packaging.log_model(package, model, metadata, run_id)
     if not client.search_registered_models(f"name = '{name}'"):
         kind = {"synthetic": tags["synthetic"]}
         client.create_registered_model(name, kind, aliases.about(name))

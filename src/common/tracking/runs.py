@@ -51,8 +51,8 @@ def run(
     """
     client = connect()
     given = restoration(stage) if restored else origin(stage)
-    with mlflow.start_run(run_id=run_id, run_name=None if run_id else title(name, given)) as active:
-        mlflow.set_tags(given | (tags or {}))
+    shown = None if run_id else title(name, given)
+    with mlflow.start_run(run_id=run_id, run_name=shown, tags=given | (tags or {})) as active:
         for tag in SOURCE if restored else ():
             if tag in active.data.tags:
                 client.delete_tag(active.info.run_id, tag)
@@ -65,14 +65,21 @@ def run(
 
 
 def find_run(digest: str, stage: str = "train") -> str | None:
-    """Id of the newest finished or running run of a stage with that digest, or None."""
+    """Id of the newest finished or running run of a stage with that digest, or None.
+
+    A run that was cut off is not taken for whole: it ends as KILLED, and is left out. A training
+    goes on in its own run, and so keeps it.
+    """
     client = connect()
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    condition = (
-        f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}' and attributes.status != 'FAILED'"
-    )
-    runs = client.search_runs([experiment.experiment_id], condition, max_results=1)
-    return runs[0].info.run_id if runs else None
+    same = f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}'"
+    for found in client.search_runs([experiment.experiment_id], same):
+        cut_off = stage != "train" or "restored" in found.data.tags
+        if found.info.status == "RUNNING" and cut_off:
+            client.set_terminated(found.info.run_id, "KILLED")
+        elif found.info.status in ("RUNNING", "FINISHED"):
+            return found.info.run_id
+    return None
 
 
 def training_run(partition: str, models: Path = MODELS) -> str:
@@ -87,7 +94,7 @@ def training_run(partition: str, models: Path = MODELS) -> str:
         if experiment := os.environ.get("DVC_EXP_NAME"):
             add_experiment(found, experiment)
         return found
-    with run("train", run_name(model), restored=True) as run_id:
+    with run("train", run_name(model), {DIGEST: model["digest"]}, restored=True) as run_id:
         log_training(model, models / partition)
         log_history(pd.read_csv(REPORTS / "train" / partition / "history.csv"))
     return run_id
@@ -214,21 +221,3 @@ def _add(
         run_id,
         tags=[RunTag(key, value) for key, value in (tags | {f"{name}_digest": digest}).items()],
     )
-
-
-@contextmanager
-def run_again(run_id: str) -> Iterator[None]:
-    """Makes a run that has ended the active one, for what MLflow adds to no other; keeps its status
-    and end.
-
-    MLflow calls it running meanwhile, and then finished (or failed, if the body raises) at the
-    present time.
-    """
-    client = connect()
-    before = client.get_run(run_id).info
-    try:
-        with mlflow.start_run(run_id=run_id):
-            yield
-    finally:
-        if before.end_time:
-            client.set_terminated(run_id, before.status, before.end_time)
