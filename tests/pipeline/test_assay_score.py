@@ -3,6 +3,7 @@ the user is told.
 """
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from src.common.register import packaging
 from src.common.scoring.backbones import build, facts, library_model
 from src.common.scoring.emptiness import EmptyFilter
 from src.common.scoring.novelty import Novelty
-from tests.conftest import ARCH
+from tests.conftest import ARCH, REPO
 
 CONTRACT = {
     "partition": "p", "target": "label", "arch": ARCH, "pooling": "last", "synthetic": False,
@@ -216,6 +217,58 @@ def test_a_run_cut_off_goes_on_where_it_was_and_ends_the_same(scored, model, tmp
     run(scored["folder"], model, tmp_path / "out")
     assert len(computed) == 7  # nothing is computed twice
     assert contents(tmp_path / "out") == contents(scored["out"])
+
+
+# (where a run dies, at which call): the first part, the third image, the page, between two tables
+KILLS = [
+    ("pandas:DataFrame.to_parquet", 1),
+    ("src.assay.model:Model.predict", 3),
+    ("src.assay.report:make", 1),
+    ("pathlib:Path.replace", 22),
+]
+KILLED = f"""
+import sys
+from pathlib import Path
+from tests.kill import killed
+from tests.pipeline.test_assay_score import run
+
+plate, model, outs = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+for number, (place, count) in enumerate({KILLS}):
+    killed(lambda: run(plate, model, outs / str(number)), place, count)
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(scored, model, tmp_path):
+    command = [sys.executable, "-c", KILLED, scored["folder"], model, tmp_path]
+    subprocess.run(command, cwd=REPO, check=True)
+    moved = {path.suffix for path in (tmp_path / "3").iterdir()}
+    assert ".csv" in moved and (tmp_path / "3" / output.NEW).exists()  # it died between the two
+    for number in range(len(KILLS)):
+        out = tmp_path / str(number)
+        assert not (out / "summary.html").exists()  # the page is put there last
+        run(scored["folder"], model, out)
+        assert (out / "summary.html").exists() and contents(out) == contents(scored["out"])
+
+
+ALONE = """
+import sys
+sys.modules["src"] = None  # whoever imports this project's code fails
+import mlflow, pandas as pd, tifffile
+
+uri, folder, out, *names = sys.argv[1:]
+model = mlflow.pyfunc.load_model(uri)
+images = [tifffile.imread(f"{folder}/{name}.tif") for name in names]
+frames = pd.DataFrame({"image_id": names, "image": images, "pixel_size_um": 0.5})
+model.predict(frames).to_parquet(out)
+"""
+
+
+def test_arrays_give_the_same_with_the_registered_model_alone(scored, model, tmp_path):
+    patches = pd.read_parquet(scored["out"] / "patches.parquet")
+    names = patches["image_id"].unique().tolist()
+    command = [sys.executable, "-c", ALONE, model, scored["folder"], tmp_path / "windows", *names]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "windows"), patches)
 
 
 def test_an_image_that_changed_is_scored_anew(plate, model, tmp_path):
