@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help env repro test test-slow real paper weights sync ui team team-user lint
+.PHONY: help env repro test test-slow real paper weights sync ui team team-user lint licences audit
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -72,5 +72,12 @@ team: $(READY)  ## The shared set-up on loopback: MLflow on PostgreSQL and S3, a
 team-user: $(READY)  ## A user of the running shared set-up: make team-user WHO=anna
 	@python -m team.clients $(WHO)
 
-lint: $(READY)  ## Check style
-	ruff check . && ruff format --check .
+lint: $(READY)  ## Check style, and types where pyproject.toml names files
+	ruff check . && ruff format --check . && mypy
+
+licences: $(READY)  ## Write docs/licences.md: the licence of every package in .venv
+	pip-licenses --format=markdown --ignore-packages unstained --output-file=docs/licences.md
+
+audit: $(READY)  ## Ask a public database for known vulnerabilities of the packages in .venv
+	@uvx pip-audit@2.10.1 -s osv --path .venv/lib/python3.11/site-packages || \
+	  { echo "audit: not passed: see above what is vulnerable, or that the database did not answer (offline?)"; exit 1; }

@@ -61,7 +61,7 @@ def quality(table: pd.DataFrame, features: np.ndarray, chosen: EmptyFilter, para
     cells = (table["verdict"] == "cells").to_numpy()
     images = table["image_id"].to_numpy()
     if chosen.cells is None:
-        scores = decide(None, table, chosen)[1]
+        scores = decide(features, table, chosen)[1]
     else:
         options = {"kernel": params.kernel, "C": params.C, "one_class": params.svm == "one_class"}
         scores = cross_validate(features, cells, images, params.folds, params.seed, **options)

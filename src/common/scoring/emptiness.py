@@ -109,11 +109,11 @@ def load_filter(directory: Path) -> EmptyFilter:
 
 
 def decide(
-    features: np.ndarray | None, rules: Mapping[str, np.ndarray], chosen: EmptyFilter
+    features: np.ndarray, rules: Mapping[str, np.ndarray], chosen: EmptyFilter
 ) -> tuple[np.ndarray, np.ndarray]:
     """Verdict (N,) of str and score (N,) float64, rounded to 6 decimals, of N windows.
 
-    features: (N, D) from the backbone of facts["arch"], unused (None) under rules; rules: the
+    features: (N, D) from the backbone of facts["arch"], unused under rules; rules: the
     columns that imaging.bright_field_measures gives, (N,) each (a DataFrame will do).
     """
     limits = chosen.facts["limits"]

@@ -47,7 +47,7 @@ def channel_names(tif: tifffile.TiffFile) -> tuple[str, ...]:
 
 def _pixels(tif: tifffile.TiffFile) -> dict:
     """The Pixels element of the first image of OME metadata."""
-    if not tif.is_ome:
+    if not tif.ome_metadata:
         return {}
     images = _list(tifffile.xml2dict(tif.ome_metadata).get("OME", {}).get("Image", []))
     return images[0].get("Pixels", {}) if images else {}
@@ -61,11 +61,12 @@ def _ome(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     pixels = _pixels(tif)
     if "PhysicalSizeX" not in pixels:
         return None
-    units = [UM.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))) for axis in "XY"]
-    if None in units:
+    names = [str(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
+    if not set(names) <= UM.keys():
         return None
-    sides = [_stated(tif.ome_metadata, f"PhysicalSize{axis}") for axis in "XY"]
-    return sides[0] * units[0], (sides[1] or sides[0]) * units[1]
+    units = [UM[name] for name in names]
+    across, down = (_stated(tif.ome_metadata or "", f"PhysicalSize{axis}") for axis in "XY")
+    return (across * units[0], (down or across) * units[1]) if across else None
 
 
 def _stated(xml: str, name: str) -> float | None:

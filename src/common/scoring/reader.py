@@ -46,7 +46,7 @@ def opened(source: Path | bytes, axes: str = "", setting: str = "") -> Iterator[
     """
     heard: list[str] = []
     listener = logging.Handler(logging.ERROR)
-    listener.emit = lambda record: heard.append(record.getMessage())
+    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("tifffile")
     logger.addHandler(listener)
     try:

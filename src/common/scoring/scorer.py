@@ -75,7 +75,7 @@ class Scorer:
         crops = np.stack(
             [frame8[w.y : w.y + w.size, w.x : w.x + w.size] for w in table.itertuples()]
         )
-        features = None if self.filter_net is None else self._features(crops)
+        features = self._features(crops)
         verdict, _ = decide(features, measures, self.chosen)
         # The filter alone does not reject what is out of focus: its features see the cells all the
         # same
@@ -102,6 +102,8 @@ class Scorer:
         return counts, self._windows(counts.shape, pixel_size_um)
 
     def _features(self, crops: np.ndarray) -> np.ndarray:
+        if self.filter_net is None:
+            return np.empty((len(crops), 0), np.float32)
         return apply_to_windows(self.filter_net, self.filter_net.features, crops)
 
     def stain(self, frame: np.ndarray, pixel_size_um: float | None = None) -> np.ndarray | None:

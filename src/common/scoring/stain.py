@@ -126,13 +126,13 @@ def _tiled(net: StainNet, image: np.ndarray) -> np.ndarray:
     height, width = image.shape
     if max(height, width) <= TILE:
         return _averaged(net, image)
-    whole, edge = None, OVERLAP // 2
+    whole, edge = np.empty((2, 0, 0), np.float32), OVERLAP // 2
     for y in range(0, max(1, height - OVERLAP), TILE - OVERLAP):
         for x in range(0, max(1, width - OVERLAP), TILE - OVERLAP):
             tile = image[y : y + TILE, x : x + TILE]
             part = _averaged(net, tile)
             stride = -(-tile.shape[0] // part.shape[1])
-            if whole is None:
+            if not whole.size:
                 whole = np.empty((2, -(-height // stride), -(-width // stride)), np.float32)
             # a tile's outer half overlap belongs to its neighbour, which sees more around it
             top, left = (edge // stride if start else 0 for start in (y, x))

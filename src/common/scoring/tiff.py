@@ -20,8 +20,8 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
     """A TIFF file, or its bytes, as a stack; axes and setting as in reader.opened. Raises
     ImageError, and whatever tifffile raises on damaged bytes.
     """
+    stream = source if isinstance(source, Path) else io.BytesIO(source)
     inside = isinstance(source, Path)  # bytes must not lead to files of this machine
-    stream = source if inside else io.BytesIO(source)
     with tifffile.TiffFile(stream, _multifile=inside) as tif:
         _refuse_pages(tif)
         series = _series(tif)

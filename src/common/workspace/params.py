@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from .backbone import Arch
 from .errors import UserError
@@ -40,7 +41,7 @@ class Section(BaseModel):
         """pydantic takes true for 1 and '3' for 3; text for a float stays allowed, since YAML reads
         1e-3 as text.
         """
-        wanted = cls.model_fields[info.field_name].annotation
+        wanted = cls.model_fields[str(info.field_name)].annotation
         if wanted in (int, float) and (
             isinstance(value, bool) or (wanted is int and isinstance(value, str))
         ):
@@ -294,7 +295,7 @@ def load(*names: str, path: Path | None = None):
     return wanted[0] if len(wanted) == 1 else wanted
 
 
-def _problem(section: str, item: dict) -> str:
+def _problem(section: str, item: ErrorDetails) -> str:
     where = ".".join([section, *(str(part) for part in item["loc"])])
     found = "" if item["type"] in ("missing", "extra_forbidden") else f" (found {item['input']!r})"
     return f"{where}: {item['msg']}{found}"
