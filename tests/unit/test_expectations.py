@@ -17,7 +17,7 @@ from src.common.check.suites import ARTIFACTS
 from src.common.scoring.imaging import percentile_range, to_uint8
 from src.common.scoring.windows import windows
 from src.common.tile.corners import BYTES, COUNT, shared
-from src.common.tile.fingerprint import chance, correlations, fingerprint
+from src.common.tile.fingerprint import Layouts, fingerprint
 from tests import gates
 
 RECORD = {"scheme": "holdout", "folds": 0, "live_below": 1.0, "dead_above": 2.0}
@@ -33,7 +33,8 @@ def field(seed: int, size: int = 256) -> np.ndarray:
 def both(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """Correlation of the layouts of two fields and its standard deviation by chance."""
     layouts = [fingerprint(frame)["phash_layout"] for frame in (one, other)]
-    return correlations(layouts)[0, 1], chance(layouts)[0, 1]
+    found, first = Layouts(layouts), np.array([0])
+    return found.correlations(first)[0, 1], found.chance(first)[0, 1]
 
 
 CHANGES = {
@@ -67,7 +68,8 @@ def test_different_fields_correlate_as_chance_predicts():
     prints = [fingerprint(field(seed)) for seed in range(40)]
     layouts = [p["phash_layout"] for p in prints]
     pairs = np.triu_indices(len(layouts), 1)
-    likeness = (correlations(layouts) / chance(layouts))[pairs]
+    every, rows = Layouts(layouts), np.arange(len(layouts))
+    likeness = (every.correlations(rows) / every.chance(rows))[pairs]
     assert 0.7 < 1.4826 * np.median(np.abs(likeness - np.median(likeness))) < 1.3
     assert likeness.max() < 6
     found = shared([p["phash_corners"] for p in prints])
@@ -137,6 +139,25 @@ def test_simulated_fields_never_look_alike():
     pairs = {("f0", "f12"), ("f12", "f0"), ("f1", "f13"), ("f13", "f1")}
     assert named(again, "sigmas", gates.CHECK.near_duplicate_sigmas) == pairs
     assert named(copies, "corners", gates.CHECK.shared_corners) == {("f0", "f12"), ("f1", "f13")}
+
+
+def test_fields_in_blocks_by_a_sample_and_by_longer_keys_are_found_as_at_once(monkeypatch):
+    """What bounds memory and time where fields are many."""
+    fields = [field(seed) for seed in range(30)]
+    fields += [CHANGES["exposure"](fields[3]), np.ascontiguousarray(fields[9][:, ::-1])]
+    table, frames = splits_of(fields)
+    copies, again = leakage.twins(table, frames)
+    monkeypatch.setattr(leakage, "BLOCK", 7)
+    pd.testing.assert_frame_equal(leakage.twins(table, frames)[1], again)
+    monkeypatch.setattr(leakage, "SAMPLE", 20)
+    monkeypatch.setattr("src.common.tile.corners.BUCKET", 0.1)
+    fewer, sampled = leakage.twins(table, frames)
+    pairs = {("f3", "f30"), ("f9", "f31")}
+    for found in (copies, fewer):
+        assert named(found, "corners", gates.CHECK.shared_corners) == pairs
+    likest = again.set_index("image_id")["sigmas"]
+    near = sampled.set_index("image_id")["sigmas"]
+    assert (near[likest > 5] / likest[likest > 5] - 1).abs().max() < 0.1
 
 
 @pytest.mark.real

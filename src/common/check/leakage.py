@@ -20,13 +20,15 @@ from sklearn.metrics import roc_auc_score
 
 from ..split.rounds import SPLITS, rounds
 from ..tile.corners import shared
-from ..tile.fingerprint import chance, correlations
+from ..tile.fingerprint import Layouts
 
 CLASSES = ("live", "dead")
 ENOUGH, MANY = (
     100,
     5000,
 )  # pairs: fewer do not show how different fields correlate; more, and chance has more tries
+BLOCK = 256  # fields that are held against all others at a time
+SAMPLE = 2000  # fields that say how like different ones are
 USUAL = (
     1.2,
     0.95,
@@ -79,17 +81,14 @@ def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     well be imaged before and after treatment, and each partition has its own model.
     """
     table = _fields(splits, frames)
-    home, group = _same(table["partition"]), _same(table["group"]) & _same(table["partition"])
-    torn = table["part"].str.contains("/").to_numpy()  # an image in two parts is apart from all
-    apart = (
-        (~_same(table["part"]) | torn[:, None] | torn) & ~group & ~np.eye(len(table), dtype=bool)
-    )
     found = shared(table["phash_corners"].tolist())
-    copies = [_pair(table, i, j) | {"corners": n} for (i, j), n in found.items() if apart[i, j]]
-    sigmas = _sigmas(table["phash_layout"].tolist(), ~group)
-    again = _nearest(table, sigmas, apart & home)
+    copies = [
+        _pair(table, i, j) | {"corners": n}
+        for (i, j), n in found.items()
+        if _apart(table, [i])[0, j]
+    ]
     columns = ["image_id", "other_id", "part", "other_part"]
-    return pd.DataFrame(copies, columns=[*columns, "corners"]), again
+    return pd.DataFrame(copies, columns=[*columns, "corners"]), _nearest(table)
 
 
 def _fields(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
@@ -155,39 +154,66 @@ def by_group_alone(splits: pd.DataFrame, partitions: Sequence[str]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def _same(column: pd.Series) -> np.ndarray:
+def _apart(table: pd.DataFrame, rows: Sequence[int]) -> np.ndarray:
+    """Which fields are of another part and group than those of `rows`: (rows, N) bool."""
+    torn = table["part"].str.contains("/").to_numpy()  # an image in two parts is apart from all
+    apart = ~_same(table["part"], rows) | torn[rows][:, None] | torn
+    apart[np.arange(len(rows)), rows] = False
+    return apart & ~_grouped(table, rows)
+
+
+def _grouped(table: pd.DataFrame, rows: Sequence[int]) -> np.ndarray:
+    return _same(table["group"], rows) & _same(table["partition"], rows)
+
+
+def _same(column: pd.Series, rows: Sequence[int]) -> np.ndarray:
     codes = pd.factorize(column)[0]
-    return codes[:, None] == codes
+    return codes[rows][:, None] == codes
 
 
-def _sigmas(layouts: list[bytes], unlike: np.ndarray) -> np.ndarray:
-    """(N, N): how far each two fields' layouts correlate beyond chance, in sd.
+def _nearest(table: pd.DataFrame) -> pd.DataFrame:
+    """For each field that has others `_apart` from it in its partition, the likest of them: how far
+    their layouts correlate beyond chance, in sd of `_usual`.
 
-    Centre and scale are those of the pairs of different groups (median and MAD), so that what all
-    fields share, dust or uneven light, counts for nothing. Beyond MANY pairs the values shrink, so
-    that the chance of a false alarm among all pairs stays what it is there.
+    Fields are held against all others some at a time. Beyond MANY pairs the values shrink, so that
+    the chance of a false alarm among all pairs stays what it is there.
     """
-    likeness = correlations(layouts) / np.maximum(chance(layouts), 1e-6)
-    others = likeness[np.triu(unlike, 1)]
-    middle, scale = USUAL
-    if others.size >= ENOUGH:
-        middle = float(np.median(others))
-        scale = max(1.4826 * float(np.median(np.abs(others - middle))), 1e-6)
-    shrink = _quantile(max(others.size, MANY)) / _quantile(MANY)
-    return (likeness - middle) / scale / shrink
+    layouts = Layouts(table["phash_layout"].tolist())
+    middle, scale = _usual(table, layouts)
+    sizes = table.groupby(["partition", "group"], sort=False).size().to_numpy(np.int64)
+    pairs = int(len(table) ** 2 - (sizes**2).sum()) // 2
+    scale *= _quantile(max(pairs, MANY)) / _quantile(MANY)
+    found = []
+    for start in range(0, len(table), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(table)))
+        apart = _apart(table, rows) & _same(table["partition"], rows)
+        sigmas = np.where(apart, (_likeness(layouts, rows) - middle) / scale, -np.inf)
+        for this, other in enumerate(sigmas.argmax(axis=1)):
+            if apart[this, other]:
+                far = round(float(sigmas[this, other]), 3)
+                found.append(_pair(table, rows[this], other) | {"sigmas": far})
+    return pd.DataFrame(found, columns=["image_id", "other_id", "part", "other_part", "sigmas"])
+
+
+def _usual(table: pd.DataFrame, layouts: Layouts) -> tuple[float, float]:
+    """Centre and scale of the likeness of fields of different groups (median and MAD), so that what
+    all fields share, dust or uneven light, counts for nothing.
+
+    Of all pairs up to SAMPLE fields; beyond, of SAMPLE fields evenly drawn from all and all others.
+    """
+    count = len(table)
+    rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
+    others = _likeness(layouts, rows)[~_grouped(table, rows)] if count else np.empty(0)
+    if others.size < 2 * ENOUGH:  # every pair stands there twice
+        return USUAL
+    middle = float(np.median(others))
+    return middle, max(1.4826 * float(np.median(np.abs(others - middle))), 1e-6)
+
+
+def _likeness(layouts: Layouts, rows: np.ndarray) -> np.ndarray:
+    return layouts.correlations(rows) / np.maximum(layouts.chance(rows), 1e-6)
 
 
 def _quantile(pairs: int) -> float:
     """The value that the largest of so many standard normal variates exceeds with 1% chance."""
     return NormalDist().inv_cdf(1 - 0.01 / pairs)
-
-
-def _nearest(table: pd.DataFrame, sigmas: np.ndarray, apart: np.ndarray) -> pd.DataFrame:
-    """For each field that has others `apart` from it, the likest of them."""
-    likest = np.where(apart, sigmas, -np.inf).argmax(axis=1) if len(table) else []
-    rows = [
-        _pair(table, this, other) | {"sigmas": round(float(sigmas[this, other]), 3)}
-        for this, other in enumerate(likest)
-        if apart[this, other]
-    ]
-    return pd.DataFrame(rows, columns=["image_id", "other_id", "part", "other_part", "sigmas"])

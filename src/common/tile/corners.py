@@ -7,6 +7,7 @@ the bytes do not depend on the processor. Comparing corners needs no trial of ei
 all shifts, and an index finds them at a cost that grows little faster than the number of fields.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +20,11 @@ NEAREST = 6  # corners of all fields that are looked at for each corner
 VOTES = 4  # corners of a field near to those of another: worth a closer look
 ALIKE = 40  # bits in which two descriptions of one corner may differ; of different ones 64 to 75 do
 REACH = 3.0  # px that matched corners may lie from where one turn and shift puts them all
-INDEX = {"algorithm": 6, "table_number": 8, "key_size": 14, "multi_probe_level": 1}  # FLANN's LSH
+INDEX = {"algorithm": 6, "table_number": 8, "multi_probe_level": 1}  # FLANN's LSH
+BUCKET = (
+    32  # corners of one key: with more fields keys grow longer, so that a look-up costs the same
+)
+KEY_BITS = 14  # of up to 1,300 fields
 
 
 def describe(frame: np.ndarray, seen: np.ndarray) -> bytes:
@@ -55,7 +60,9 @@ def _corners(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _near(fields: Sequence[np.ndarray]) -> set[tuple[int, int]]:
     """Pairs of fields of which several corners are among the nearest of all fields' corners."""
-    index = cv2.FlannBasedMatcher(INDEX, {})
+    count = sum(field.shape[1] for field in fields)
+    bits = max(KEY_BITS, math.ceil(math.log2(count / BUCKET)))
+    index = cv2.FlannBasedMatcher(INDEX | {"key_size": bits}, {})
     index.add([np.ascontiguousarray(field[0, :, 4:]) for field in fields])
     index.train()
     pairs = set()

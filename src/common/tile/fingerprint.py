@@ -10,6 +10,8 @@ Black registration borders are left out, or they would be what two fields have i
 are of integers, so that the bytes do not depend on the processor.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -36,39 +38,49 @@ def fingerprint(frame: np.ndarray) -> dict[str, bytes]:
     return {"phash_layout": _layout(frame, seen), "phash_corners": corners.describe(frame, seen)}
 
 
-def correlations(layouts: list[bytes]) -> np.ndarray:
-    """Correlation of each two of N layouts: (N, N) float32 in -1..1, near 0 for different
-    fields.
-
-    The best over shifts of one grid cell (1/64 of the field) either way, since a stage does not
-    come back exactly.
+class Layouts:
+    """Layouts of N fields, of which some are held against all at a time, in memory that grows with
+    N and not with its square.
     """
-    bright, texture = _maps(layouts)
-    bright = bright.reshape(-1, GRID, GRID)
-    best = np.full((len(layouts), len(layouts)), -1, np.float32)
-    for dy, dx in SHIFTS:  # and their opposites, by symmetry
-        one = bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)].reshape(len(layouts), -1)
-        other = bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)].reshape(len(layouts), -1)
-        best = np.maximum(best, one @ other.T)
-    return BRIGHTNESS_WEIGHT * np.maximum(best, best.T) + (1 - BRIGHTNESS_WEIGHT) * (
-        texture @ texture.T
-    )
+
+    def __init__(self, layouts: Sequence[bytes]) -> None:
+        bright, self._texture = _maps(layouts)
+        self._bright = bright.reshape(-1, GRID, GRID)
+        self._spectra = [_spectra(part) for part in (bright, self._texture)]
+
+    def correlations(self, rows: np.ndarray) -> np.ndarray:
+        """Correlation of the layouts of `rows` with each of N: (rows, N) float32 in -1..1, near 0
+        for different fields.
+
+        The best over shifts of one grid cell (1/64 of the field) either way, since a stage does not
+        come back exactly.
+        """
+        best = np.full((len(rows), len(self._bright)), -1, np.float32)
+        for dy, dx in SHIFTS:  # and their opposites
+            one = _flat(self._bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)])
+            other = _flat(self._bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)])
+            for here, there in ((one, other), (other, one)):
+                best = np.maximum(best, here[rows] @ there.T)
+        texture = self._texture[rows] @ self._texture.T
+        return BRIGHTNESS_WEIGHT * best + (1 - BRIGHTNESS_WEIGHT) * texture
+
+    def chance(self, rows: np.ndarray) -> np.ndarray:
+        """Standard deviation of those correlations if they were of different fields: (rows, N).
+
+        Of two independent random fields with power spectra P and Q (each adding up to 1) it is the
+        root of sum(P Q): two smooth fields, as empty or blurred ones are, resemble each other by
+        chance more than two finely structured ones.
+        """
+        bright, texture = (part[rows] @ part.T for part in self._spectra)
+        weight = BRIGHTNESS_WEIGHT
+        return np.sqrt(weight**2 * bright + (1 - weight) ** 2 * texture)
 
 
-def chance(layouts: list[bytes]) -> np.ndarray:
-    """Standard deviation of the correlation of each two of N layouts if they were of different
-    fields: (N, N).
-
-    Of two independent random fields with power spectra P and Q (each adding up to 1) it is the root
-    of sum(P Q): two smooth fields, as empty or blurred ones are, resemble each other by chance more
-    than two finely structured ones.
-    """
-    bright, texture = (_spectra(part) for part in _maps(layouts))
-    weight = BRIGHTNESS_WEIGHT
-    return np.sqrt(weight**2 * (bright @ bright.T) + (1 - weight) ** 2 * (texture @ texture.T))
+def _flat(maps: np.ndarray) -> np.ndarray:
+    return maps.reshape(len(maps), -1)
 
 
-def _maps(layouts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+def _maps(layouts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """The brightness (N, 4096) and texture maps (N, 1024) of layouts, rows of length 1 (or 0)."""
     codes = np.frombuffer(b"".join(layouts), np.int8).reshape(-1, LENGTH).astype(np.float32)
     return _unit(codes[:, : GRID**2]), _unit(codes[:, GRID**2 :])
