@@ -54,12 +54,7 @@ def each_file(
         raise SourceError(f"no image to score.\n{describe(folder)}")
     stated = omezarr.facts(folder / name for name in names)
     said = [stated.get(folder / name, {}) for name in names]
-    short = [
-        clean_id("_".join(filter(None, (facts["well"], facts["position"]))))
-        if facts
-        else brief(name)
-        for name, facts in zip(names, said)
-    ]
+    short = [_of_plate(facts) or brief(name) for name, facts in zip(names, said)]
     count = Counter(short)
     fields = []
     for name, own, facts in zip(names, short, said):
