@@ -23,7 +23,7 @@ from .errors import UserError
 from .paths import WORKSPACE
 
 if TYPE_CHECKING:  # slow to import, and most runs have no cluster
-    from distributed import Client
+    from distributed import Client, Future
 
 SCHEDULER = "UNSTAINED_SCHEDULER"
 PATIENCE = 5  # seconds that a scheduler may take to answer, and to have a worker
@@ -58,7 +58,7 @@ def _cluster(address: str, function: Callable, items: Iterable[tuple]) -> Iterat
 
     with _connected(address) as client:
         most = AHEAD * sum(client.nthreads().values())
-        waiting = deque()
+        waiting: deque[Future] = deque()
         try:
             for item in items:
                 waiting.append(client.submit(function, *item, pure=False))
