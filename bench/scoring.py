@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=3)
     parser.add_argument("--arch", default="tf_efficientnet_lite0")
-    parser.add_argument("--orientations", type=int, default=2)
+    parser.add_argument("--orientations", type=int, default=4)
     asked = parser.parse_args()
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
