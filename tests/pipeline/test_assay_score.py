@@ -238,6 +238,7 @@ for number, (place, count) in enumerate({KILLS}):
 """
 
 
+@pytest.mark.slow  # three minutes on a busy machine
 def test_a_killed_run_goes_on_and_ends_the_same(scored, model, tmp_path):
     command = [sys.executable, "-c", KILLED, scored["folder"], model, tmp_path]
     subprocess.run(command, cwd=REPO, check=True)

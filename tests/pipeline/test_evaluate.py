@@ -369,6 +369,7 @@ def test_two_runs_write_the_same_bytes(tree):
     assert written(tree.root) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
