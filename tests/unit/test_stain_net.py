@@ -36,6 +36,7 @@ def small_net(orientations: int = 1):
 
 @pytest.mark.parametrize("arch", [*REGISTRY, SMALL, "timm:mobilenetv3_small_100"])
 def test_every_backbone_predicts_excess_and_probability(arch):
+    torch.manual_seed(1)  # a random Inception saturates, by some seeds everywhere
     net = build_stain(arch, FACTS).eval()
     pixels = np.random.default_rng(0).integers(1, 255, (256, 320)).astype(np.uint8)
     excess, stained = predict_stain(net, pixels)
