@@ -4,7 +4,7 @@ black border)?
 Paper, step 2: a support vector machine on average-pooled features of a frozen ImageNet backbone.
 Without enough annotations, rules on focus, contrast and border instead. This file ships inside
 registered models: numpy and safetensors only, and nothing is unpickled. How a filter is fitted:
-emptiness_fit.py.
+filter/fit.py.
 
 Decision, in this order:
 1. a window with more than the limit (1%) of its pixels in a black registration border is unusable;
