@@ -23,10 +23,8 @@ from ..tile.corners import shared
 from ..tile.fingerprint import Layouts
 
 CLASSES = ("live", "dead")
-ENOUGH, MANY = (
-    100,
-    5000,
-)  # pairs: fewer do not show how different fields correlate; more, and chance has more tries
+# Pairs: fewer do not show how different fields correlate; more, and chance has more tries
+ENOUGH, MANY = 100, 5000
 BLOCK = 256  # fields that are held against all others at a time
 SAMPLE = 2000  # fields that say how like different ones are
 USUAL = (

@@ -21,9 +21,8 @@ VOTES = 4  # corners of a field near to those of another: worth a closer look
 ALIKE = 40  # bits in which two descriptions of one corner may differ; of different ones 64 to 75 do
 REACH = 3.0  # px that matched corners may lie from where one turn and shift puts them all
 INDEX = {"algorithm": 6, "table_number": 8, "multi_probe_level": 1}  # FLANN's LSH
-BUCKET = (
-    32  # corners of one key: with more fields keys grow longer, so that a look-up costs the same
-)
+# Corners of one key: with more fields keys grow longer, so that a look-up costs the same
+BUCKET = 32
 KEY_BITS = 14  # of up to 1,300 fields
 
 
