@@ -5,7 +5,7 @@ results carry.
 import logging
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from ..common.scoring.compiled import WORTH_FRAMES
 from ..common.scoring.scorer import Scorer
 from ..common.scoring.windows import in_pixels
 from ..common.tracking import server
@@ -34,17 +35,22 @@ class ModelError(UserError):
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: its contract, what is known of it (see `facts`), and `predict`."""
+    """A loaded model: its contract, what is known of it (see `facts`), and `predict`.
+
+    many: whether so many images are asked for that compiling its networks pays.
+    """
 
     pyfunc: "mlflow.pyfunc.PyFuncModel"
     contract: dict
     facts: dict
     version: "ModelVersion | None" = None  # of the registry, where it was named so
+    many: bool = False
 
     def predict(self, frame: np.ndarray, pixel_size_um: float | None) -> pd.DataFrame:
         """One row per window of a frame (H, W): y, x, size, verdict, live_probability, novelty,
         call.
         """
+        self._ready()
         row = {"image": frame, "pixel_size_um": np.nan if pixel_size_um is None else pixel_size_um}
         table = self.pyfunc.predict(pd.DataFrame([row])).drop(columns="image_id")
         return table if "novelty" in table else table.assign(novelty=np.nan)
@@ -58,7 +64,7 @@ class Model:
             uri = f"models:/{self.version.name}/{self.version.version}"
         elif Path(uri).exists():
             uri = str(Path(uri).absolute())
-        return _again, (uri, digest)
+        return _again, (uri, digest, self.many)
 
     @property
     def predicts_stain(self) -> bool:
@@ -67,15 +73,23 @@ class Model:
 
     def stain(self, frame: np.ndarray, pixel_size_um: float | None) -> np.ndarray:
         """Predicted PI over background (1 is none) of a frame (H, W): (H, W) float32."""
-        return self._scorer.stain(frame, pixel_size_um)[0]
+        return self._ready().stain(frame, pixel_size_um)[0]
 
     def probability_of(self, pi: np.ndarray) -> np.ndarray:
         """Calibrated live probability (n,) of areas with mean predicted PI over background pi."""
-        return self._scorer.probability_of(pi)
+        return self._ready().probability_of(pi)
 
-    @property
-    def _scorer(self) -> Scorer:
-        return self.pyfunc.unwrap_python_model().scorer
+    def for_images(self, count: int) -> "Model":
+        """The same for a number of images: from some on, compiling its networks pays."""
+        return replace(self, many=count >= WORTH_FRAMES)
+
+    def _ready(self) -> Scorer:
+        """What scores, compiled where many images come."""
+        held = self.pyfunc.unwrap_python_model()
+        can = hasattr(held.scorer, "compiled")  # an older package's cannot
+        if self.many and can and not getattr(held, "compiled", False):
+            held.scorer, held.compiled = held.scorer.compiled(), True
+        return held.scorer
 
     def stride(self, pixel_size_um: float | None) -> int:
         """The distance of neighbouring windows in pixels."""
@@ -117,12 +131,12 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
 
 
 @cache
-def _again(uri: str, digest: str) -> Model:
+def _again(uri: str, digest: str, many: bool) -> Model:
     """The model that another process works with. Raises ModelError if it is another one here."""
     model = load(uri, allow_synthetic=True)  # whether it may be used was decided there
     if model.facts["digest"] != digest:
         raise ModelError(f"{uri} is another model on a worker: is MLFLOW_TRACKING_URI set there?")
-    return model
+    return replace(model, many=many)
 
 
 def _ask_server(uri: str) -> bool:

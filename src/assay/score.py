@@ -72,6 +72,7 @@ def score(
         print(f"score: {note}")
     with output.claimed(out, model.facts, "score"):
         checked = check(entries, model, options.pixel_size_um)
+        model = model.for_images(len(checked))
         sizes = [one.pixel_size_um for one in checked]
         for note in size_note(sizes, options.pixel_size_um, "--pixel-size-um"):
             print(f"score: {note}")

@@ -97,7 +97,7 @@ def score(model: Model, entries: list[Field], options: Options, out: Path) -> St
     pi_background. Images that were in training, by the digest of their pixels, are not counted.
     Raises ValidationError if no image is left, or no window of those left holds cells.
     """
-    training = model.contract.get("training_images")
+    model, training = model.for_images(len(entries)), model.contract.get("training_images")
     stained, tables = Stained(pd.DataFrame(), training_known=training is not None), []
     for entry in tqdm(entries, desc="validate", unit="image"):
         tables += list(_one(model, entry, options.pixel_size_um, set(training or ()), out, stained))

@@ -41,7 +41,9 @@ def run() -> dict:
     weights = MODELS / "weights" / "filter"
     source = read_json(weights / "source.json")
     windows = pd.concat([patches[annotations.KEY], outside[annotations.KEY]], ignore_index=True)
-    features = features_of(params.arch, weights / "model.safetensors", PATCHES, windows)
+    features = features_of(
+        params.arch, weights / "model.safetensors", params.sees, PATCHES, windows
+    )
     annotated.loc[outside.index, "place"] = np.arange(len(patches), len(windows))
 
     bordered = (

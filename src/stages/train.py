@@ -105,7 +105,8 @@ def write(partition: str, job: Job, trained: list[Trained], record: dict) -> dic
     frames = read_table(SPLITS / "frames.parquet", [partition], aloud=False).query(
         "split != 'test'"
     )
-    training_range.record(directory, job.store, windows, frames, MODELS / "weights" / "filter")
+    seeing = MODELS / "weights" / "filter", load("filter").sees
+    training_range.record(directory, job.store, windows, frames, *seeing)
     digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
     added = {"epochs_kept": {each.round.name: each.epoch for each in trained}, "digest": digest}
     write_json(directory / "model.json", record | added)

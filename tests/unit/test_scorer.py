@@ -14,6 +14,7 @@ from src.common.scoring.backbones import build
 from src.common.scoring.emptiness import EmptyFilter
 from src.common.scoring.inference import embed, load_model, predict
 from src.common.scoring.novelty import Novelty, unit
+from src.common.scoring.overview import features_of
 from src.common.scoring.pyfunc import decode
 from src.common.scoring.scorer import COLUMNS, RefusedFrame, Scorer
 from tests.conftest import ARCH, write_store
@@ -222,7 +223,11 @@ def test_novelty_is_that_of_the_filters_frozen_features(scorer, net, frame, tmp_
     )  # calls stay the same
     known = scorer(scaling={"method": "fixed", "low": 0, "high": 255})
     crops = np.random.default_rng(8).integers(0, 256, (1, 64, 64)).astype(np.uint8)
-    Novelty(unit(known._features(crops)).astype(np.float32), 0.5, 1).save(tmp_path)
+    Novelty(
+        unit(features_of(known.filter_net, crops[0], np.array([[0, 0, 64]]))).astype(np.float32),
+        0.5,
+        1,
+    ).save(tmp_path)
     near = scorer(scaling={"method": "fixed", "low": 0, "high": 255}).score(crops[0], 0.5)
     assert near["novelty"].tolist() == pytest.approx([0.0], abs=1e-3)
 

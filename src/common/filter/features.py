@@ -7,21 +7,28 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import Net, build
-from ..scoring.inference import WINDOWS, embed
+from ..scoring.backbones import Net
+from ..scoring.compiled import WORTH_WINDOWS
+from ..scoring.inference import WINDOWS
+from ..scoring.overview import compiled_filter, embed_seen, filter_net
 from ..workspace.parallel import each
 
 BLOCK = 512  # windows: sixteen batches, a few seconds of one core
 
 
-def features(arch: str, weights: Path, patches: Path, windows: pd.DataFrame) -> np.ndarray:
+def features(
+    arch: str, weights: Path, sees: str, patches: Path, windows: pd.DataFrame
+) -> np.ndarray:
     """Features (N, D) float32 of the windows of a table (image_id, y, x, size) of a patch store.
 
-    Blocks are the same wherever they are computed, and so are the results.
+    sees: windows | frame. Blocks are the same wherever they are computed, and so are the results.
     """
     rows = _blocks(windows["size"].to_numpy())
+    if sees == "frame":
+        rows = list(windows.groupby(["image_id", "size"], sort=False).indices.values())
     version = weights.stat().st_mtime_ns, (patches / "frames.parquet").stat().st_mtime_ns
-    items = [(arch, weights, patches, version, windows.iloc[block][WINDOWS]) for block in rows]
+    opened = arch, weights, sees, patches, version, len(windows) >= WORTH_WINDOWS
+    items = [(opened, windows.iloc[block][WINDOWS]) for block in rows]
     found = np.concatenate(list(each(_block, items, 1, "embed", "block", len(items))))
     ordered = np.empty_like(found)
     ordered[np.concatenate(rows)] = found
@@ -34,14 +41,14 @@ def _blocks(sizes: np.ndarray) -> list[np.ndarray]:
     return [rows[i : i + BLOCK] for rows in of_size for i in range(0, len(rows), BLOCK)]
 
 
-def _block(
-    arch: str, weights: Path, patches: Path, version: tuple[int, int], windows: pd.DataFrame
-) -> np.ndarray:
-    net, store = _opened(arch, weights, patches, version)
-    return embed(net, store, windows, desc=None)
+def _block(opened: tuple, windows: pd.DataFrame) -> np.ndarray:
+    return embed_seen(*_opened(*opened), windows)
 
 
 @lru_cache(maxsize=1)
-def _opened(arch: str, weights: Path, patches: Path, _: tuple[int, int]) -> tuple[Net, PatchStore]:
+def _opened(
+    arch: str, weights: Path, sees: str, patches: Path, _: tuple[int, int], many: bool
+) -> tuple[Net, PatchStore]:
     """Kept between blocks, until one of the files has another time."""
-    return build(arch, weights), PatchStore(patches)
+    net = filter_net(arch, weights, sees)
+    return compiled_filter(net) if many else net, PatchStore(patches)

@@ -35,6 +35,7 @@ def fit_filter(
     cells = (table["verdict"] == "cells").to_numpy()
     facts = {
         "arch": params.arch,
+        "sees": params.sees,
         "classes": list(VERDICTS),
         "weights": source,
         "annotations": tally(table["verdict"]),

@@ -166,13 +166,14 @@ class Net(nn.Module):
         if self.pooling == "last":
             return self.body(images).mean((2, 3))
         return torch.cat(
-            [torch.cat([m.mean((2, 3)), _deviation(m)], 1) for m in self._maps(images)], 1
+            [torch.cat([m.mean((2, 3)), _deviation(m)], 1) for m in self.maps(images)], 1
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.dropout(self.features(images)))
 
-    def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What is pooled, (N, D, h, w) each, fine to coarse."""
         return stage_maps(self.body, self.cam_layers, images)
 
     def _width_of_levels(self) -> int:
@@ -180,7 +181,7 @@ class Net(nn.Module):
         if not self.backbone.levels:
             raise UnknownBackbone(f"{self.backbone.name} names no stages: use model.pooling last")
         with torch.inference_mode():
-            maps = self.body.eval() and self._maps(torch.zeros(1, 3, size, size))
+            maps = self.body.eval() and self.maps(torch.zeros(1, 3, size, size))
         self.body.train(training)
         return 2 * sum(m.shape[1] for m in maps)
 
@@ -291,8 +292,10 @@ def prepare(backbone: Backbone, windows: np.ndarray | torch.Tensor) -> torch.Ten
         images = nn.functional.interpolate(
             images, size, mode="bilinear", antialias=True, align_corners=False
         )
-    mean, std = (
-        torch.tensor(v, device=images.device).view(1, 3, 1, 1)
-        for v in (backbone.mean, backbone.std)
-    )
+    return normalised(backbone, images)
+
+
+def normalised(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """Grey images (N, 1, h, w) in 0..1 as the backbone's three channels (N, 3, h, w)."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(images) for v in (backbone.mean, backbone.std))
     return (images - mean) / std

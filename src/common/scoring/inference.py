@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from .backbones import CLASSES, Net, build, prepare
-from .stain import StainFacts, StainNet, build_stain, predict_stain, window_logits
+from .compiled import WORTH_FRAMES, WORTH_WINDOWS, compiled
+from .stain import SMALLEST, StainFacts, StainNet, build_stain, predict_stain, window_logits
 
 WINDOWS = ["image_id", "y", "x", "size"]
 
@@ -31,13 +32,20 @@ def load_model(directory: Path, description: dict) -> Net | StainNet:
     return net.eval()
 
 
+def compiled_net(net: Net | StainNet, method: str = "forward") -> Net | StainNet:
+    """The network for many windows or frames, with its `method` compiled."""
+    side = SMALLEST if isinstance(net, StainNet) else net.backbone.input_size
+    shape = (1, 1, side, side) if isinstance(net, StainNet) else (2, 3, side, side)
+    return compiled(net, method, shape)
+
+
 def predict(
     net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "predict"
 ) -> np.ndarray:
     """Logits (N, 2) float32, columns in the order of CLASSES, for the windows of a table (image_id,
     y, x, size).
     """
-    return _apply(net, net.forward, len(CLASSES), store, table, batch_size, desc)
+    return _apply(net, "forward", len(CLASSES), store, table, batch_size, desc)
 
 
 def live_logits(net: Net | StainNet, store, table: pd.DataFrame, desc: str | None) -> np.ndarray:
@@ -50,6 +58,8 @@ def live_logits(net: Net | StainNet, store, table: pd.DataFrame, desc: str | Non
         return logits[:, 1] - logits[:, 0]
     found = np.empty(len(table))
     frames = table.groupby("image_id", sort=False).indices
+    if len(frames) >= WORTH_FRAMES:
+        net = compiled_net(net)
     for image_id, rows in tqdm(frames.items(), desc=desc, unit="frame", disable=desc is None):
         maps = predict_stain(net, np.asarray(store.brightfield(image_id)))
         found[rows] = window_logits(maps, table.iloc[rows][["y", "x", "size"]].to_numpy(np.int64))
@@ -60,7 +70,7 @@ def embed(
     net: Net, store, table: pd.DataFrame, batch_size: int = 32, desc: str | None = "embed"
 ) -> np.ndarray:
     """Pooled features (N, D) float32 of the windows of a table (image_id, y, x, size)."""
-    return _apply(net, net.features, net.feature_dim, store, table, batch_size, desc)
+    return _apply(net, "features", net.feature_dim, store, table, batch_size, desc)
 
 
 def apply_to_windows(
@@ -82,8 +92,11 @@ def apply_to_windows(
 
 
 def _apply(
-    net, call, width: int, store, table: pd.DataFrame, batch_size: int, desc: str | None
+    net: Net, method: str, width: int, store, table: pd.DataFrame, batch_size: int, desc: str | None
 ) -> np.ndarray:
+    if len(table) >= WORTH_WINDOWS:
+        net = compiled_net(net, method)
+    call = getattr(net, method)
     found = np.empty((len(table), width), np.float32)
     with tqdm(total=len(table), desc=desc, unit="window", disable=desc is None) as bar:
         for rows in _batches(table, batch_size):

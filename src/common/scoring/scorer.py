@@ -5,20 +5,22 @@ This file ships inside registered models: it knows nothing of DVC, MLflow or the
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from . import ScoringError
-from .backbones import Net, build
+from .backbones import Net
 from .emptiness import EmptyFilter, decide, load_filter
 from .focus import sharpness
 from .imaging import bright_field_measures, scaling_range, to_uint8
-from .inference import apply_to_windows, load_model
+from .inference import apply_to_windows, compiled_net, load_model
 from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
+from .overview import compiled_filter, cut, features_of, filter_net
 from .stain import StainNet, predict_stain, stain_logits, window_logits
 from .windows import in_pixels, windows
 
@@ -43,6 +45,7 @@ class Scorer:
     chosen: EmptyFilter
     filter_net: Net | None = None
     novelty: Novelty | None = None
+    last: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, directory: Path) -> "Scorer":
@@ -54,8 +57,17 @@ class Scorer:
         chosen, novelty = load_filter(directory / "filter"), load_novelty(directory)
         frozen = None
         if chosen.cells is not None or novelty is not None:
-            frozen = build(chosen.facts["arch"], directory / "filter" / "model.safetensors")
+            weights = directory / "filter" / "model.safetensors"
+            sees = chosen.facts.get("sees", "windows")
+            frozen = filter_net(chosen.facts["arch"], weights, sees)
         return cls(contract, load_model(directory / "net", contract), chosen, frozen, novelty)
+
+    def compiled(self) -> "Scorer":
+        """The same for many frames: in some seconds, networks that take a half to a third of the
+        time and say the same but for rounding. Needs openvino.
+        """
+        seeing = self.filter_net and compiled_filter(self.filter_net)
+        return replace(self, net=compiled_net(self.net), filter_net=seeing)
 
     def score(self, frame: np.ndarray, pixel_size_um: float | None = None) -> pd.DataFrame:
         """Every window of one bright-field frame (H, W), uint8 or uint16, as a row.
@@ -72,10 +84,9 @@ class Scorer:
         frame8 = to_uint8(counts, low, high)
         corners = table[["y", "x", "size"]].to_numpy(np.int64)
         measures = bright_field_measures(frame8, counts == 0, corners)
-        crops = np.stack(
-            [frame8[w.y : w.y + w.size, w.x : w.x + w.size] for w in table.itertuples()]
-        )
-        features = self._features(crops)
+        features = np.empty((len(corners), 0), np.float32)
+        if self.filter_net is not None:
+            features = features_of(self.filter_net, frame8, corners)
         verdict, _ = decide(features, measures, self.chosen)
         # The filter alone does not reject what is out of focus: its features see the cells all the
         # same
@@ -84,7 +95,7 @@ class Scorer:
         table["live_probability"], table["novelty"], table["call"] = np.nan, np.nan, "none"
         seen = (table["verdict"] == "cells").to_numpy()
         if seen.any():
-            table.loc[seen, "live_probability"] = self._probability(frame8, crops, corners, seen)
+            table.loc[seen, "live_probability"] = self._probability(frame8, corners[seen])
             table.loc[seen, "call"] = self._call(table.loc[seen, "live_probability"].to_numpy())
             if self.novelty is not None:
                 table.loc[seen, "novelty"] = self.novelty.score(features[seen])
@@ -101,11 +112,6 @@ class Scorer:
         self._check_pixel_size(pixel_size_um)
         return counts, self._windows(counts.shape, pixel_size_um)
 
-    def _features(self, crops: np.ndarray) -> np.ndarray:
-        if self.filter_net is None:
-            return np.empty((len(crops), 0), np.float32)
-        return apply_to_windows(self.filter_net, self.filter_net.features, crops)
-
     def stain(self, frame: np.ndarray, pixel_size_um: float | None = None) -> np.ndarray | None:
         """Predicted stain of a frame (H, W): (2, H, W) float32; None of a model of target label.
 
@@ -116,8 +122,16 @@ class Scorer:
         if not isinstance(self.net, StainNet):
             return None
         low, high = scaling_range(counts, **self.contract["scaling"])
-        excess, above = predict_stain(self.net, to_uint8(counts, low, high))
+        excess, above = self._maps(to_uint8(counts, low, high))
         return np.stack([1 + excess, above])
+
+    def _maps(self, frame8: np.ndarray) -> np.ndarray:
+        """predict_stain; the last frame's is kept, for its windows and its stain come in turn."""
+        key = sha256(frame8.tobytes()).digest()
+        if key not in self.last:
+            self.last.clear()
+            self.last[key] = predict_stain(self.net, frame8)
+        return self.last[key]
 
     def probability_of(self, pi: np.ndarray) -> np.ndarray:
         """Live probability (n,) of areas of any shape from their mean predicted PI over background
@@ -126,15 +140,13 @@ class Scorer:
         at = self.contract["operating"]
         return calibrate(stain_logits(pi - 1), at["temperature"], at.get("shift", 0.0))
 
-    def _probability(
-        self, frame8: np.ndarray, crops: np.ndarray, corners: np.ndarray, seen: np.ndarray
-    ) -> np.ndarray:
-        """Live probability of the windows `seen` (bool), from the whole frame or each crop."""
+    def _probability(self, frame8: np.ndarray, corners: np.ndarray) -> np.ndarray:
+        """Live probability (n,) of windows (n, 3), from the whole frame or each window."""
         if isinstance(self.net, StainNet):
-            logits = window_logits(predict_stain(self.net, frame8), corners[seen])
+            logits = window_logits(self._maps(frame8), corners)
         else:
-            scores = apply_to_windows(self.net, self.net.forward, crops[seen]).astype(np.float64)
-            logits = scores[:, 1] - scores[:, 0]
+            scores = apply_to_windows(self.net, self.net.forward, cut(frame8, corners))
+            logits = np.diff(scores.astype(np.float64))[:, 0]
         at = self.contract["operating"]
         return calibrate(logits, at["temperature"], at.get("shift", 0.0))
 

@@ -16,13 +16,14 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from .backbones import Body, UnknownBackbone, body_of, facts, stage_maps
+from .backbones import Body, UnknownBackbone, body_of, facts, normalised, stage_maps
 from .imaging import window_sums
 
 STAINED = 1.5  # times background: what the second map is the probability of
 FLOOR = 0.02  # excess that is told from none; keeps the logarithm of an unstained window finite
 WIDTHS = (128, 64, 32, 16)  # channels of the decoder, coarse to fine
 COARSEST = 32  # stride of the last stage: sides are padded to its multiples
+SMALLEST = 4 * COARSEST  # side of an input that every stage still sees something of
 TILE, OVERLAP = 2048, 512  # reduced pixels: a larger frame is predicted in tiles that overlap
 
 
@@ -57,7 +58,7 @@ class StainNet(nn.Module):
             raise UnknownBackbone(f"{arch} names no {needed}")
         self.stages = [body.layers.get_submodule(name) for name in names]
         with torch.no_grad():
-            maps = self._encode(torch.zeros(1, 1, 4 * COARSEST, 4 * COARSEST))
+            maps = self._encode(torch.zeros(1, 1, SMALLEST, SMALLEST))
         # the decoder leaves out a first map, which would be the image itself
         self.decoder = UnetDecoder((1, *[m.shape[1] for m in maps]), WIDTHS, len(WIDTHS))
         self.out = nn.Conv2d(WIDTHS[-1], 2, 3, padding=1)
@@ -71,11 +72,7 @@ class StainNet(nn.Module):
 
     def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The stages' maps of images (N, 1, h, w) in -1..1, fine to coarse."""
-        mean, std = (
-            torch.tensor(v).view(1, 3, 1, 1).to(images)
-            for v in (self.backbone.mean, self.backbone.std)
-        )
-        scaled = ((images.expand(-1, 3, -1, -1) + 1) / 2 - mean) / std
+        scaled = normalised(self.backbone, (images + 1) / 2)
         scaled = scaled.contiguous(memory_format=torch.channels_last)
         return stage_maps(self.body, self.stages, scaled)
 

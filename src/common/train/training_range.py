@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import build
 from ..scoring.focus import sharpness
-from ..scoring.inference import WINDOWS, embed
+from ..scoring.inference import WINDOWS
 from ..scoring.novelty import RANGE, Novelty, kth_distance, unit
+from ..scoring.overview import embed_seen, filter_net
 from ..workspace.records import read_json, write_json
 
 BANK, SAMPLE = 500, 1000  # windows that are kept, and that set the limit
@@ -59,18 +59,20 @@ def least_sharpness(store: PatchStore, table: pd.DataFrame) -> float:
 
 
 def record(
-    directory: Path, store: PatchStore, windows: pd.DataFrame, frames: pd.DataFrame, weights: Path
-) -> None:
+    directory: Path, store: PatchStore, windows: pd.DataFrame, frames: pd.DataFrame, weights: Path,
+    sees: str,
+) -> None:  # fmt: skip
     """Writes novelty.safetensors and training_range.json into the model's directory.
 
     windows: those trained on (image_id, y, x, size, group); frames: the images that training saw,
     with brightfield_sha256; weights: folder of the filter's backbone, whose frozen features tell
-    windows apart.
+    windows apart; sees: windows | frame, as filter.sees.
     """
     arch = read_json(weights / "source.json")["arch"]
     windows = windows.sort_values(WINDOWS, ignore_index=True)
     some = windows.iloc[spread(windows["group"].to_numpy(), SAMPLE, 1)]
-    features = embed(build(arch, weights / "model.safetensors"), store, some, desc="training range")
+    net = filter_net(arch, weights / "model.safetensors", sees)
+    features = embed_seen(net, store, some, desc="training range")
     novelty = fit_novelty(features, some["group"].to_numpy(), 1)
     novelty.save(directory)
     seen = store.frames.loc[frames["image_id"]]

@@ -112,6 +112,7 @@ class Tile(Section):
 class Filter(Section):
     arch: Arch
     weights: str
+    sees: Literal["windows", "frame"]
     annotations: str
     max_border: Fraction
     svm: Literal["two_class", "one_class"]
