@@ -1,4 +1,4 @@
-# `make help` lists the targets. Everything runs in .venv, made from requirements.txt on first use.
+# `make help` lists the targets. Everything runs in .venv, made from requirements.lock on first use.
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
@@ -7,17 +7,16 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help env repro test test-slow real paper weights sync ui team team-user lint licences audit
+.PHONY: help env repro test test-slow real paper weights sync ui team team-user lint licences audit lock
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-$(READY): requirements.txt constraints.txt pyproject.toml
+$(READY): requirements.lock pyproject.toml
 	@test -e .git || { echo "error: this folder is no git clone (a ZIP download?), and DVC needs one: get it by git clone"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar off -q torch==2.14.1 torchvision==0.29.1 -c constraints.txt
-	$(BIN)/python -m pip install --progress-bar off -q -r requirements.txt
+	$(BIN)/python -m pip install --progress-bar off -q --require-hashes --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --progress-bar off -q --no-deps -e .
 	@touch $@
 
@@ -71,6 +70,10 @@ team: $(READY)  ## The shared set-up on loopback: MLflow on PostgreSQL and S3, a
 
 team-user: $(READY)  ## A user of the running shared set-up: make team-user WHO=anna
 	@python -m team.clients $(WHO)
+
+lock: $(READY)  ## Resolve requirements.txt again, with hashes, for every platform
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command "make lock" requirements.txt -o requirements.lock
 
 lint: $(READY)  ## Check style, and types where pyproject.toml names files
 	ruff check . && ruff format --check . && mypy

@@ -63,7 +63,7 @@ def refuse_stale(partitions: list[str]) -> None:
             f"error: {', '.join(changed)} would not give these metrics now (`dvc status`): run it "
             "again first"
         )
-    code = ["src", "dvc.yaml", "requirements.txt", "constraints.txt"]
+    code = ["src", "dvc.yaml", "requirements.txt", "requirements.lock"]
     if uncommitted := printed("git", "status", "--porcelain", "--", *code):
         sys.exit(
             "error: the revision to name lacks these changes, commit them first:\n" + uncommitted

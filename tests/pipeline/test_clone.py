@@ -61,7 +61,7 @@ def test_a_copy_of_a_shallow_clone_stops_before_the_work(origin, tmp_path, depth
 
 
 def test_a_download_without_git_stops_before_it_builds_anything(tmp_path):
-    for name in ("Makefile", "requirements.txt", "constraints.txt", "pyproject.toml"):
+    for name in ("Makefile", "requirements.txt", "requirements.lock", "pyproject.toml"):
         shutil.copy(REPO / name, tmp_path)
     done = sh("make repro", tmp_path)
     assert done.returncode == 2 and "no git clone" in done.stdout
