@@ -24,8 +24,9 @@ from src.common.filter import annotations
 from src.common.filter import fit as fitting
 from src.common.patches.store import PatchStore
 from src.common.scoring.emptiness import Svm, detail
-from src.common.workspace.params import Filter, load
+from src.common.workspace.params import load
 from src.common.workspace.paths import MODELS, PATCHES, RAW
+from src.common.workspace.sections import Filter
 
 EVERY = 5  # answers between two fits
 ENOUGH = 0.98  # of the F1 that answering every window would give

@@ -17,8 +17,9 @@ from .common.acquire import digests, sources
 from .common.tracking.origin import git
 from .common.workspace.errors import UserError
 from .common.workspace.overrides import applied, quoted
-from .common.workspace.params import Dataset, parse
+from .common.workspace.params import parse
 from .common.workspace.paths import WORKSPACE
+from .common.workspace.sections import Dataset
 
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # part of a model's name and of files' names
 

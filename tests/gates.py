@@ -8,7 +8,7 @@ import pandas as pd
 import tifffile
 
 from src.common.tile.fingerprint import fingerprint
-from src.common.workspace.params import Check
+from src.common.workspace.sections import Check
 
 PARTITIONS = ["control", "treated"]
 CHECK = Check(

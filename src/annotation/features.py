@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from ..common.filter.annotations import KEY
 from ..common.patches.store import PatchStore
-from ..common.scoring.backbones import build
 from ..common.scoring.inference import embed
+from ..common.scoring.networks import build
 
 BLOCK = 64
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ..common.filter import annotations
 from ..common.filter import fit as fitting
 from ..common.patches.store import PatchStore
-from ..common.workspace.params import Filter
+from ..common.workspace.sections import Filter
 from .features import FeatureCache
 
 # Answers of each kind, cells and not cells, from which a machine chooses: more did not help

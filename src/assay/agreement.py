@@ -21,7 +21,7 @@ from ..common.metrics.intervals import bootstrap, draw, percentile
 from ..common.metrics.point import confusion, point_metrics, weighted_ranked
 from ..common.patches.groups import groups
 from ..common.scoring.operating import called_live
-from ..common.workspace.params import Evaluate
+from ..common.workspace.sections import Evaluate
 
 SETTINGS = Evaluate(confidence=0.95, bootstrap=1000, abstain_error=0.1, band="patch", seed=1)
 SEVERAL = 3  # experiments from which on they are what is resampled: two make no interval

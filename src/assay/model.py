@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from ..common.scoring.compiled import WORTH_FRAMES
+from ..common.scoring.inference import WORTH_FRAMES
 from ..common.scoring.scorer import Scorer
 from ..common.scoring.windows import in_pixels
 from ..common.tracking import server

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import nn
 
-from ..common.scoring.backbones import Net, prepare
+from ..common.scoring.networks import Net, prepare
 from ..common.scoring.scorer import Scorer
 from ..common.scoring.windows import in_pixels
 from ..common.workspace.errors import UserError

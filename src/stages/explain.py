@@ -21,9 +21,10 @@ from ..common.explain.models import Models
 from ..common.explain.stain import stain_agreement, stain_lines, stain_numbers
 from ..common.patches.store import PatchStore
 from ..common.tracking import runs as tracking
-from ..common.workspace.params import Explain, load
+from ..common.workspace.params import load
 from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS
 from ..common.workspace.records import clean, read_json, write_json
+from ..common.workspace.sections import Explain
 from ..common.workspace.tables import read_table
 
 

@@ -19,9 +19,10 @@ from ..common.filter.figures import barcodes, contact_sheet, feature_map, map_sa
 from ..common.patches.store import PatchStore
 from ..common.scoring.emptiness import decide
 from ..common.tracking import runs as tracking
-from ..common.workspace.params import Filter, load
+from ..common.workspace.params import load
 from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 from ..common.workspace.records import read_json, write_json
+from ..common.workspace.sections import Filter
 
 PERPLEXITY = 30
 

@@ -16,9 +16,10 @@ from ..common.label import mixture as mixtures
 from ..common.label.figures import intensity_histograms, intensity_scatter, stain_sheet
 from ..common.patches.groups import groups
 from ..common.patches.store import PatchStore
-from ..common.workspace.params import Label, load
+from ..common.workspace.params import load
 from ..common.workspace.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
 from ..common.workspace.records import clean, write_json
+from ..common.workspace.sections import Label
 from ..common.workspace.tables import read_table
 
 VERDICTS = ("cells", "empty", "unusable")

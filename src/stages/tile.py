@@ -19,8 +19,9 @@ from ..common.scoring import imaging
 from ..common.scoring.windows import in_pixels, remainder, windows
 from ..common.tile.fingerprint import fingerprint
 from ..common.workspace.parallel import each
-from ..common.workspace.params import Tile, load
+from ..common.workspace.params import load
 from ..common.workspace.paths import PATCHES, RAW
+from ..common.workspace.sections import Tile
 from ..common.workspace.tables import read_images
 
 

@@ -21,9 +21,10 @@ from ..common.train.loading import TrainingError
 from ..common.train.resume import identity, resumable_run
 from ..common.train.rounds import Job, Trained, train_rounds
 from ..common.train.stain import stain_facts
-from ..common.workspace.params import Model, Train, load
+from ..common.workspace.params import load
 from ..common.workspace.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
 from ..common.workspace.records import read_json, write_json
+from ..common.workspace.sections import Model, Train
 from ..common.workspace.tables import read_table
 
 WEIGHTS = MODELS / "weights" / "model"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.common.scoring.backbones import build
+from src.common.scoring.networks import build
 from src.common.scoring.scorer import Scorer
 from src.export.package import TOLERANCE, export, native, run
 from src.export.torchscript import ExportError

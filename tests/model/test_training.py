@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from src.common.patches.store import PatchStore
-from src.common.scoring.backbones import build, facts, library_model
+from src.common.scoring.backbones import facts, library_model
 from src.common.scoring.inference import load_model, predict
+from src.common.scoring.networks import build
 from src.common.tracking import experiment, inputs
 from src.common.tracking import runs as tracking
 from src.common.train import checkpoint, head, rounds
@@ -29,7 +30,8 @@ from src.common.train.classifier import Classifier, cosine
 from src.common.train.devices import precision
 from src.common.train.fine_tuning import fit
 from src.common.train.loading import TrainingError
-from src.common.workspace.params import Train, load, parse
+from src.common.workspace.params import load, parse
+from src.common.workspace.sections import Train
 from src.stages import train as train_stage
 from tests.conftest import ARCH, default_params
 

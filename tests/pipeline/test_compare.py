@@ -13,7 +13,7 @@ from src.common.compare import experiments, rows
 from src.common.compare import table as comparison
 from src.common.evaluate.curves import roc_together
 from src.common.workspace.errors import UserError
-from src.common.workspace.params import Dataset
+from src.common.workspace.sections import Dataset
 from src.stages import compare
 
 matplotlib.use("Agg")

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from src.common.evaluate import rounds, transfer
 from src.common.workspace.errors import UserError
-from src.common.workspace.params import Dataset, Evaluate
+from src.common.workspace.sections import Dataset, Evaluate
 from src.stages import evaluate
 from tests.conftest import write_store
 from tests.kill import killed

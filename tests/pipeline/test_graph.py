@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.common.workspace.params import SECTIONS
+from src.common.workspace.sections import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

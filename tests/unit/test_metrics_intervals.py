@@ -14,7 +14,7 @@ from src.common.evaluate.record import overall
 from src.common.evaluate.testset import TestSet
 from src.common.metrics import confounding, intervals
 from src.common.metrics.point import weighted_metrics
-from src.common.workspace.params import Evaluate
+from src.common.workspace.sections import Evaluate
 
 
 def clustered(groups: int = 20, size: int = 30, seed: int = 0, spread: float = 1.0):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from src.common.scoring import overview
-from src.common.scoring.backbones import REGISTRY, build
+from src.common.scoring.backbones import REGISTRY
 from src.common.scoring.inference import compiled_net
+from src.common.scoring.networks import build
 from src.common.scoring.overview import compiled_filter, features_of, filter_net
 from src.common.scoring.stain import StainFacts, build_stain
 

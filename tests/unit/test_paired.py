@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss
 
 from src.common.metrics.intervals import expanded
 from src.common.metrics.paired import Incomparable, compare, judge, pair, side
-from src.common.workspace.params import Register
+from src.common.workspace.sections import Register
 
 RULE = Register(
     min_balanced_accuracy=0.6,

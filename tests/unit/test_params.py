@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from src.common.workspace.backbone import BACKBONES
-from src.common.workspace.params import SECTIONS, ParamsError, load, parse
+from src.common.workspace.params import ParamsError, load, parse
+from src.common.workspace.sections import SECTIONS
 
 REPO = Path(__file__).resolve().parents[2]
 COMMITTED = (REPO / "params.yaml").read_text()

@@ -10,7 +10,7 @@ from src.common.metrics.paired import Incomparable
 from src.common.register import registry
 from src.common.register.aliases import CHALLENGER, CHAMPION
 from src.common.register.rule import decide
-from src.common.workspace.params import Register
+from src.common.workspace.sections import Register
 
 RULE = Register(
     min_balanced_accuracy=0.6,

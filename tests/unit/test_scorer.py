@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.common.scoring.backbones import build
 from src.common.scoring.emptiness import EmptyFilter
 from src.common.scoring.inference import embed, load_model, predict
+from src.common.scoring.networks import build
 from src.common.scoring.novelty import Novelty, unit
 from src.common.scoring.overview import features_of
 from src.common.scoring.pyfunc import decode

@@ -16,8 +16,8 @@ from ..images import omezarr
 from ..images.field import SourceError
 from ..images.listing import image_files, printable
 from ..images.manifest import MANIFEST
-from ..workspace.params import Dataset
 from ..workspace.paths import WORKSPACE
+from ..workspace.sections import Dataset
 from . import sources
 
 COLUMNS = ("file", "bytes", "sha256")

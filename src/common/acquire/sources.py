@@ -8,8 +8,8 @@ from pathlib import Path
 from ..images import folder
 from ..images.field import Field, Found, SourceError
 from ..images.layout import Layout
-from ..workspace.params import Dataset, Synthetic
 from ..workspace.paths import RAW, REPO, WORKSPACE, from_repo
+from ..workspace.sections import Dataset, Synthetic
 from . import jimt1, mcf7, synthetic
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import great_expectations.expectations as gxe
 import pandas as pd
 
-from ..workspace.params import Check
+from ..workspace.sections import Check
 from ..workspace.tables import existing
 from .expectations import Suite, Tables, said
 from .form import EDITED, form, of_partitions

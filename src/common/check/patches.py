@@ -6,7 +6,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 
 from ..tile.fingerprint import LENGTH
-from ..workspace.params import Check
+from ..workspace.sections import Check
 from ..workspace.tables import existing
 from .coverage import coverage
 from .expectations import Suite, Tables, said

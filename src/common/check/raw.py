@@ -6,7 +6,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 import tifffile
 
-from ..workspace.params import Check
+from ..workspace.sections import Check
 from ..workspace.tables import TEXT, existing
 from .expectations import Suite, Tables, said
 from .form import EDITED, SOURCE, form, of_partitions, per_partition

@@ -10,7 +10,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 
 from ..images.session import EXPOSURE, alike, mixed
-from ..workspace.params import Check
+from ..workspace.sections import Check
 from ..workspace.tables import existing
 from . import leakage
 from .expectations import Suite, Tables, said

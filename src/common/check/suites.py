@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..workspace.params import Check
+from ..workspace.sections import Check
 from . import labels, patches, raw, splits
 from .expectations import Finding, validate
 

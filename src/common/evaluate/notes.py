@@ -1,7 +1,7 @@
 """What is said of an evaluation: how its numbers came about, and the main ones for the terminal."""
 
 from ..metrics.intervals import few_groups
-from ..workspace.params import Evaluate
+from ..workspace.sections import Evaluate
 from ..workspace.words import interval, number
 from .baselines import BASELINE_WINDOWS
 

@@ -16,7 +16,7 @@ from ..scoring.inference import live_logits, load_model
 from ..scoring.operating import Operating, calibrate, called_live, conformal_call, evidence
 from ..split.rounds import Round
 from ..workspace.errors import UserError
-from ..workspace.params import Evaluate
+from ..workspace.sections import Evaluate
 from .calibration import fit_operating
 
 

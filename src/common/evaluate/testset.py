@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics.intervals import Resamples, Statistic, bootstrap, draw, draw_patches, percentile
-from ..workspace.params import Evaluate
+from ..workspace.sections import Evaluate
 
 UNITS = {"image": "image_id", "group": "group", "experiment": "experiment"}
 

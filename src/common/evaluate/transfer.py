@@ -8,7 +8,7 @@ import pandas as pd
 from ..patches.store import PatchStore
 from ..scoring.inference import live_logits, load_model
 from ..scoring.operating import Operating
-from ..workspace.params import Evaluate
+from ..workspace.sections import Evaluate
 from .record import overall
 from .rounds import operate
 from .testset import TestSet

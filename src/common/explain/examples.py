@@ -8,7 +8,7 @@ from ..patches.store import PatchStore
 from ..scoring.backbones import CLASSES
 from ..scoring.operating import called_live
 from ..workspace.errors import UserError
-from ..workspace.params import Explain
+from ..workspace.sections import Explain
 
 EMPTIEST = "least contrast"
 

@@ -19,8 +19,9 @@ from pytorch_grad_cam import HiResCAM
 from scipy.stats import spearmanr
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES, Net, build, prepare
+from ..scoring.backbones import CLASSES
 from ..scoring.inference import WINDOWS
+from ..scoring.networks import Net, build, prepare
 
 
 class RawGradCAM(HiResCAM):

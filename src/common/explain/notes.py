@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..workspace.params import Explain
+from ..workspace.sections import Explain
 from .pi_agreement import BRIGHT, SURROUNDINGS
 
 AGREEMENT = ("pointing", "pointing_15px", "iou")

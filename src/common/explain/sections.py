@@ -11,9 +11,10 @@ from ..figures.embedding import tsne
 from ..figures.style import save_figure
 from ..patches.sampling import draw, in_turn
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES, Net
+from ..scoring.backbones import CLASSES
 from ..scoring.inference import WINDOWS, embed
-from ..workspace.params import Explain
+from ..scoring.networks import Net
+from ..workspace.sections import Explain
 from . import figures, gradcam, notes
 from .examples import EMPTIEST, confident_mistakes, round_to_map
 from .models import Models

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import Net
-from ..scoring.compiled import WORTH_WINDOWS
-from ..scoring.inference import WINDOWS
+from ..scoring.inference import WINDOWS, WORTH_WINDOWS
+from ..scoring.networks import Net
 from ..scoring.overview import compiled_filter, embed_seen, filter_net
 from ..workspace.parallel import each
 

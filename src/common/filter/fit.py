@@ -14,7 +14,7 @@ from sklearn.svm import SVC, OneClassSVM
 
 from ..metrics.intervals import expanded, resample
 from ..scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail, sharpness
-from ..workspace.params import Filter
+from ..workspace.sections import Filter
 
 LEAST_ROWS = 20  # annotated windows of each class below which rules replace the SVM
 OUTLIER_SDS = 2.0  # robust standard deviations below the usual from which a rule rejects

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..workspace.errors import UserError
-from ..workspace.params import Register
+from ..workspace.sections import Register
 from .intervals import Resamples, bootstrap, draw, percentile
 from .point import point_metrics, weighted_metrics, weighted_thresholded
 

@@ -15,9 +15,9 @@ from ..patches.store import PatchStore
 from ..scoring.inference import live_logits, load_model
 from ..scoring.operating import calibrate, called_live
 from ..scoring.scorer import PIXEL_SIZE_TOLERANCE
-from ..workspace.params import Register, Tile
 from ..workspace.paths import PATCHES, REPORTS
 from ..workspace.records import read_json
+from ..workspace.sections import Register, Tile
 
 
 def compare_with(

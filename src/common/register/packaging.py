@@ -23,9 +23,9 @@ from ..scoring.backbones import facts
 from ..scoring.novelty import FILE, RANGE
 from ..scoring.operating import Operating
 from ..workspace.errors import UserError
-from ..workspace.params import Tile
 from ..workspace.paths import LABELS, METRICS, MODELS, PATCHES
 from ..workspace.records import read_json, write_json
+from ..workspace.sections import Tile
 
 CODE = Path(scoring.__file__).parent  # ships as it is
 INTENSITY_TOLERANCE = (

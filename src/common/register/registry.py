@@ -15,9 +15,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from ..tracking import runs as tracking
 from ..tracking.origin import data_digests
-from ..workspace.params import Register, Tile
 from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
+from ..workspace.sections import Register, Tile
 from . import aliases, packaging
 from .aliases import CHAMPION, TAG_LIMIT
 from .card import card

@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from ..metrics.paired import Incomparable, judge
 from ..tracking import runs as tracking
-from ..workspace.params import Register
+from ..workspace.sections import Register
 from . import aliases
 from .aliases import CHALLENGER, CHAMPION
 

@@ -1,7 +1,9 @@
 """A network over many windows: logits and features, in float32 so that verdicts do not depend on
-the processor.
+the processor; for many windows or frames it is compiled by OpenVINO first.
 """
 
+import copy
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,13 +11,15 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from tqdm import tqdm
 
-from .backbones import CLASSES, Net, build, prepare
-from .compiled import WORTH_FRAMES, WORTH_WINDOWS, compiled
+from .backbones import CLASSES
+from .networks import Net, build, prepare
 from .stain import SMALLEST, StainFacts, StainNet, build_stain, predict_stain, window_logits
 
 WINDOWS = ["image_id", "y", "x", "size"]
+WORTH_WINDOWS, WORTH_FRAMES = 1000, 10  # from which on compiling costs less than it saves
 
 
 def load_model(directory: Path, description: dict) -> Net | StainNet:
@@ -30,13 +34,6 @@ def load_model(directory: Path, description: dict) -> Net | StainNet:
         net = build(description["arch"], pooling=description["pooling"])
     net.load_state_dict(load_file(directory / "model.safetensors"))
     return net.eval()
-
-
-def compiled_net(net: Net | StainNet, method: str = "forward") -> Net | StainNet:
-    """The network for many windows or frames, with its `method` compiled."""
-    side = SMALLEST if isinstance(net, StainNet) else net.backbone.input_size
-    shape = (1, 1, side, side) if isinstance(net, StainNet) else (2, 3, side, side)
-    return compiled(net, method, shape)
 
 
 def predict(
@@ -114,3 +111,44 @@ def _batches(table: pd.DataFrame, batch_size: int) -> Iterator[np.ndarray]:
     for size in np.unique(sizes):
         rows = np.flatnonzero(sizes == size)
         yield from np.array_split(rows, max(1, -(-len(rows) // batch_size)))
+
+
+def compiled_net(net: Net | StainNet, method: str = "forward") -> Net | StainNet:
+    """The network for many windows or frames, with its `method` compiled."""
+    side = SMALLEST if isinstance(net, StainNet) else net.backbone.input_size
+    shape = (1, 1, side, side) if isinstance(net, StainNet) else (2, 3, side, side)
+    return compiled(net, method, shape)
+
+
+def compiled(net: nn.Module, method: str, shape: tuple[int, ...]) -> nn.Module:
+    """A shallow copy of a network whose `method`, of one tensor, is compiled in float32 and has no
+    gradient; the network itself stays as it is. A method that gives several tensors gives a list.
+
+    shape: (N, C, h, w) of an example, N at least 2 where batches differ; other sizes are taken too.
+    """
+    from openvino import Core
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    call = getattr(copy.deepcopy(net).eval().requires_grad_(False), method)
+    with torch.no_grad(), warnings.catch_warnings():
+        # OpenVINO reads TorchScript, which PyTorch deprecates; of its tracer's warnings none
+        # concerns a network whose sizes follow its input's
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(lambda images: call(images), torch.zeros(shape), check_trace=False)
+    # the front end itself: openvino.convert_model would report each use over the network
+    manager, decoder = FrontEndManager(), TorchScriptPythonDecoder(traced)
+    frontend = manager.load_by_framework("pytorch")
+    model = frontend.convert(frontend.load(decoder))
+    # not bf16, its default where the machine has it: calls are to be the same on every machine
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    network = Core().compile_model(model, "CPU", exact)
+
+    def run(images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        outputs = network(images.contiguous().numpy()).values()
+        tensors = [torch.from_numpy(values.copy()) for values in outputs]
+        return tensors if len(tensors) > 1 else tensors[0]
+
+    fast = copy.copy(net)
+    setattr(fast, method, run)
+    return fast

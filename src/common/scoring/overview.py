@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torchvision.ops import roi_align
 
-from .backbones import Net, build, normalised
 from .inference import apply_to_windows, compiled_net, embed
+from .networks import Net, build, normalised
 
 SIDE = 112  # input pixels of a window
 SPAN, MARGIN = 2048, 256  # frame pixels: a larger frame is seen in squares, with some around each;

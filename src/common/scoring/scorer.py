@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from . import ScoringError
-from .backbones import Net
 from .emptiness import EmptyFilter, decide, load_filter
 from .focus import sharpness
 from .imaging import bright_field_measures, scaling_range, to_uint8
 from .inference import apply_to_windows, compiled_net, load_model
+from .networks import Net
 from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
 from .overview import compiled_filter, cut, features_of, filter_net

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from .backbones import Body, UnknownBackbone, body_of, facts, normalised, stage_maps
+from .backbones import UnknownBackbone, facts
 from .imaging import window_sums
+from .networks import Body, body_of, normalised, stage_maps
 
 STAINED = 1.5  # times background: what the second map is the probability of
 FLOOR = 0.02  # excess that is told from none; keeps the logarithm of an unstained window finite

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..patches.groups import SplitError
-from ..workspace.params import Split
+from ..workspace.sections import Split
 from .assign import assign
 from .rounds import SPLITS as NAMES
 from .rounds import class_counts, rounds

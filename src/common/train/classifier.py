@@ -11,8 +11,9 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC, MulticlassRecall
 
-from ..scoring.backbones import CLASSES, Net
-from ..workspace.params import Train
+from ..scoring.backbones import CLASSES
+from ..scoring.networks import Net
+from ..workspace.sections import Train
 
 
 class Classifier(pl.LightningModule):

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from ..patches.store import PatchStore
 from ..scoring.imaging import PI_REDUCTION
 from ..scoring.stain import STAINED, oriented, reduced
-from ..workspace.params import Stain, Train
+from ..workspace.sections import Stain, Train
 
 MOST = 5.0  # excess of PI over background beyond which brighter says no more about death
 STRIDE = 2  # pixels of a crop to one of its target, as the network's output

@@ -19,8 +19,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES, Net
-from ..workspace.params import Train
+from ..scoring.backbones import CLASSES
+from ..scoring.networks import Net
+from ..workspace.sections import Train
 from .checkpoint import Report, ResumableCheckpoint
 from .classifier import Classifier
 from .devices import precision

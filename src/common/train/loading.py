@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES, Backbone, prepare
+from ..scoring.backbones import CLASSES, Backbone
+from ..scoring.networks import prepare
 from ..workspace.errors import UserError
 
 Draw = tuple[int, int, float, float]  # row, orientation 0..7, gain, offset

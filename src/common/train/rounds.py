@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import Net, build
+from ..scoring.networks import Net, build
 from ..scoring.stain import build_stain
 from ..split.rounds import Round
 from ..tracking import runs as tracking
-from ..workspace.params import Model, Stain, Train
 from ..workspace.records import read_json
+from ..workspace.sections import Model, Stain, Train
 from . import head
 from .devices import is_rank_zero
 from .fine_tuning import fit

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..patches.store import PatchStore
 from ..scoring.stain import StainFacts, StainNet
-from ..workspace.params import Stain, Train
+from ..workspace.sections import Stain, Train
 from .crops import Crops, Steps
 from .fine_tuning import EXPECTED, lightning_trainer
 
