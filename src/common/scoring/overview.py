@@ -1,5 +1,5 @@
 """What the filter's frozen backbone sees of windows: each by itself, as in the paper, or all in one
-pass over the frame, which costs a fiftieth.
+pass over the frame, at a tenth of the cost or less (bench/scoring.py).
 
 Of the frame at half resolution, mean and deviation of the backbone's four stages inside a window
 tell cells from empty as the window's own features do (docs/accuracy.md). This file ships inside
