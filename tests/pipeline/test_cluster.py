@@ -133,7 +133,8 @@ features.BLOCK = 64
 root = Path.cwd()
 windows = pd.read_parquet(root / "data/patches/patches.parquet")
 windows = pd.concat([windows] * 30, ignore_index=True)
-found = features.features({arch!r}, root / "model.safetensors", root / "data/patches", windows)
+weights = root / "model.safetensors"
+found = features.features({arch!r}, weights, "windows", root / "data/patches", windows)
 np.save(sys.argv[1], found)
 """
 
