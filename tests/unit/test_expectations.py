@@ -141,6 +141,7 @@ def test_simulated_fields_never_look_alike():
     assert named(copies, "corners", gates.CHECK.shared_corners) == {("f0", "f12"), ("f1", "f13")}
 
 
+@pytest.mark.slow
 def test_fields_in_blocks_by_a_sample_and_by_longer_keys_are_found_as_at_once(monkeypatch):
     """What bounds memory and time where fields are many."""
     fields = [field(seed) for seed in range(30)]
