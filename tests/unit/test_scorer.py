@@ -232,6 +232,16 @@ def test_novelty_is_that_of_the_filters_frozen_features(scorer, net, frame, tmp_
     assert near["novelty"].tolist() == pytest.approx([0.0], abs=1e-3)
 
 
+def test_a_compiled_scorer_says_the_same(scorer, net, frame, tmp_path):
+    state = {k: v.contiguous() for k, v in net.body.layers.state_dict().items()}
+    save_file(state, tmp_path / "filter" / "model.safetensors")
+    Novelty(np.eye(net.backbone.feature_dim, dtype=np.float32)[:4], 0.5, 1).save(tmp_path)
+    plain = scorer()
+    found, wanted = plain.compiled().score(frame, 0.5), plain.score(frame, 0.5)
+    assert wanted["live_probability"].nunique() > 3 and wanted["novelty"].notna().any()
+    pd.testing.assert_frame_equal(found, wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("pixel_size", [0.5, 0.54, 0.46])
 def test_pixel_sizes_within_a_tenth_are_taken(scorer, frame, pixel_size):
     assert len(scorer().score(frame, pixel_size))
