@@ -53,7 +53,10 @@ class Model:
         self._ready()
         row = {"image": frame, "pixel_size_um": np.nan if pixel_size_um is None else pixel_size_um}
         table = self.pyfunc.predict(pd.DataFrame([row])).drop(columns="image_id")
-        return table if "novelty" in table else table.assign(novelty=np.nan)
+        if "novelty" not in table:
+            table = table.assign(novelty=np.nan)
+        # a copy of its own: as it comes it keeps the network's outputs alive, megabytes an image
+        return pd.DataFrame({name: column.to_numpy(copy=True) for name, column in table.items()})
 
     def __reduce__(self) -> tuple:
         """A copy for another process is loaded there, by what never moves: no alias, no relative
