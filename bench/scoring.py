@@ -19,11 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.common.scoring.inference import apply_to_windows, compiled_net
-from src.common.scoring.networks import build
-from src.common.scoring.overview import compiled_filter, cut, features_of, filter_net
-from src.common.scoring.stain import StainFacts, build_stain, predict_stain, window_logits
-from src.common.scoring.windows import windows
+from src.common.scoring.frames.windows import windows
+from src.common.scoring.networks.inference import apply_to_windows, compiled_net
+from src.common.scoring.networks.net import build
+from src.common.scoring.networks.overview import compiled_filter, cut, features_of, filter_net
+from src.common.scoring.networks.stain import StainFacts, build_stain, predict_stain, window_logits
 
 HEIGHT, WIDTH, SIZE, STRIDE = 1024, 1344, 224, 112
 FILTER = "tf_efficientnet_lite0"

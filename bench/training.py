@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from src.common.patches.store import PatchStore  # noqa: E402
-from src.common.scoring.networks import build  # noqa: E402
+from src.common.scoring.networks.net import build  # noqa: E402
 from src.common.train.devices import precision  # noqa: E402
 from src.common.train.fine_tuning import fit  # noqa: E402
 from src.common.workspace.params import load  # noqa: E402

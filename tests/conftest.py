@@ -18,10 +18,9 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from src.common.images.session import exposure
-from src.common.images.stain import ratio
+from src.common.exposure.session import exposure
 from src.common.patches.store import PatchStore, ShardWriter, plan_shards
-from src.common.scoring.imaging import reduce_mean, reduced_size
+from src.common.tile.measures import ratio, reduce_mean, reduced_size
 
 # No deadline, since a busy machine is not a fault; the same examples each time, since a test is not
 # a lottery.

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from ..common.filter.annotations import KEY
 from ..common.patches.store import PatchStore
-from ..common.scoring.inference import embed
-from ..common.scoring.networks import build
+from ..common.scoring.networks.inference import embed
+from ..common.scoring.networks.net import build
 
 BLOCK = 64
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..common.images.entries import pixel_digest
 from ..common.images.field import Refused
 from ..common.images.files import FileField, bits
-from ..common.scoring.imaging import scaling_range
+from ..common.scoring.frames.imaging import scaling_range
 from ..common.scoring.scorer import RefusedFrame
 from ..common.workspace.parallel import each
 from . import output

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from ..common.scoring.inference import WORTH_FRAMES
+from ..common.scoring.frames.windows import in_pixels
+from ..common.scoring.networks.inference import WORTH_FRAMES
 from ..common.scoring.scorer import Scorer
-from ..common.scoring.windows import in_pixels
 from ..common.tracking import server
 from ..common.tracking.relocate import use_store
 from ..common.workspace.errors import ServerError, UserError

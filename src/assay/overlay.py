@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from ..common.scoring.windows import in_pixels
+from ..common.scoring.frames.windows import in_pixels
 from .fractions import of_image
 
 CALLS = LinearSegmentedColormap.from_list("calls", ["#D55E00", "#F2F2F2", "#0072B2"])

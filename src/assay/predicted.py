@@ -15,7 +15,7 @@ import tifffile
 
 from ..common.images.entries import pixel_digest
 from ..common.images.nuclei import dead_nuclei
-from ..common.scoring.imaging import to_uint8
+from ..common.scoring.frames.imaging import to_uint8
 from . import cells, output
 from .checked import Checked
 from .model import Model

@@ -17,7 +17,7 @@ import pandas as pd
 from ..common.images.entries import size_note, summary
 from ..common.images.files import FileField
 from ..common.images.layout import Layout
-from ..common.scoring.imaging import to_uint8
+from ..common.scoring.frames.imaging import to_uint8
 from ..common.scoring.novelty import frame_flags
 from ..common.workspace.errors import UserError
 from ..common.workspace.parallel import each

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.images import folder, registration, stain
+from ..common.images import folder, registration
 from ..common.images.entries import expand, pixel_digest, refuse_same_ids
 from ..common.images.field import Field, Refused, SourceError
 from ..common.images.files import bits, check_frame
@@ -22,7 +22,8 @@ from ..common.images.layout import Layout
 from ..common.images.listing import describe
 from ..common.images.manifest import MANIFEST
 from ..common.label import mixture as mixtures
-from ..common.scoring.windows import in_pixels
+from ..common.scoring.frames.windows import in_pixels
+from ..common.tile.measures import window_measures
 from ..common.workspace.errors import UserError
 from . import images as scoring
 from . import output
@@ -169,7 +170,7 @@ def _one(
         key = output.part_key(model.facts["digest"], pixel_digest(frame.brightfield), size)
         table = output.part(out, key, partial(model.predict, frame.brightfield, size))
         corners, rule = table[["y", "x", "size"]].to_numpy(np.int64), model.contract["label"]
-        measures = stain.window_measures(pi, corners, bits(frame.pi), rule["background"])
+        measures = window_measures(pi, corners, bits(frame.pi), rule["background"])
         if measures["pi_background"][0] <= 0:
             raise Refused("dark", "each 8 x 8 px of PI hold a zero: there is no background")
     except (Refused, ValueError) as error:  # a model's own RefusedFrame is a ValueError

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
+from ..common.scoring.networks.stain import COARSEST, SMALLEST, StainNet
 from ..common.scoring.scorer import Scorer
-from ..common.scoring.stain import COARSEST, SMALLEST, StainNet
 from .frames import EightBit, Exported, ExportError, scripted, traced
 
-BORDER = 9  # px a side of the least square without counts that is a border (scoring/stain.py)
+BORDER = (
+    9  # px a side of the least square without counts that is a border (scoring/networks/stain.py)
+)
 OUT = """for each pixel, first the predicted PI over background (1 is unstained), then the
 probability that it is above 1.5 times background."""
 LEFT = """the calibrated probabilities and calls of windows and cells are not made: the mean of the
@@ -20,7 +22,7 @@ predicted PI inside a window or a nucleus orders it from live to dead."""
 
 class StainMap(nn.Module):
     """Frames (B, 1, H, W) of raw counts to (B, 2, H, W): predicted PI over background, and the
-    probability of much. As scoring/stain.py computes them, in one piece.
+    probability of much. As scoring/networks/stain.py computes them, in one piece.
     """
 
     def __init__(self, net: nn.Module, reduction: int, orientations: int, scaling: dict):

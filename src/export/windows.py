@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..common.scoring.imaging import scaling_range, to_uint8
-from ..common.scoring.inference import apply_to_windows
-from ..common.scoring.networks import Net, prepare
+from ..common.scoring.frames.imaging import scaling_range, to_uint8
+from ..common.scoring.frames.windows import in_pixels, windows
+from ..common.scoring.networks.inference import apply_to_windows
+from ..common.scoring.networks.net import Net, prepare
+from ..common.scoring.networks.overview import cut
 from ..common.scoring.operating import calibrate
-from ..common.scoring.overview import cut
 from ..common.scoring.scorer import Scorer
-from ..common.scoring.windows import in_pixels, windows
 from .frames import EightBit, Exported, ExportError, scripted, traced
 
 BATCH = 32

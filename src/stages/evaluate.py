@@ -27,8 +27,8 @@ from ..common.evaluate.testset import TestSet
 from ..common.evaluate.texture import textures
 from ..common.evaluate.transfer import cross_partition
 from ..common.patches.store import PatchStore
-from ..common.scoring.inference import embed
-from ..common.scoring.networks import build
+from ..common.scoring.networks.inference import embed
+from ..common.scoring.networks.net import build
 from ..common.split.rounds import rounds
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import load

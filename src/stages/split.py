@@ -6,7 +6,7 @@ Reads data/labels and data/patches; writes data/splits.
 
 import pandas as pd
 
-from ..common.images.session import EXPOSURE
+from ..common.exposure.session import EXPOSURE
 from ..common.patches.groups import groups
 from ..common.split.divide import CLASSES, divide, require_classes, tally
 from ..common.workspace.params import load

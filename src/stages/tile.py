@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from ..common.images import stain
-from ..common.images.session import exposure
+from ..common.exposure.background import FLOOR, backgrounds
+from ..common.exposure.session import exposure
 from ..common.patches.groups import GROUP_COLUMNS
 from ..common.patches.store import ShardWriter, plan_shards
-from ..common.scoring import imaging
-from ..common.scoring.windows import in_pixels, remainder, windows
+from ..common.scoring.frames import imaging
+from ..common.scoring.frames.windows import in_pixels, remainder, windows
+from ..common.tile import measures as stain
 from ..common.tile.fingerprint import fingerprint
 from ..common.workspace.parallel import each
 from ..common.workspace.params import load
@@ -33,7 +34,7 @@ def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.D
     pi = tifffile.imread(RAW / field["pi"])
     low, high = imaging.scaling_range(raw, **tile.scaling.model_dump())
     frame8 = imaging.to_uint8(raw, low, high)
-    reduced = imaging.reduce_mean(pi)
+    reduced = stain.reduce_mean(pi)
     pi_low, pi_high = imaging.percentile_range(reduced, 0.5, 99.8)
     size, stride = (
         in_pixels(e, tile.unit, field["pixel_size_um"]) for e in (tile.window, tile.stride)
@@ -43,7 +44,7 @@ def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.D
     measures = imaging.bright_field_measures(frame8, raw == 0, corners)
     bits = int(field["pi_bits"])
     measures |= stain.window_measures(pi, corners, bits, tile.background)
-    background, floor, median = stain.backgrounds(pi, [tile.background, stain.FLOOR, 50])
+    background, floor, median = backgrounds(pi, [tile.background, FLOOR, 50])
     record = {
         "scale_low": low, "scale_high": high, "pi_low": pi_low, "pi_high": pi_high,
         "pi_background": background, "pi_floor": floor, "pi_median": median,
@@ -74,7 +75,7 @@ def main() -> dict[str, int]:
     dataset, tile = load("dataset", "tile")
     images = read_images(RAW, dataset.partitions)
     areas = images["height"] * images["width"]
-    reduced = [imaging.reduced_size(h, w) for h, w in zip(images["height"], images["width"])]
+    reduced = [stain.reduced_size(h, w) for h, w in zip(images["height"], images["width"])]
     shard, offset, sizes = plan_shards(areas)
     pi_offset, pi_sizes = _offsets(shard, reduced)
     shutil.rmtree(PATCHES, ignore_errors=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..common.patches.store import PatchStore
-from ..common.scoring.backbones import CLASSES
+from ..common.scoring.networks.backbones import CLASSES
 from ..common.split.rounds import rounds
 from ..common.tracking import runs as tracking
 from ..common.train import training_range

@@ -8,7 +8,7 @@ import hashlib
 
 from safetensors.torch import save_file
 
-from ..common.scoring.networks import build
+from ..common.scoring.networks.net import build
 from ..common.weights.pretrained import resolve
 from ..common.workspace.params import load
 from ..common.workspace.paths import MODELS

@@ -9,9 +9,9 @@ import torch
 
 from src.assay.model import load
 from src.common.scoring.emptiness import EmptyFilter
-from src.common.scoring.networks import build
+from src.common.scoring.networks.net import build
+from src.common.scoring.networks.stain import StainFacts, build_stain
 from src.common.scoring.scorer import Scorer
-from src.common.scoring.stain import StainFacts, build_stain
 from src.export.frames import ExportError
 from src.export.package import export, exported, run
 from tests.conftest import ARCH

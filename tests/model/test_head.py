@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from src.common.scoring.inference import embed, predict
-from src.common.scoring.networks import build
+from src.common.scoring.networks.inference import embed, predict
+from src.common.scoring.networks.net import build
 from src.common.train import head
 from src.common.train.loading import oriented, targets
 from tests.conftest import ARCH

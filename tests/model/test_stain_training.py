@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.common.scoring.stain import StainFacts, build_stain, predict_stain, reduced
+from src.common.scoring.networks.stain import StainFacts, build_stain, predict_stain, reduced
 from src.common.train.crops import Crops, draw
 from src.common.train.stain import fit_stain, stain_loss
 

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from src.common.patches.store import PatchStore
-from src.common.scoring.backbones import facts, library_model
-from src.common.scoring.inference import load_model, predict
-from src.common.scoring.networks import build
+from src.common.scoring.networks.backbones import facts, library_model
+from src.common.scoring.networks.inference import load_model, predict
+from src.common.scoring.networks.net import build
 from src.common.tracking import experiment, inputs
 from src.common.tracking import runs as tracking
 from src.common.train import checkpoint, head, rounds

@@ -16,8 +16,8 @@ from src.common.explain.examples import by_contrast, outcomes, round_to_map
 from src.common.explain.models import Models
 from src.common.patches.sampling import draw
 from src.common.patches.store import PatchStore
-from src.common.scoring.inference import predict
-from src.common.scoring.networks import build
+from src.common.scoring.networks.inference import predict
+from src.common.scoring.networks.net import build
 from src.common.workspace.errors import UserError
 from src.common.workspace.sections import Explain
 from src.stages import explain

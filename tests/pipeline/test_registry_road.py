@@ -27,8 +27,8 @@ from src.common.evaluate.rounds import test_digest as digest
 from src.common.patches.store import PatchStore
 from src.common.register import aliases, packaging, registry
 from src.common.register.sync import sync_all
-from src.common.scoring.networks import build
-from src.common.scoring.inference import predict
+from src.common.scoring.networks.net import build
+from src.common.scoring.networks.inference import predict
 from src.common.scoring.operating import calibrate
 from src.common.tracking import runs as tracking
 from src.common.workspace.params import load

@@ -14,8 +14,8 @@ from src.common.check import leakage
 from src.common.check.coverage import uncovered
 from src.common.check.expectations import message, said, validate
 from src.common.check.suites import ARTIFACTS
-from src.common.scoring.imaging import percentile_range, to_uint8
-from src.common.scoring.windows import windows
+from src.common.scoring.frames.imaging import percentile_range, to_uint8
+from src.common.scoring.frames.windows import windows
 from src.common.tile.corners import BYTES, COUNT, shared
 from src.common.tile.fingerprint import Layouts, fingerprint
 from tests import gates

@@ -7,8 +7,8 @@ from torch import nn
 
 from src.common.explain import gradcam
 from src.common.explain.figures import overlay
-from src.common.scoring.backbones import REGISTRY, Backbone
-from src.common.scoring.networks import Body, Net, build, prepare
+from src.common.scoring.networks.backbones import REGISTRY, Backbone
+from src.common.scoring.networks.net import Body, Net, build, prepare
 
 CELL = 8  # px a side of a map cell of the planted network
 

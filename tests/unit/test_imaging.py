@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from src.common.scoring import imaging
+from src.common.scoring.frames import imaging
+from src.common.tile.measures import reduce_mean, reduced_size
 
 frames = hnp.arrays(
     np.uint16, st.tuples(st.integers(8, 24), st.integers(8, 24)), elements=st.integers(0, 65535)
@@ -85,11 +86,11 @@ def test_a_fixed_range_is_taken_as_it_is():
 
 def test_reduce_mean_of_blocks_and_padded_edges():
     frame = np.arange(30, dtype=np.uint16).reshape(5, 6)
-    found = imaging.reduce_mean(frame)
+    found = reduce_mean(frame)
     assert found.shape == (2, 2)
     assert found[0, 0] == frame[:4, :4].sum() // 16
     assert found[1, 1] == frame[4, [4, 5, 5, 5]].sum() // 4
-    assert imaging.reduced_size(5, 6) == found.size
+    assert reduced_size(5, 6) == found.size
 
 
 def test_focus_contrast_and_border_of_a_window():

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.common.scoring.backbones import facts
-from src.common.scoring.networks import prepare
+from src.common.scoring.networks.backbones import facts
+from src.common.scoring.networks.net import prepare
 from src.common.train.loading import EpochPlan, ResumableLoader, Windows, in_order, targets
 
 LABELS = np.array([0] * 900 + [1] * 100)

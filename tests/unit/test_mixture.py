@@ -11,10 +11,10 @@ import tifffile
 from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 
-from src.common.images.stain import window_measures
 from src.common.label import mixture as mixtures
 from src.common.label.mixture import Mixture, MixtureError
-from src.common.scoring.windows import windows
+from src.common.scoring.frames.windows import windows
+from src.common.tile.measures import window_measures
 
 PAPER = Mixture((224.51, 550.44), (34.46, 153.55), (0.48, 0.52), log=False, bic_gain=1.0)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from src.common.scoring import overview
-from src.common.scoring.backbones import REGISTRY
-from src.common.scoring.inference import compiled_net
-from src.common.scoring.networks import build
-from src.common.scoring.overview import compiled_filter, features_of, filter_net
-from src.common.scoring.stain import StainFacts, build_stain
+from src.common.scoring.networks import overview
+from src.common.scoring.networks.backbones import REGISTRY
+from src.common.scoring.networks.inference import compiled_net
+from src.common.scoring.networks.net import build
+from src.common.scoring.networks.overview import compiled_filter, features_of, filter_net
+from src.common.scoring.networks.stain import StainFacts, build_stain
 
 ARCH = "timm:mobilenetv3_small_050"
 ALL = [*REGISTRY, ARCH]

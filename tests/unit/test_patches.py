@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.common.patches.store import PatchStore, plan_shards
-from src.common.scoring.imaging import reduce_mean
+from src.common.tile.measures import reduce_mean
 from src.common.workspace.tables import MissingInput
 from tests.conftest import write_store
 

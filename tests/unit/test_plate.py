@@ -8,7 +8,7 @@ from src.assay import edge, fractions, plate
 from src.assay.layout import is_outer, order, plate_format
 from src.assay.wells import intervals, prepare, resemblance, well_table
 from src.common.images.wells import canonical, place, row_name
-from src.common.scoring.windows import windows
+from src.common.scoring.frames.windows import windows
 from tests import plates
 
 

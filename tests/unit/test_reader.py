@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.common.scoring import reader, tiff
 from src.common.scoring.pyfunc import decode
-from src.common.scoring.reader import opened, single_plane
+from src.common.scoring.reading import reader, tiff
+from src.common.scoring.reading.reader import opened, single_plane
+from src.common.scoring.reading.stacks import ImageError
 from src.common.scoring.scorer import RefusedFrame
-from src.common.scoring.stacks import ImageError
 
 RNG = np.random.default_rng(3)
 IMAGE = RNG.integers(1, 4000, (40, 50), dtype=np.uint16)

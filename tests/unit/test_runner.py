@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from src.common.scoring.backbones import UnknownBackbone
+from src.common.scoring.networks.backbones import UnknownBackbone
 from src.common.scoring.scorer import RefusedFrame
 from src.common.tracking import runs as tracking
 from src.common.workspace.errors import ServerError, UserError

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from src.common.scoring.emptiness import EmptyFilter
-from src.common.scoring.inference import embed, load_model, predict
-from src.common.scoring.networks import build
+from src.common.scoring.networks.inference import embed, load_model, predict
+from src.common.scoring.networks.net import build
+from src.common.scoring.networks.overview import features_of
 from src.common.scoring.novelty import Novelty, unit
-from src.common.scoring.overview import features_of
 from src.common.scoring.pyfunc import decode
 from src.common.scoring.scorer import COLUMNS, RefusedFrame, Scorer
 from tests.conftest import ARCH, write_store

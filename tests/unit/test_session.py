@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.common.images.session import EXPOSURE, alike, exposure, exposures, mixed, notes
+from src.common.exposure.session import EXPOSURE, alike, exposure, exposures, mixed, notes
 
 LEVELS = {"a": 300, "b": 3000, "c": 9000, "d": 42000}  # median counts of four sessions
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.common.scoring import stain as stain_module
-from src.common.scoring.backbones import REGISTRY, UnknownBackbone, facts, library_model
-from src.common.scoring.stain import (
+from src.common.scoring.networks import stain as stain_module
+from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts, library_model
+from src.common.scoring.networks.stain import (
     FLOOR,
     StainFacts,
     build_stain,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from src.common.images.field import Frame, Refused
 from src.common.images.files import FileField, check_frame
-from src.common.scoring.windows import WindowError, in_pixels, remainder, starts, windows
+from src.common.scoring.frames.windows import WindowError, in_pixels, remainder, starts, windows
 
 lengths, sizes, strides = st.integers(1, 300), st.integers(1, 90), st.integers(1, 90)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from ..exposure.session import exposures
 from ..images.entries import pixel_digest
 from ..images.field import Field, Frame, Refused
 from ..images.files import FileField, bits, check_frame
 from ..images.registration import correlation
-from ..images.session import exposures
-from ..scoring.windows import in_pixels
+from ..scoring.frames.windows import in_pixels
 
 COLUMNS = [
     "image_id", "partition", "experiment", "well", "position", "time", "day", "compound",
@@ -48,7 +48,7 @@ class Outcome:
     correlation: np.ndarray | None = None  # of the channels over shifts, of fields from files
     exposure: dict[str, float] = field(
         default_factory=dict
-    )  # of accepted ones, by images/session.py
+    )  # of accepted ones, by exposure/session.py
 
 
 def take(entry: Field, raw: Path, limits: Limits) -> Outcome:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..images import registration, session
+from ..exposure import session
+from ..images import registration
 from ..images.entries import summary
 from ..images.field import SourceError
 from .intake import COLUMNS, REJECTED, Outcome

@@ -9,7 +9,7 @@ from pathlib import Path
 import great_expectations.expectations as gxe
 import pandas as pd
 
-from ..images.session import EXPOSURE, alike, mixed
+from ..exposure.session import EXPOSURE, alike, mixed
 from ..workspace.sections import Check
 from ..workspace.tables import existing
 from . import leakage

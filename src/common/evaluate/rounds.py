@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.inference import live_logits, load_model
+from ..scoring.networks.inference import live_logits, load_model
 from ..scoring.operating import Operating, calibrate, called_live, conformal_call, evidence
 from ..split.rounds import Round
 from ..workspace.errors import UserError

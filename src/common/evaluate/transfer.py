@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.inference import live_logits, load_model
+from ..scoring.networks.inference import live_logits, load_model
 from ..scoring.operating import Operating
 from ..workspace.sections import Evaluate
 from .record import overall

@@ -5,7 +5,7 @@ import pandas as pd
 
 from ..patches.sampling import disjoint, draw
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES
+from ..scoring.networks.backbones import CLASSES
 from ..scoring.operating import called_live
 from ..workspace.errors import UserError
 from ..workspace.sections import Explain

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ..figures.style import CALLS, save_figure
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES
+from ..scoring.networks.backbones import CLASSES
 from .gradcam import enlarge
 from .pi_agreement import BRIGHT, pi_ratio, stained_nuclei
 

@@ -19,9 +19,9 @@ from pytorch_grad_cam import HiResCAM
 from scipy.stats import spearmanr
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES
-from ..scoring.inference import WINDOWS
-from ..scoring.networks import Net, build, prepare
+from ..scoring.networks.backbones import CLASSES
+from ..scoring.networks.inference import WINDOWS
+from ..scoring.networks.net import Net, build, prepare
 
 
 class RawGradCAM(HiResCAM):

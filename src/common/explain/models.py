@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.inference import load_model, predict
-from ..scoring.networks import Net
+from ..scoring.networks.inference import load_model, predict
+from ..scoring.networks.net import Net
 from ..scoring.operating import calibrate, conformal_call
 from ..workspace.records import read_json
 from . import gradcam

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_1samp
 
-from ..patches.store import PatchStore
-from ..scoring.imaging import PI_REDUCTION
+from ..patches.store import PI_REDUCTION, PatchStore
 from .gradcam import enlarge
 
 BRIGHT = 2.0  # times the local background

@@ -11,9 +11,9 @@ from ..figures.embedding import tsne
 from ..figures.style import save_figure
 from ..patches.sampling import draw, in_turn
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES
-from ..scoring.inference import WINDOWS, embed
-from ..scoring.networks import Net
+from ..scoring.networks.backbones import CLASSES
+from ..scoring.networks.inference import WINDOWS, embed
+from ..scoring.networks.net import Net
 from ..workspace.sections import Explain
 from . import figures, gradcam, notes
 from .examples import EMPTIEST, confident_mistakes, round_to_map

@@ -16,9 +16,8 @@ from scipy.stats import spearmanr
 from ..figures.style import save_figure
 from ..images.nuclei import DIAMETER_UM, dead_nuclei, matched
 from ..metrics.intervals import percentile, resample
-from ..patches.store import PatchStore
-from ..scoring.imaging import PI_REDUCTION
-from ..scoring.stain import predict_stain
+from ..patches.store import PI_REDUCTION, PatchStore
+from ..scoring.networks.stain import predict_stain
 from ..workspace.words import with_interval
 from .models import Models
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..patches.store import PatchStore
 from ..scoring.emptiness import VERDICTS
-from ..scoring.imaging import bright_field_measures
+from ..scoring.frames.imaging import bright_field_measures
 from ..workspace.csv_table import TableError, read_rows
 from ..workspace.errors import UserError
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.inference import WINDOWS, WORTH_WINDOWS
-from ..scoring.networks import Net
-from ..scoring.overview import compiled_filter, embed_seen, filter_net
+from ..scoring.networks.inference import WINDOWS, WORTH_WINDOWS
+from ..scoring.networks.net import Net
+from ..scoring.networks.overview import compiled_filter, embed_seen, filter_net
 from ..workspace.parallel import each
 
 BLOCK = 512  # windows: sixteen batches, a few seconds of one core

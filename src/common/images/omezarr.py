@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..scoring.pixel_size import PLAUSIBLE
-from ..scoring.stacks import ImageError, Stack, axis_order, refuse_large
+from ..scoring.reading.pixel_size import PLAUSIBLE
+from ..scoring.reading.stacks import ImageError, Stack, axis_order, refuse_large
 
 if TYPE_CHECKING:  # slow to import, and most folders hold no store
     import zarr

@@ -1,6 +1,6 @@
 """One channel of one field: where it lies in which file, and reading it.
 
-How files are read is scoring/reader.py, as in registered models, and omezarr.py for stores, which
+How files are read is scoring/reading, as in registered models, and omezarr.py for stores, which
 they do not read; here a plane of a stack is chosen.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..scoring.reader import opened
-from ..scoring.stacks import ImageError, Stack
+from ..scoring.reading.reader import opened
+from ..scoring.reading.stacks import ImageError, Stack
 from . import omezarr
 from .field import Refused
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from ..metrics.paired import SIDE, Incomparable, compare, pair, side
 from ..patches.store import PatchStore
-from ..scoring.inference import live_logits, load_model
+from ..scoring.networks.inference import live_logits, load_model
 from ..scoring.operating import calibrate, called_live
 from ..scoring.scorer import PIXEL_SIZE_TOLERANCE
 from ..workspace.paths import PATCHES, REPORTS

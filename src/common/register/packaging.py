@@ -19,7 +19,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from .. import scoring
-from ..scoring.backbones import facts
+from ..scoring.networks.backbones import facts
 from ..scoring.novelty import FILE, RANGE
 from ..scoring.operating import Operating
 from ..workspace.errors import UserError
@@ -170,17 +170,19 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
 def digest_of(directory: Path) -> str:
     """The digest of an assembled model: of all its files and their names."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return _digest(b"".join(_digest(p.read_bytes()).encode() + p.name.encode() for p in files))
+    named = ((p.relative_to(directory).as_posix(), p.read_bytes()) for p in files)
+    return _digest("".join(_digest(content) + name for name, content in named).encode())
 
 
 def add_code(directory: Path) -> Path:
     """Writes the package of code that scores, and model.py beside it, which loads it; returns the
     package's folder.
     """
-    sources = {path.name: path.read_text() for path in sorted(CODE.glob("*.py"))}
+    files = sorted(CODE.rglob("*.py"))
+    sources = {path.relative_to(CODE).as_posix(): path.read_text() for path in files}
     package = directory / f"unstained_{_digest(json.dumps(sources).encode())[:12]}"
-    package.mkdir()
     for name, text in sources.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text)
     entry = [
         "from mlflow.models import set_model",

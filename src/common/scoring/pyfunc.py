@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from .reader import single_plane
+from .reading.reader import single_plane
+from .reading.stacks import ImageError
 from .scorer import COLUMNS, RefusedFrame, Scorer
-from .stacks import ImageError
 
 
 class LiveDeadModel(PythonModel):

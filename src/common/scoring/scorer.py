@@ -14,15 +14,15 @@ import pandas as pd
 
 from . import ScoringError
 from .emptiness import EmptyFilter, decide, load_filter
-from .focus import sharpness
-from .imaging import bright_field_measures, scaling_range, to_uint8
-from .inference import apply_to_windows, compiled_net, load_model
-from .networks import Net
+from .frames.focus import sharpness
+from .frames.imaging import bright_field_measures, scaling_range, to_uint8
+from .frames.windows import in_pixels, windows
+from .networks.inference import apply_to_windows, compiled_net, load_model
+from .networks.net import Net
+from .networks.overview import compiled_filter, cut, features_of, filter_net
+from .networks.stain import StainNet, predict_stain, stain_logits, window_logits
 from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
-from .overview import compiled_filter, cut, features_of, filter_net
-from .stain import StainNet, predict_stain, stain_logits, window_logits
-from .windows import in_pixels, windows
 
 COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
 PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than in training

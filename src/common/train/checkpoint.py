@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from ..scoring.networks import Net
+from ..scoring.networks.net import Net
 from .classifier import Classifier
 from .loading import TrainingError
 

@@ -11,8 +11,8 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC, MulticlassRecall
 
-from ..scoring.backbones import CLASSES
-from ..scoring.networks import Net
+from ..scoring.networks.backbones import CLASSES
+from ..scoring.networks.net import Net
 from ..workspace.sections import Train
 
 

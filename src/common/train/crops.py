@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..patches.store import PatchStore
-from ..scoring.imaging import PI_REDUCTION
-from ..scoring.stain import STAINED, oriented, reduced
+from ..patches.store import PI_REDUCTION, PatchStore
+from ..scoring.networks.stain import STAINED, oriented, reduced
 from ..workspace.sections import Stain, Train
 
 MOST = 5.0  # excess of PI over background beyond which brighter says no more about death

@@ -19,8 +19,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES
-from ..scoring.networks import Net
+from ..scoring.networks.backbones import CLASSES
+from ..scoring.networks.net import Net
 from ..workspace.sections import Train
 from .checkpoint import Report, ResumableCheckpoint
 from .classifier import Classifier

@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES
-from ..scoring.inference import embed
-from ..scoring.networks import Net
+from ..scoring.networks.backbones import CLASSES
+from ..scoring.networks.inference import embed
+from ..scoring.networks.net import Net
 from .loading import oriented
 
 ORIENTATIONS = 8  # rotations by right angles, each also mirrored

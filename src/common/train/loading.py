@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..patches.store import PatchStore
-from ..scoring.backbones import CLASSES, Backbone
-from ..scoring.networks import prepare
+from ..scoring.networks.backbones import CLASSES, Backbone
+from ..scoring.networks.net import prepare
 from ..workspace.errors import UserError
 
 Draw = tuple[int, int, float, float]  # row, orientation 0..7, gain, offset

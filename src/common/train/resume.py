@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlflow
 
-from ..scoring import backbones, inference, networks, stain
+from ..scoring.networks import backbones, inference, net, stain
 from ..split import rounds
 from ..tracking import runs as tracking
 from .loading import TrainingError
@@ -25,7 +25,7 @@ def identity(settings: Sequence[str], files: Sequence[Path]) -> str:
     """
     code = [
         *sorted(ROOM.glob("*.py")),
-        *(Path(m.__file__) for m in (backbones, networks, inference, stain, rounds)),
+        *(Path(m.__file__) for m in (backbones, net, inference, stain, rounds)),
     ]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, *code]]
     return hashlib.sha256("\n".join([*settings, *digests]).encode()).hexdigest()[:16]

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from ..patches.store import PatchStore
-from ..scoring.networks import Net, build
-from ..scoring.stain import build_stain
+from ..scoring.networks.net import Net, build
+from ..scoring.networks.stain import build_stain
 from ..split.rounds import Round
 from ..tracking import runs as tracking
 from ..workspace.records import read_json

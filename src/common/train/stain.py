@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.utils.data import DataLoader
 
 from ..patches.store import PatchStore
-from ..scoring.stain import StainFacts, StainNet
+from ..scoring.networks.stain import StainFacts, StainNet
 from ..workspace.sections import Stain, Train
 from .crops import Crops, Steps
 from .fine_tuning import EXPECTED, lightning_trainer

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
-from ..scoring.focus import sharpness
-from ..scoring.inference import WINDOWS
+from ..scoring.frames.focus import sharpness
+from ..scoring.networks.inference import WINDOWS
+from ..scoring.networks.overview import embed_seen, filter_net
 from ..scoring.novelty import RANGE, Novelty, kth_distance, unit
-from ..scoring.overview import embed_seen, filter_net
 from ..workspace.records import read_json, write_json
 
 BANK, SAMPLE = 500, 1000  # windows that are kept, and that set the limit

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-# the names of scoring/backbones.py, which loads torch; a test holds the two together
+# the names of scoring/networks/backbones.py, which loads torch; a test holds the two together
 BACKBONES = ("resnet18", "squeezenet1_1", "inception_v3", "tf_efficientnet_lite0")
 PREFIX = "timm:"  # whether timm has the rest of the name is seen when its weights are resolved
 

@@ -8,8 +8,6 @@ same bytes on every x86-64 processor.
 import cv2
 import numpy as np
 
-PI_REDUCTION = 4  # PI is kept at a quarter of the resolution: 1.2 um a pixel of the real fields
-
 
 def percentile_range(frame: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """Counts at two percentiles of a (H, W) unsigned integer frame; the bounds of its 8-bit
@@ -40,23 +38,6 @@ def to_uint8(frame: np.ndarray, low: float, high: float) -> np.ndarray:
     top = int(frame.max(initial=0)) + 1
     table = (np.arange(top, dtype=np.float64) - low) * (255.0 / (high - low)) + 0.5
     return np.clip(table, 0, 255).astype(np.uint8)[frame]
-
-
-def reduce_mean(frame: np.ndarray, factor: int = PI_REDUCTION) -> np.ndarray:
-    """A (H, W) integer frame averaged over factor x factor blocks (rounded down), edge blocks
-    padded by repetition.
-    """
-    height, width = frame.shape
-    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge").astype(
-        np.int64
-    )
-    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
-    return blocks.sum(axis=(1, 3)) // factor**2
-
-
-def reduced_size(height: int, width: int, factor: int = PI_REDUCTION) -> int:
-    """Number of pixels of `reduce_mean`'s result for a (height, width) frame."""
-    return -(-height // factor) * -(-width // factor)
 
 
 def window_sums(values: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import ScoringError
+from .. import ScoringError
 
 MOST_PIXELS = 100_000_000  # of one plane: a camera has 65 million at most; more is a stitched slide
 SHADES = {  # photometric interpretations whose pixels are no counts

@@ -11,8 +11,6 @@ every processor. A PI count of zero means no count: registration leaves such bor
 
 import numpy as np
 
-from ..scoring.imaging import PI_REDUCTION, window_sums
-
 BLOCK = 8  # px; smaller than a nucleus (13 um of the real fields are 42 px), larger than noise
 FLOOR = 1  # percentile that is still darker than any background asked for, to judge that by
 PILED = 10  # pixels at the brightest count, and as many times those of a count below: clipped
@@ -51,36 +49,3 @@ def ceiling(pi: np.ndarray, bits: int) -> int:
     usual = float(np.median(below[below > 0])) if below.any() else 0.0
     piled = counts[top] >= PILED * max(usual, 1.0) and top > np.median(pi)
     return top if piled else 2**bits - 1
-
-
-def window_measures(
-    pi: np.ndarray, corners: np.ndarray, bits: int, percentile: float
-) -> dict[str, np.ndarray]:
-    """What PI (H, W) uint16 says of each window (y, x, size), (N,) each: the label's raw material
-    (paper, step 3).
-
-    mean_pi: mean counts; pi_background: the field's background, a `percentile` of its blocks;
-    pi_saturated: share of pixels that are clipped, so that the mean is a lower bound.
-    """
-    area = corners[:, 2].astype(np.float64) ** 2
-    [background] = backgrounds(pi, [percentile])
-    return {
-        "mean_pi": window_sums(pi, corners) / area,
-        "pi_background": np.full(len(corners), background),
-        "pi_saturated": window_sums(pi >= ceiling(pi, bits), corners) / area,
-    }
-
-
-def ratio(pi: np.ndarray, background: float, bits: int) -> np.ndarray:
-    """PI (H, W) over its background in blocks of PI_REDUCTION px: (ceil(H / 4), ceil(W / 4))
-    float16, to 1 part in 2,000.
-
-    NaN where a pixel has no count, or everywhere if there is no background; negative where a pixel
-    is clipped, so that its size is a lower bound.
-    """
-    means, lit = blocks(pi, PI_REDUCTION)
-    if background <= 0:
-        return np.full(means.shape, np.nan, np.float16)
-    clipped, _ = blocks((pi >= ceiling(pi, bits)).astype(np.uint16), PI_REDUCTION)
-    signed = np.where(clipped > 0, -means, means) / background
-    return np.where(lit, np.clip(signed, -65504, 65504), np.nan).astype(np.float16)

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 import torch
 from torch import nn
 
-from . import ScoringError
+from .. import ScoringError
 
 CLASSES = ("dead", "live")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

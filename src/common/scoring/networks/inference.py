@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .backbones import CLASSES
-from .networks import Net, build, prepare
+from .net import Net, build, prepare
 from .stain import SMALLEST, StainFacts, StainNet, build_stain, predict_stain, window_logits
 
 WINDOWS = ["image_id", "y", "x", "size"]

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from ..frames.imaging import window_sums
 from .backbones import UnknownBackbone, facts
-from .imaging import window_sums
-from .networks import Body, body_of, normalised, stage_maps
+from .net import Body, body_of, normalised, stage_maps
 
 STAINED = 1.5  # times background: what the second map is the probability of
 FLOOR = 0.02  # excess that is told from none; keeps the logarithm of an unstained window finite

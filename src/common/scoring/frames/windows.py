@@ -8,7 +8,7 @@ pixel is in some window.
 
 from dataclasses import dataclass
 
-from . import ScoringError
+from .. import ScoringError
 
 
 class WindowError(ScoringError):

@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from .stain import backgrounds
+from .background import backgrounds
 
 ALIKE = {"brightfield_median": 0.1, "brightfield_contrast": 0.3, "pi_background": 0.5}
 APART = {"brightfield_median": 0.35, "pi_background": 1.0}

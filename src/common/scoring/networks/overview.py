@@ -15,7 +15,7 @@ import torch
 from torchvision.ops import roi_align
 
 from .inference import apply_to_windows, compiled_net, embed
-from .networks import Net, build, normalised
+from .net import Net, build, normalised
 
 SIDE = 112  # input pixels of a window
 SPAN, MARGIN = 2048, 256  # frame pixels: a larger frame is seen in squares, with some around each;

@@ -1,0 +1,1 @@
+"""Networks: backbones of torchvision and timm, the classifier and the stain network on them."""

@@ -1,0 +1,61 @@
+"""What PI says of windows and of pixels, and PI at a quarter of the resolution.
+
+All sums are of integers and the rest is elementwise, so that the results are the same bytes on
+every processor.
+"""
+
+import numpy as np
+
+from ..exposure.background import backgrounds, blocks, ceiling
+from ..patches.store import PI_REDUCTION
+from ..scoring.frames.imaging import window_sums
+
+
+def window_measures(
+    pi: np.ndarray, corners: np.ndarray, bits: int, percentile: float
+) -> dict[str, np.ndarray]:
+    """What PI (H, W) uint16 says of each window (y, x, size), (N,) each: the label's raw material
+    (paper, step 3).
+
+    mean_pi: mean counts; pi_background: the field's background, a `percentile` of its blocks;
+    pi_saturated: share of pixels that are clipped, so that the mean is a lower bound.
+    """
+    area = corners[:, 2].astype(np.float64) ** 2
+    [background] = backgrounds(pi, [percentile])
+    return {
+        "mean_pi": window_sums(pi, corners) / area,
+        "pi_background": np.full(len(corners), background),
+        "pi_saturated": window_sums(pi >= ceiling(pi, bits), corners) / area,
+    }
+
+
+def ratio(pi: np.ndarray, background: float, bits: int) -> np.ndarray:
+    """PI (H, W) over its background in blocks of PI_REDUCTION px: (ceil(H / 4), ceil(W / 4))
+    float16, to 1 part in 2,000.
+
+    NaN where a pixel has no count, or everywhere if there is no background; negative where a pixel
+    is clipped, so that its size is a lower bound.
+    """
+    means, lit = blocks(pi, PI_REDUCTION)
+    if background <= 0:
+        return np.full(means.shape, np.nan, np.float16)
+    clipped, _ = blocks((pi >= ceiling(pi, bits)).astype(np.uint16), PI_REDUCTION)
+    signed = np.where(clipped > 0, -means, means) / background
+    return np.where(lit, np.clip(signed, -65504, 65504), np.nan).astype(np.float16)
+
+
+def reduce_mean(frame: np.ndarray, factor: int = PI_REDUCTION) -> np.ndarray:
+    """A (H, W) integer frame averaged over factor x factor blocks (rounded down), edge blocks
+    padded by repetition.
+    """
+    height, width = frame.shape
+    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge").astype(
+        np.int64
+    )
+    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
+    return blocks.sum(axis=(1, 3)) // factor**2
+
+
+def reduced_size(height: int, width: int, factor: int = PI_REDUCTION) -> int:
+    """Number of pixels of `reduce_mean`'s result for a (height, width) frame."""
+    return -(-height // factor) * -(-width // factor)
