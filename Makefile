@@ -39,7 +39,7 @@ RECIPE = stain
 NAME =
 SET =
 export DATA RECIPE NAME
-real: $(READY)  ## Real images: make real DATA=FOLDER [RECIPE=stain|stain-long|head|modern|paper] [NAME=...] [SET="-S model.arch=..."]
+real: $(READY)  ## Real images: make real DATA=FOLDER [RECIPE=stain|head|modern|paper] [NAME=...] [SET="-S model.arch=..."]
 	@test -n "$$DATA" || { echo "usage: make real DATA=FOLDER (images.csv in it says what they are)"; exit 2; }
 	unstained real "$$DATA" --recipe "$$RECIPE" --name "$$NAME" $(SET)
 

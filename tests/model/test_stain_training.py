@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from src.common.scoring.networks.stain import StainFacts, build_stain, predict_stain, reduced
 from src.common.train.crops import Crops, draw
-from src.common.train.stain import fit_stain, stain_loss
+from src.common.train.stain import fit_stain, freeze, stain_loss
 
 SMALL = "timm:test_efficientnet"
 FACTS = StainFacts(reduction=2, orientations=1)
@@ -60,7 +61,7 @@ class Fields:
 
 def asked(**changes) -> SimpleNamespace:
     """Parameters of section stain."""
-    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "balance": 0.5}
+    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "balance": 0.5, "frozen": 0}
     return SimpleNamespace(**usual | changes)
 
 
@@ -132,3 +133,23 @@ def test_what_is_stained_is_learnt_and_the_same_again():
         maps = predict_stain(net.eval(), store.brightfield(name))
         stained = np.kron(store.pi_ratio(name) > 2, np.ones((4, 4))) > 0
         assert maps[0][stained].mean() > 1.5 * maps[0][~stained].mean()
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "tf_efficientnet_lite0", "inception_v3"])
+def test_frozen_stages_stay_as_pretrained_and_the_later_ones_learn(arch):
+    net = build_stain(arch, FACTS)
+    freeze(net, 2)
+    assert all(
+        parameter.requires_grad
+        for module in net.body.modules()
+        for parameter in module.parameters(recurse=False)
+        if not (isinstance(module, nn.Conv2d) and module.groups > 1)
+    ), "first weights that are random are not worth keeping"
+    net.pretrained = True
+    freeze(net, 2)
+    first, second, third, _ = net.stages
+    assert not any(p.requires_grad for stage in (first, second) for p in stage.parameters())
+    assert any(p.requires_grad for p in third.parameters())
+    names = [name for name, p in net.body.layers.named_parameters() if p.requires_grad]
+    kept = [name for name, _ in net.body.layers.named_parameters() if name not in names]
+    assert kept[0] == next(net.body.layers.named_parameters())[0], "what lies before stays as well"

@@ -44,10 +44,19 @@ def stain_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return ((poisson + mask) * counts).sum() / counts.sum().clamp(min=1)
 
 
-def freeze_depthwise(net: StainNet) -> None:
-    """Depth-wise filters stay as pretrained: their gradient takes most of a step on a CPU, and
-    gains nothing (docs/accuracy.md).
+def freeze(net: StainNet, stages: int) -> None:
+    """Leaves the first `stages` of a pretrained body as they are, with all that lies before them:
+    the finest maps take most of a step, and a few sessions have little to teach them.
+
+    Depth-wise filters always stay: their gradient is dear, and gains nothing (docs/accuracy.md).
     """
+    modules = dict(net.body.layers.named_modules())
+    if stages and net.pretrained:
+        name = net.backbone.levels[stages - 1]
+        ends = [i for i, m in enumerate(modules) if m == name or m.startswith(f"{name}.")]
+        for module in list(modules.values())[: ends[-1] + 1]:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
     for module in net.body.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             module.weight.requires_grad_(False)
@@ -102,7 +111,7 @@ def fit_stain(
     epoch, number of the last epoch). No epoch is chosen by validation: of a few sessions, what
     holds for one does not for the next (docs/accuracy.md).
     """
-    freeze_depthwise(net)
+    freeze(net, stain.frozen)
     trainer = lightning_trainer(train, [], clip=CLIP)
     crops = Crops(store, fields, train, stain, trainer.global_rank)
     seen = train.samples_per_epoch or len(fields)

@@ -192,6 +192,7 @@ class Stain(Section):
     augmentation: Fraction
     balance: Fraction
     orientations: Literal[1, 2, 4, 8]
+    frozen: Annotated[int, Field(ge=0, le=3)]
 
 
 class Evaluate(Section):
