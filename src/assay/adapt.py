@@ -3,6 +3,7 @@ from control wells alone, registered as a version of its own.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ..common.scoring.operating import conformal_call
 from . import images as inputs
 from . import output, stained
 from .checked import check
-from .controls import CLASSES, LEAST_WINDOWS, ControlsError, Expected, evidence, expected, shift
+from .controls import CLASSES, LEAST_WINDOWS, ControlsError, evidence, expected, intercept, shift
 from .model import Model, load
 from .report import clean
 
@@ -37,7 +38,7 @@ def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls:
 
     controls: from wells whose control is negative or positive, without stain. `after` is of each
     image under the shift of the others. Raises ValueError naming what is wrong: a model that is not
-    registered, no own test in the store, too few windows of known class.
+    registered, too few windows of known class, for controls no own test in the store.
     """
     images, out = Path(images), Path(out)
     output.refuse([images], out)
@@ -46,21 +47,22 @@ def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls:
         raise ControlsError(
             f"{uri} is not registered: give models:/NAME@ALIAS or models:/NAME/VERSION"
         )
-    means = expected(model)
+    move = by_class(model) if controls else by_stain
     with output.claimed(out, model.facts, "adapt"):
         known = (of_controls if controls else of_stain)(images, model, options, out)
         rows, at = known.windows, model.contract["operating"]
-        if len(rows) < LEAST_WINDOWS:
-            raise ControlsError(f"{len(rows)} windows of known class: it takes {LEAST_WINDOWS}")
+        least = LEAST_WINDOWS if controls else 1
+        if len(rows) < least:
+            raise ControlsError(f"{len(rows)} windows of known class: it takes {least}")
         if controls and not rows["live"].any():
             raise ControlsError("only all-dead controls: it takes windows of untreated ones too")
-        by = shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
+        by = move(rows)
         about = {
             "folder": images.name, "by": known.what, "images": int(rows["image_id"].nunique()),
             "live_windows": int(rows["live"].sum()), "dead_windows": int((~rows["live"]).sum()),
             "shift": by,
         }  # fmt: skip
-        about = clean(about | compared(rows, means, at))
+        about = clean(about | compared(rows, move, at))
         operating = at | {"shift": round(at.get("shift", 0.0) - by * at["temperature"], 6)}
         number = register_adapted(model.version, operating, about, known.digests)
         record = about | {"model": model.facts["name"], "from_version": model.facts["version"]}
@@ -99,7 +101,20 @@ def of_controls(images: Path, model: Model, options: stained.Options, out: Path)
     return Known(pd.concat(tables) if tables else empty, digests, "control wells")
 
 
-def compared(rows: pd.DataFrame, means: Expected, operating: dict) -> dict:
+def by_stain(rows: pd.DataFrame) -> float:
+    """The shift from windows of stained fields (image_id, p, live)."""
+    return intercept(rows["p"].to_numpy(), rows["live"].to_numpy(bool), rows["image_id"].to_numpy())
+
+
+def by_class(model: Model) -> Callable[[pd.DataFrame], float]:
+    """The shift from windows of controls (p, live), by what the model's own test says of each
+    class.
+    """
+    means = expected(model)
+    return lambda rows: shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
+
+
+def compared(rows: pd.DataFrame, move: Callable[[pd.DataFrame], float], operating: dict) -> dict:
     """Share called, and wrong among called, before and after; each image under the shift of the
     others.
     """
@@ -107,7 +122,8 @@ def compared(rows: pd.DataFrame, means: Expected, operating: dict) -> dict:
     after = z.copy()
     for name in rows["image_id"].unique():
         here = (rows["image_id"] == name).to_numpy()
-        after[here] += shift(rows["p"].to_numpy()[~here], live[~here], means)
+        if not here.all():
+            after[here] += move(rows[~here])
     return {"before": _calls(z, live, operating), "after": _calls(after, live, operating)}
 
 

@@ -17,6 +17,8 @@ from src.common.tracking import runs
 from tests.pipeline.test_assay_score import frame, save_model
 
 NAME = "unstained-p"
+RULE = {"intensity": "counts", "log": False, "live_below": 260.0, "dead_above": 400.0,
+        "background": 5.0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def registered(tmp_path_factory):
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
     client = runs.connect()
-    save_model(root, "a" * 64)
+    save_model(root, "a" * 64, label=RULE, training_images=[])
     test = pd.DataFrame({"label": ["live", "dead"] * 20, "probability": [0.9, 0.1] * 20})
     test = test.assign(call=test["label"], experiment="e", group="g", split="test")
     (root / "evaluate").mkdir()
@@ -76,6 +78,26 @@ def test_an_adapted_model_is_a_version_of_its_own_with_what_it_was_adapted_on(re
         model.predict(frame(7), 0.5)["live_probability"].dropna() for model in (old, new)
     )
     assert np.sign((after - before).sum()) == np.sign(record["shift"])
+
+
+def test_stained_fields_set_the_intercept_without_the_models_own_test(registered, tmp_path):
+    """Fields that are all dead move the evidence down, all live ones up, and 4 windows do."""
+    shifts, noise = {}, np.random.default_rng(0)
+    for counts in (220, 560):
+        folder = tmp_path / f"stained{counts}"
+        folder.mkdir()
+        tifffile.imwrite(folder / "bf.tif", frame(11)[:100])
+        tifffile.imwrite(
+            folder / "pi.tif", noise.integers(counts - 20, counts + 20, (100, 160), np.uint16)
+        )
+        row = {"brightfield": "bf.tif", "pi": "pi.tif", "pixel_size_um": 0.5}
+        pd.DataFrame([row]).to_csv(folder / "images.csv", index=False)
+        out, options = tmp_path / f"out{counts}", stained.Options(Layout(()))
+        record = adapt.adapt(folder, f"models:/{NAME}@champion", out, options, controls=False)
+        assert record["by"] == "stained fields"
+        assert 0 < record["live_windows"] + record["dead_windows"] < 10
+        shifts[counts] = record["shift"]
+    assert shifts[560] < 0 < shifts[220]
 
 
 def test_too_few_windows_and_a_model_that_is_not_registered_are_refused(registered, tmp_path):

@@ -96,3 +96,20 @@ def test_without_the_models_own_test_nothing_is_moved_and_that_is_said(monkeypat
         controls.ControlsError, match="own test of models:/m/1 is not in the MLflow"
     ):
         controls.by_controls([], model)
+
+
+def test_stained_fields_move_as_far_as_their_classes_ask_and_the_prior_lets():
+    """Dead windows that look live pull down; those that are rightly called move little."""
+    fields = np.repeat(["a", "b", "c"], 4)
+    wrong, right = (controls.intercept(p_of(np.full(12, z)), np.zeros(12, bool), fields)
+                    for z in (2.0, -4.0))  # fmt: skip
+    assert -4 < wrong < -2 and -0.3 < right < 0
+    known = np.array([True, False] * 6)  # as often right as wrong on both sides: no reason to move
+    assert controls.intercept(np.full(12, 0.5), known, fields) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_field_of_many_windows_moves_no_further_than_one_of_four():
+    few, many = (
+        controls.intercept(p_of(np.ones(n)), np.zeros(n, bool), np.zeros(n)) for n in (4, 88)
+    )
+    assert many == pytest.approx(few, abs=1e-6) and few < -0.5
