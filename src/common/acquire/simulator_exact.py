@@ -11,7 +11,7 @@ import numpy as np
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Draw nearly normal numbers (mean 0, sd 1) as sums of 4 whole uniforms: exact on any CPU."""
-    total = np.zeros(shape, dtype=np.int64)
+    total = np.zeros(shape, dtype=np.int32)
     for _ in range(4):
         total += rng.integers(0, 1 << 16, size=shape, dtype=np.uint16)
     return (total - 131070) / 37837.0  # sqrt(4 / 12) * 65536
@@ -19,7 +19,7 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 def clip(values: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """Limit values to low .. high."""
-    return np.minimum(np.maximum(values, low), high)
+    return np.clip(values, low, high)
 
 
 def blur(image: np.ndarray, radius: int) -> np.ndarray:
@@ -27,11 +27,14 @@ def blur(image: np.ndarray, radius: int) -> np.ndarray:
     4096ths, in which sums are exact.
     """
     side = 2 * radius + 1
-    whole = np.rint(image * 4096.0)
+    whole = image * 4096.0
+    np.rint(whole, out=whole)
     for _ in range(3):
-        sums = cv2.boxFilter(whole, cv2.CV_64F, (side, side), normalize=False)
-        whole = np.rint(sums / (side * side))
-    return whole / 4096.0
+        whole = cv2.boxFilter(whole, cv2.CV_64F, (side, side), normalize=False)
+        whole /= side * side
+        np.rint(whole, out=whole)
+    whole /= 4096.0
+    return whole
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> np.ndarray:

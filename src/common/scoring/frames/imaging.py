@@ -41,18 +41,22 @@ def to_uint8(frame: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def window_sums(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Exact sums of a (H, W) integer array over windows, rows (y, x, size), as (N,) int64."""
-    table = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int64)
-    table[1:, 1:] = values.astype(np.int64).cumsum(0).cumsum(1)
+    """Exact sums of a (H, W) array of whole numbers over windows, rows (y, x, size), as (N,) int64.
+
+    In float64, which holds every sum below 2**53: of counts, or of squares of grey values, those of
+    10**8 pixels and more.
+    """
+    table = cv2.integral(values.astype(np.float64), sdepth=cv2.CV_64F)
     y, x, size = corners.T
-    return table[y + size, x + size] - table[y, x + size] - table[y + size, x] + table[y, x]
+    sums = table[y + size, x + size] - table[y, x + size] - table[y + size, x] + table[y, x]
+    return sums.astype(np.int64)
 
 
 def window_variances(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Population variances of a (H, W) integer array over windows (y, x, size), as (N,) float64."""
     area = corners[:, 2].astype(np.float64) ** 2
     mean = window_sums(values, corners) / area
-    return window_sums(values.astype(np.int64) ** 2, corners) / area - mean * mean
+    return window_sums(values.astype(np.float64) ** 2, corners) / area - mean * mean
 
 
 def texture_map(frame8: np.ndarray) -> np.ndarray:
