@@ -89,7 +89,7 @@ def of_controls(images: Path, model: Model, options: stained.Options, out: Path)
     checked = check([one for one in entries if one.control], model, options.pixel_size_um)
     tables, digests = [], []
     for one in (each for each in checked if not each.reason):
-        frame = one.image.pixels()[0]
+        frame = one.pixels()
         windows = output.part(
             out, one.key, lambda f=frame, o=one: model.predict(f, o.pixel_size_um)
         )

@@ -24,11 +24,22 @@ class Checked:
     image: FileField
     reason: str = ""
     pixel_size_um: float | None = None
+    digest: str = ""  # of the pixels
     bits: int = 0
     low: float = 0.0
     high: float = 0.0
     key: str = ""
     trained_on: bool = False
+
+    def pixels(self) -> np.ndarray:
+        """The counts (H, W) that were checked, read again. Raises Refused if the file holds others
+        by now.
+        """
+        pixels, _ = self.image.pixels()
+        if pixel_digest(pixels) != self.digest:
+            detail = "the pixels are not those of the first look: was it being written?"
+            raise Refused("changed", detail, self.image.name)
+        return pixels
 
 
 def check(entries: Sequence[FileField], model: Model, pixel_size_um: float | None) -> list[Checked]:
@@ -68,4 +79,4 @@ def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[C
     seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
     trained_on = seen in model.contract.get("training_images", [])
     key = output.part_key(model.facts["digest"], digest, size)
-    return Checked(image, "", size, bits(pixels), low, high, key, trained_on), digest
+    return Checked(image, "", size, digest, bits(pixels), low, high, key, trained_on), digest

@@ -8,13 +8,14 @@ from OUT/parts (see output.py), and so are the same however often a run stopped.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from ..common.images.entries import size_note, summary
+from ..common.images.field import Refused
 from ..common.images.files import FileField
 from ..common.images.layout import Layout
 from ..common.scoring.frames.imaging import to_uint8
@@ -91,8 +92,8 @@ def score(
             of_cells = collected(scored, "cells", CELL_COLUMNS) if masked else None
             facts = json.loads((out / output.MODEL).read_text())
             report.make(result, facts, new, cells=of_cells, told=told)
-    if all(one.reason for one in checked):
-        raise ScoreError(f"every image is refused:\n{_reasons(checked)}\nsee {out / 'images.csv'}")
+    if all(one.checked.reason for one in scored):
+        raise ScoreError(f"every image is refused:\n{_reasons(scored)}\nsee {out / 'images.csv'}")
     return result
 
 
@@ -113,11 +114,18 @@ def remarks(entries: Sequence[FileField], model: Model, options: Options) -> lis
 
 def part(one: Checked, model: Model, out: Path, options: Options) -> Scored:
     """An image with its windows and stain: from its parts if they are there, else scored; of a
-    refused one, nothing.
+    refused one, or one that is no longer what was checked, nothing.
     """
     if one.reason:
         return Scored(one)
-    pixels = cache(lambda: one.image.pixels()[0])  # read only where something is to be made
+    try:
+        return _parts(one, model, out, options)
+    except Refused as refused:
+        return Scored(replace(one, reason=str(refused)))
+
+
+def _parts(one: Checked, model: Model, out: Path, options: Options) -> Scored:
+    pixels = cache(one.pixels)  # read only where something is to be made
     windows = output.part(
         out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCHES[1:]]
     )
@@ -139,18 +147,14 @@ def _draw(scored: Scored, contract: dict, out: Path) -> None:
     lacking = [kind for kind in kinds if not _picture(out, scored, kind).exists()]
     if not lacking:
         return
-    frame8 = to_uint8(one.image.pixels()[0], one.low, one.high)
+    frame8 = to_uint8(one.pixels(), one.low, one.high)
     if "jpg" in lacking:
         reasons = flags(one, scored.windows, contract)
         drawn = overlay.draw(frame8, scored.windows, contract, one.pixel_size_um, reasons)
-        output.whole(_picture(out, scored, "jpg"), partial(_put, drawn))
+        output.whole(_picture(out, scored, "jpg"), lambda path: path.write_bytes(drawn))
     if "cells.jpg" in lacking:
         picture = outlines(frame8, one.image.mask(), scored.cells)
         output.whole(_picture(out, scored, "cells.jpg"), lambda path: write_jpeg(path, picture))
-
-
-def _put(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
 
 
 def _picture(out: Path, scored: Scored, kind: str) -> Path:
@@ -171,12 +175,8 @@ def table(scored: Sequence[Scored], model: Model) -> pd.DataFrame:
 
 def _row(scored: Scored, model: Model) -> dict:
     one, image, windows = scored.checked, scored.checked.image, scored.windows
-    row = {
-        "image_id": image.image_id,
-        "file": image.name,
-        "status": "refused",
-        "reason": one.reason,
-    }
+    row = {"image_id": image.image_id, "file": image.name}
+    row |= {"status": "refused", "reason": one.reason}
     row |= {name: getattr(image, name) for name in FACTS}
     row |= {"pixel_size_um": one.pixel_size_um or image.pixel_size_um}
     if windows is None:
@@ -235,5 +235,5 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _reasons(checked: Sequence[Checked]) -> str:
-    return summary({"reason": one.reason, "file": one.image.name} for one in checked if one.reason)
+def _reasons(scored: Sequence[Scored]) -> str:
+    return summary({"reason": one.checked.reason, "file": one.checked.image.name} for one in scored)

@@ -4,6 +4,8 @@ What a user can mend ends in one line, `error: STAGE@ITEM: ...`, here and for al
 that fails leaves a FAILED run with the reason in MLflow; one that succeeds leaves nothing here.
 """
 
+import errno
+import shutil
 import sys
 import threading
 import time
@@ -15,11 +17,16 @@ from inspect import signature
 
 from ..common.scoring import ScoringError
 from ..common.workspace.errors import ServerError, UserError
+from ..common.workspace.paths import MLRUNS, MODELS, RAW, REPORTS
 
 # The tag that says what a stage ran on; of others, the partition
 ITEM_TAGS = {"check": "artifact", "weights": "role"}
 # Seconds that recording may take: an MLflow that hangs must not hold the stage's end up
 PATIENCE = 60
+# No room, or not for this user: a message that names the file says all
+REFUSED_BY_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+LEAST_ROOM = 2**16  # bytes
+WRITTEN = (RAW.parent, MODELS, REPORTS, MLRUNS)
 
 
 def main() -> None:
@@ -58,6 +65,8 @@ def tell(name: str, error: BaseException) -> str:
     """
     if isinstance(error, UserError | ScoringError):
         reason = f"error: {name}: {error}"
+    elif refused := of_the_disk(error):
+        reason = f"error: {name}: {refused}"
     elif not isinstance(error, SystemExit):
         traceback.print_exception(error)
         return crash(error)
@@ -67,6 +76,18 @@ def tell(name: str, error: BaseException) -> str:
         reason = f"error: {name}: exit code {error.code}" if error.code == 1 else str(error.code)
     print(reason, file=sys.stderr)
     return reason[:2000]
+
+
+def of_the_disk(error: BaseException) -> str:
+    """What a disk refused to hold, where and why; '' of another error.
+
+    Some libraries raise errors of their own on a full disk, so its room is looked at.
+    """
+    if isinstance(error, OSError) and error.errno in REFUSED_BY_DISK:
+        return str(error)
+    places = [place for place in WRITTEN if place.exists()]
+    full = [place for place in places if shutil.disk_usage(place).free < LEAST_ROOM]
+    return f"No space left on the disk of {full[0]}: {error}" if full else ""
 
 
 def crash(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from src.common.scoring.networks.backbones import facts, library_model
 from src.common.scoring.networks.net import build
 from src.common.scoring.novelty import Novelty
 from tests.conftest import ARCH, REPO
+from tests.kill import on_a_disk
 
 CONTRACT = {
     "partition": "p", "target": "label", "arch": ARCH, "pooling": "last", "synthetic": False,
@@ -282,6 +283,28 @@ def test_an_image_that_changed_is_scored_anew(plate, model, tmp_path):
     assert not (tmp_path / "out" / "overlays").exists()
 
 
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_an_image_that_goes_or_changes_after_the_first_look_is_refused_alone(
+    plate, model, tmp_path, monkeypatch, change
+):
+    look = score.check
+
+    def meanwhile(*arguments):
+        checked = look(*arguments)
+        if change == "gone":
+            (plate / "good1.tif").unlink()
+        else:
+            tifffile.imwrite(plate / "good1.tif", frame(9))
+        return checked
+
+    monkeypatch.setattr(score, "check", meanwhile)
+    table = run(plate, model, tmp_path / "out", overlays=False).set_index("image_id")
+    why = {"gone": "missing file", "changed": "changed: the pixels are not those of"}[change]
+    assert table.loc["good1", "status"] == "refused"
+    assert table.loc["good1", "reason"].startswith(why), table.loc["good1", "reason"]
+    assert (table.loc[["good0", "good2", "good3"], "status"] == "scored").all()
+
+
 def test_another_model_does_not_write_into_the_same_folder(scored, tmp_path):
     other = save_model(tmp_path, "b" * 64)
     with pytest.raises(output.OutputError, match=r"output of another model.*give another --out"):
@@ -358,6 +381,14 @@ def test_the_output_never_lies_among_the_images_nor_over_other_files(plate, mode
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     with pytest.raises(output.OutputError, match="is not empty"):
         run(plate, model, tmp_path / "full")
+
+
+def test_an_output_on_a_read_only_disk_is_one_line_that_says_so(plate, model, tmp_path):
+    def refused():
+        with pytest.raises(output.OutputError, match=r"out.*(may not write|Read-only)"):
+            run(plate, model, tmp_path / "disk" / "out")
+
+    assert on_a_disk(tmp_path / "disk", refused, "1m", writable=False) == 0
 
 
 def test_a_model_that_is_not_there_is_said_in_one_line(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 one leaves none.
 """
 
+import errno
 import os
 import shutil
 import subprocess
@@ -87,6 +88,19 @@ def test_a_users_mistake_is_one_line_and_recorded(client, stage, capsys, monkeyp
     assert (tags["failure"], tags["stage"]) == (message, "evaluate")
     assert tags["partition"] == "no_treatment" and message in tags[tracking.NOTE]
     assert tags["dvc_exp"] == "idea" and "git_revision" in tags
+
+
+def test_what_a_disk_refuses_is_one_line_that_names_the_file(client, stage, capsys, monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/raw/a.tif")
+    assert stage(raises(full), "acquire") == 1
+    told = "error: acquire: [Errno 28] No space left on device: 'data/raw/a.tif'"
+    assert capsys.readouterr().err.splitlines()[0] == told
+    assert stage(raises(RuntimeError("unexpected pos 576")), "tile") == 1  # PyTorch's, on any disk
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setattr(runner, "LEAST_ROOM", 2**63)
+    assert stage(raises(RuntimeError("unexpected pos 576")), "tile") == 1
+    (told, _) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: tile: No space left on the disk of ")
 
 
 def test_an_exit_with_a_message_is_told_as_it_is(client, stage, capsys):

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from src.common.tracking import content as run_content
 from src.common.tracking import inputs, origin
 from src.common.tracking import runs as tracking
+from src.common.workspace.errors import ServerError
 
 VALUE = {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}
 RECORD = {
@@ -120,6 +121,21 @@ def test_a_stage_that_fails_leaves_a_failed_run_with_the_reason(client, monkeypa
     found = client.get_run(run_id)
     assert found.info.status == "FAILED" and "no live patches" in found.data.tags["failure"]
     assert found.info.run_name == "idea: p resnet18" and found.data.tags["dvc_exps"] == "idea"
+    assert mlflow.active_run() is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"), [(None, ServerError), (ValueError("no live patches"), ValueError)]
+)
+def test_a_server_that_goes_away_is_said_and_hides_no_other_error(
+    client, monkeypatch, failure, told
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # else MLflow tries for four minutes
+    with pytest.raises(told, match=r"has gone|no live patches"), tracking.run("train", "p"):
+        mlflow.set_tracking_uri("http://127.0.0.1:1")
+        if failure:
+            raise failure
+        tracking.log_epoch("holdout", {"train_loss": 1.0}, 0)
     assert mlflow.active_run() is None
 
 

@@ -8,6 +8,7 @@ and negative where the camera clipped. All shards are 1-D, frames in the order o
 `offset` counts pixels of the bright-field, `pi_offset` those of both PI shards of the same number.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class ShardWriter:
 
     def __init__(self, directory: Path, name: str, sizes: Sequence[int], dtype: type = np.uint8):
         self._maps = [
-            np.lib.format.open_memmap(directory / f"{name}-{i:03d}.npy", "w+", dtype, (size,))
+            _reserved(directory / f"{name}-{i:03d}.npy", size, dtype)
             for i, size in enumerate(sizes)
         ]
 
@@ -101,6 +102,17 @@ class ShardWriter:
         for shard in self._maps:
             shard.flush()
         self._maps.clear()
+
+
+def _reserved(path: Path, size: int, dtype: type) -> np.memmap:
+    """A new memory map whose room is taken from the disk at once. Raises OSError on a full disk.
+
+    Else the file is sparse, and writing to a page that the disk has no room for ends the process.
+    """
+    shard = np.lib.format.open_memmap(path, "w+", dtype, (size,))
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return shard
 
 
 def plan_shards(

@@ -1,14 +1,19 @@
 """The MLflow experiment that holds all runs, anchored at the repository root, also from DVC's
-temporary copies; MLFLOW_TRACKING_URI wins.
+temporary copies (MLFLOW_TRACKING_URI wins), and how a run in it begins and ends.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
+from ..workspace.errors import ServerError
 from ..workspace.paths import MLRUNS
 from . import server
+from .origin import origin, restoration, title
 from .relocate import use_store
 
 EXPERIMENT = "unstained"
@@ -33,6 +38,9 @@ RESULTS = json.dumps(
     {"name": "Results", "createdAt": 0, "state": json.dumps({"selectedColumns": SHOWN})}
 )
 
+# MLflow's tags of what runs
+SOURCE = {"mlflow.source.name", "mlflow.source.git.commit", "mlflow.source.git.branch"}
+
 
 def connect() -> MlflowClient:
     """Points MLflow at the store, makes the experiment if it lacks, and returns a client."""
@@ -46,3 +54,55 @@ def connect() -> MlflowClient:
         client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
     mlflow.set_experiment(EXPERIMENT)
     return client
+
+
+@contextmanager
+def run(
+    stage: str,
+    name: str,
+    tags: dict[str, str] | None = None,
+    run_id: str | None = None,
+    restored: bool = False,
+) -> Iterator[str]:
+    """A run of a stage with the tags of its origin; goes on with `run_id` if given. Yields the
+    run's id.
+
+    A run whose body raises ends as FAILED, with the reason in the tag `failure`. `restored`:
+    rebuilt from outputs.
+    """
+    client = connect()
+    given = restoration(stage) if restored else origin(stage)
+    shown = None if run_id else title(name, given)
+    run_id = mlflow.start_run(run_id=run_id, run_name=shown, tags=given | (tags or {})).info.run_id
+    try:
+        if restored:
+            _forget_source(client, run_id)
+        yield run_id
+        mlflow.end_run()
+    except BaseException as error:
+        _fail(run_id, error)
+        raise
+
+
+def _forget_source(client: MlflowClient, run_id: str) -> None:
+    """Takes away MLflow's tags of who makes this run."""
+    for tag in client.get_run(run_id).data.tags.keys() & SOURCE:
+        client.delete_tag(run_id, tag)
+
+
+def _fail(run_id: str, error: BaseException) -> None:
+    """Ends the active run as FAILED with the reason. Raises ServerError if the server has gone: it
+    is asked once, after MLflow tried for minutes.
+    """
+    error.run_id = run_id  # so that nobody makes a second run of the failure
+    try:
+        with server.asking_once():
+            mlflow.end_run("FAILED")
+            MlflowClient().set_tag(run_id, "failure", f"{type(error).__name__}: {error}"[:2000])
+    except MlflowException as gone:
+        if not isinstance(error, MlflowException):
+            return  # the error itself is what to tell
+        raise ServerError(
+            f"the MLflow server of {mlflow.get_tracking_uri()} has gone, and its run {run_id} "
+            f"stays open: repeat when it answers again. MLflow says: {gone.message[:300]}"
+        ) from None

@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -23,45 +21,10 @@ from ..workspace.params import load
 from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
 from . import content as run_content
-from .experiment import EXPERIMENT, NOTE, connect
+from .experiment import EXPERIMENT, NOTE, connect, run
 from .inputs import log_data
-from .origin import origin, restoration, title
 
 DIGEST = "model_digest"  # the tag by which a run and a model version are found again
-SOURCE = (
-    "mlflow.source.name",
-    "mlflow.source.git.commit",
-    "mlflow.source.git.branch",
-)  # MLflow's tags of what runs
-
-
-@contextmanager
-def run(
-    stage: str,
-    name: str,
-    tags: dict[str, str] | None = None,
-    run_id: str | None = None,
-    restored: bool = False,
-) -> Iterator[str]:
-    """A run of a stage with the tags of its origin; goes on with `run_id` if given. Yields the
-    run's id.
-
-    A run whose body raises ends as FAILED, with the reason in the tag `failure`. `restored`:
-    rebuilt from outputs.
-    """
-    client = connect()
-    given = restoration(stage) if restored else origin(stage)
-    shown = None if run_id else title(name, given)
-    with mlflow.start_run(run_id=run_id, run_name=shown, tags=given | (tags or {})) as active:
-        for tag in SOURCE if restored else ():
-            if tag in active.data.tags:
-                client.delete_tag(active.info.run_id, tag)
-        try:
-            yield active.info.run_id
-        except BaseException as error:
-            error.run_id = active.info.run_id  # so that nobody makes a second run of the failure
-            mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:2000])
-            raise
 
 
 def find_run(digest: str, stage: str = "train") -> str | None:

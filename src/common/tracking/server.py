@@ -56,7 +56,7 @@ def _store(uri: str) -> None:
 
 def _server(uri: str) -> None:
     try:
-        with _asking_once():
+        with asking_once():
             MlflowClient(uri).search_experiments(max_results=1)
     except MlflowException as error:
         if error.get_http_status_code() in (401, 403):
@@ -73,7 +73,7 @@ def _server(uri: str) -> None:
 
 
 @contextmanager
-def _asking_once() -> Iterator[None]:
+def asking_once() -> Iterator[None]:
     """MLflow's requests are not repeated meanwhile."""
     before = {name: os.environ.get(name) for name in ONCE}
     os.environ.update(ONCE)
