@@ -2,13 +2,15 @@
 figures, predictions.
 
 `python -m src.stages evaluate PARTITION`; reads models/PARTITION, models/weights/model,
-data/patches, data/splits and data/labels; writes metrics/evaluate/PARTITION.json and
+data/patches, data/features, data/splits and data/labels; writes metrics/evaluate/PARTITION.json and
 reports/evaluate/PARTITION. Under kfold every round's model scores its own test fold, with the
 temperature and threshold of its own validation fold, and the scores are pooled.
 """
 
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..common.evaluate import curves, figures, record
@@ -26,13 +28,14 @@ from ..common.evaluate.slices import slice_table, slicings
 from ..common.evaluate.testset import TestSet
 from ..common.evaluate.texture import textures
 from ..common.evaluate.transfer import cross_partition
+from ..common.patches.frozen import FrozenFeatures
 from ..common.patches.store import PatchStore
 from ..common.scoring.networks.inference import embed
 from ..common.scoring.networks.net import build
 from ..common.split.rounds import rounds
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import load
-from ..common.workspace.paths import LABELS, METRICS, MODELS, PATCHES, REPORTS, SPLITS
+from ..common.workspace.paths import FEATURES, LABELS, METRICS, MODELS, PATCHES, REPORTS, SPLITS
 from ..common.workspace.records import clean, read_json, write_json
 from ..common.workspace.tables import read_table
 
@@ -82,14 +85,20 @@ def main(partition: str) -> dict:
 
 def baseline_features(arch: str, store: PatchStore) -> dict[str, Features]:
     """What the linear baselines see of windows: their frame's exposure, texture, and the backbone
-    before training.
+    before training, which is the filter's own by default and has seen them.
     """
-    probe = build(arch, MODELS / "weights" / "model" / "model.safetensors")
+    weights, frozen = MODELS / "weights" / "model", FrozenFeatures(FEATURES)
+    seen = frozen.by_itself(read_json(weights / "source.json"))
     return {
         "acquisition": lambda table: acquisition(store.frames, table),
         "texture_linear": lambda table: textures(store, table),
-        "linear_probe": lambda table: embed(probe, store, table, desc="linear probe"),
+        "linear_probe": frozen.of if seen else lambda table: probe(arch, weights, store, table),
     }
+
+
+def probe(arch: str, weights: Path, store: PatchStore, table: pd.DataFrame) -> np.ndarray:
+    """Features (N, D) float32 of windows by the backbone before training."""
+    return embed(build(arch, weights / "model.safetensors"), store, table, desc="linear probe")
 
 
 def read_splits(partitions: list[str], store: PatchStore) -> dict[str, pd.DataFrame]:

@@ -2,7 +2,8 @@
 rules without it.
 
 Reads data/patches, the annotations and models/weights/filter; writes models/filter, data/filtered,
-metrics/filter.json and reports/filter.
+data/features (of windows with cells, for the stages after it), metrics/filter.json and
+reports/filter.
 """
 
 import shutil
@@ -16,11 +17,20 @@ from ..common.filter import annotations
 from ..common.filter import fit as fitting
 from ..common.filter.features import features as features_of
 from ..common.filter.figures import barcodes, contact_sheet, feature_map, map_sample
+from ..common.patches.frozen import save_features
 from ..common.patches.store import PatchStore
 from ..common.scoring.emptiness import decide
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import load
-from ..common.workspace.paths import FILTERED, METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
+from ..common.workspace.paths import (
+    FEATURES,
+    FILTERED,
+    METRICS,
+    MODELS,
+    PATCHES,
+    REPORTS,
+    WORKSPACE,
+)
 from ..common.workspace.records import read_json, write_json
 from ..common.workspace.sections import Filter
 
@@ -71,6 +81,9 @@ def run() -> dict:
     patches[["patch_id", "image_id", "partition", "verdict", "score"]].to_parquet(
         FILTERED / "verdicts.parquet"
     )
+    cells = (patches["verdict"] == "cells").to_numpy()
+    seen = source | {"sees": params.sees}
+    save_features(FEATURES, patches.loc[cells, "patch_id"], features_here[cells], seen)
     verdicts = {
         name: fitting.tally(part["verdict"])
         for name, part in patches.groupby("partition", sort=False)

@@ -1,8 +1,8 @@
 """Trains one partition's network: one round for holdout; every fold and a final model for kfold.
 
-`python -m src.stages train PARTITION`; reads data/splits, data/patches, models/weights and the
-verdicts of the checks; writes models/PARTITION (with what the training data look like) and
-reports/train/PARTITION. Paper, step 5.
+`python -m src.stages train PARTITION`; reads data/splits, data/patches, data/features,
+models/weights and the verdicts of the checks; writes models/PARTITION (with what the training data
+look like) and reports/train/PARTITION. Paper, step 5.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from ..common.patches.frozen import FrozenFeatures
 from ..common.patches.store import PatchStore
 from ..common.scoring.networks.backbones import CLASSES
 from ..common.split.rounds import rounds
@@ -22,7 +23,7 @@ from ..common.train.resume import identity, resumable_run
 from ..common.train.rounds import Job, Trained, train_rounds
 from ..common.train.stain import stain_facts
 from ..common.workspace.params import load
-from ..common.workspace.paths import CHECKPOINTS, MODELS, PATCHES, RAW, REPORTS, SPLITS
+from ..common.workspace.paths import CHECKPOINTS, FEATURES, MODELS, PATCHES, RAW, REPORTS, SPLITS
 from ..common.workspace.records import read_json, write_json
 from ..common.workspace.sections import Model, Train
 from ..common.workspace.tables import read_table
@@ -106,8 +107,7 @@ def write(partition: str, job: Job, trained: list[Trained], record: dict) -> dic
     frames = read_table(SPLITS / "frames.parquet", [partition], aloud=False).query(
         "split != 'test'"
     )
-    seeing = MODELS / "weights" / "filter", load("filter").sees
-    training_range.record(directory, job.store, windows, frames, *seeing)
+    training_range.record(directory, job.store, windows, frames, FrozenFeatures(FEATURES))
     digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
     added = {"epochs_kept": {each.round.name: each.epoch for each in trained}, "digest": digest}
     write_json(directory / "model.json", record | added)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
+from src.common.patches.frozen import save_features
 from src.common.patches.store import PatchStore
 from src.common.scoring.networks.backbones import facts, library_model
 from src.common.scoring.networks.inference import load_model, predict
@@ -348,13 +350,14 @@ def test_devices_that_are_not_there_are_refused(train):
 def tree(stage_tree) -> Path:
     torch.manual_seed(0)
     state = library_model(facts(ARCH)).state_dict()
-    for role in ("filter", "model"):
-        weights = stage_tree / "models" / "weights" / role
-        weights.mkdir(parents=True)
-        save_file(state, weights / "model.safetensors")
-        (weights / "source.json").write_text(
-            json.dumps({"arch": ARCH, "weights": "random", "origin": "seed 0"})
-        )
+    weights = stage_tree / "models" / "weights" / "model"
+    weights.mkdir(parents=True)
+    save_file(state, weights / "model.safetensors")
+    source = {"arch": ARCH, "weights": "random", "origin": "seed 0"}
+    (weights / "source.json").write_text(json.dumps(source))
+    names = pd.read_parquet(stage_tree / "data" / "splits" / "splits.parquet")["patch_id"]
+    seen = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
+    save_features(stage_tree / "data" / "features", names, seen, source)
     configure(stage_tree)
     return stage_tree
 
@@ -395,7 +398,8 @@ def here(tree, monkeypatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     before = mlflow.get_tracking_uri()
     places = {
-        "CHECKPOINTS": "mlruns/checkpoints", "MODELS": "models", "PATCHES": "data/patches",
+        "CHECKPOINTS": "mlruns/checkpoints", "FEATURES": "data/features", "MODELS": "models",
+        "PATCHES": "data/patches",
         "RAW": "data/raw", "REPORTS": "reports", "SPLITS": "data/splits",
         "WEIGHTS": "models/weights/model", "MLRUNS": "mlruns",
     }  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
+from src.common.patches.frozen import FrozenFeatures
 from src.common.scoring.frames.imaging import bright_field_measures
 from src.common.scoring.networks.backbones import library_model
 from src.common.scoring.networks.net import build
@@ -28,6 +29,7 @@ KINDS = {"cells": 0.6, "empty": 0.2, "unusable": 0.2}
 FRAMES, ROWS, COLS = 24, 2, 5
 FOLDERS = {
     "PATCHES": "data/patches", "FILTERED": "data/filtered", "LABELS": "data/labels",
+    "FEATURES": "data/features",
     "SPLITS": "data/splits", "MODELS": "models", "METRICS": "metrics", "REPORTS": "reports",
     "WORKSPACE": "",
 }  # fmt: skip
@@ -180,6 +182,8 @@ def test_filter_finds_what_it_was_shown_and_says_the_same_again(tree, capsys):
     found = pd.read_parquet(tree.root / "data" / "filtered" / "verdicts.parquet").merge(
         tree.patches, on="patch_id"
     )
+    cells = found[found["verdict"] == "cells"]
+    assert FrozenFeatures(tree.root / "data" / "features").of(cells).shape == (len(cells), 256)
     bordered = found["border"] > 0.01
     assert bordered.sum() == ROWS and (found.loc[bordered, "verdict"] == "unusable").all()
     assert (found.loc[~bordered, "verdict"] == found.loc[~bordered, "kind"]).mean() > 0.9
@@ -198,7 +202,8 @@ def test_filter_finds_what_it_was_shown_and_says_the_same_again(tree, capsys):
     assert figures == {"fig2b_map", "fig2b_barcodes", "dropped", "kept", "boundary"}
     assert "cross-validated by image; the paper" in capsys.readouterr().out
     folders = [
-        tree.root / name for name in ("data/filtered", "models/filter", "metrics", "reports/filter")
+        tree.root / name
+        for name in ("data/filtered", "data/features", "models/filter", "metrics", "reports/filter")
     ]
     before = [digests(folder) for folder in folders]
     tree(filter_stage)

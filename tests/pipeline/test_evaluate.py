@@ -13,6 +13,7 @@ import pytest
 from sklearn import metrics as sk
 
 from src.common.evaluate import rounds, transfer
+from src.common.patches.frozen import save_features
 from src.common.workspace.errors import UserError
 from src.common.workspace.sections import Dataset, Evaluate
 from src.stages import evaluate
@@ -70,6 +71,11 @@ class Planted:
         assert weights.parts[-2:] == ("model", "model.safetensors")
         return arch
 
+    def save_features(self, folder: Path, table: pd.DataFrame, sees: str) -> None:
+        """The same features, as the filter keeps them."""
+        made = {"sha256": "weights", "sees": sees}
+        save_features(folder, table["patch_id"], self.embed("", None, table), made)
+
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
@@ -80,7 +86,7 @@ def tree(tmp_path, monkeypatch):
     names = [f"{partition}{i}" for partition in PARTITIONS for i in range(12)]
     columns = {"partition": np.repeat(PARTITIONS, 12), "day": np.tile([3.0, 4.0, np.nan], 8)}
     write_store(tmp_path / "patches", dict(zip(names, frames, strict=True)), **columns)
-    for name in ("PATCHES", "SPLITS", "LABELS", "MODELS", "METRICS", "REPORTS"):
+    for name in ("PATCHES", "FEATURES", "SPLITS", "LABELS", "MODELS", "METRICS", "REPORTS"):
         monkeypatch.setattr(evaluate, name, tmp_path / name.lower())
         (tmp_path / name.lower()).mkdir(exist_ok=True)
     fake = Planted()
@@ -101,6 +107,7 @@ def tree(tmp_path, monkeypatch):
         change=lambda splits: splits,
         partition: str = "p",
         figures: bool = False,
+        sees: str = "frame",
     ) -> dict:
         monkeypatch.setattr(
             evaluate.figures, "draw_all", draw if figures else lambda *arguments: None
@@ -114,6 +121,11 @@ def tree(tmp_path, monkeypatch):
         )
         splits = change(splits.assign(split=split, fold=image % 4 if scheme == "kfold" else -1))
         splits.to_parquet(tmp_path / "splits" / "splits.parquet")
+        fake.save_features(tmp_path / "features", splits, sees)
+        (tmp_path / "models" / "weights" / "model").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models" / "weights" / "model" / "source.json").write_text(
+            json.dumps({"sha256": "weights"})
+        )
         (tmp_path / "splits" / "split.json").write_text(json.dumps({"scheme": scheme, "folds": 4}))
         limits = {"intensity": "counts", "live_below": 250.0, "dead_above": 400.0}
         (tmp_path / "labels" / "thresholds.json").write_text(json.dumps(limits))
@@ -248,6 +260,12 @@ def test_tables_for_dvc_plots_and_figures(tree, monkeypatch):
         path.stem for path in (evaluate.REPORTS / "evaluate" / "p" / "figures").glob("*.png")
     } == FIGURES
     assert titles == ["p (synthetic data)"] * len(FIGURES)
+
+
+def test_the_probe_reads_what_the_filter_has_seen_by_the_same_weights(tree, monkeypatch):
+    computed = tree()["baselines"]["linear_probe"]
+    monkeypatch.setattr(evaluate, "embed", None)
+    assert tree(sees="windows")["baselines"]["linear_probe"] == computed
 
 
 def test_baselines_slices_and_other_partitions_stand_in_the_record(tree):

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..patches.frozen import FrozenFeatures
 from ..patches.store import PatchStore
 from ..scoring.frames.focus import sharpness
 from ..scoring.networks.inference import WINDOWS
-from ..scoring.networks.overview import embed_seen, filter_net
 from ..scoring.novelty import RANGE, Novelty, kth_distance, unit
-from ..workspace.records import read_json, write_json
+from ..workspace.records import write_json
 
 BANK, SAMPLE = 500, 1000  # windows that are kept, and that set the limit
 NEIGHBOUR = 5  # one neighbour alone may be an odd window of the training data
@@ -59,26 +59,23 @@ def least_sharpness(store: PatchStore, table: pd.DataFrame) -> float:
 
 
 def record(
-    directory: Path, store: PatchStore, windows: pd.DataFrame, frames: pd.DataFrame, weights: Path,
-    sees: str,
+    directory: Path, store: PatchStore, windows: pd.DataFrame, frames: pd.DataFrame,
+    features: FrozenFeatures,
 ) -> None:  # fmt: skip
     """Writes novelty.safetensors and training_range.json into the model's directory.
 
-    windows: those trained on (image_id, y, x, size, group); frames: the images that training saw,
-    with brightfield_sha256; weights: folder of the filter's backbone, whose frozen features tell
-    windows apart; sees: windows | frame, as filter.sees.
+    windows: those trained on (patch_id, image_id, y, x, size, group); frames: the images that
+    training saw, with brightfield_sha256; features: of the filter's backbone, which tell windows
+    apart.
     """
-    arch = read_json(weights / "source.json")["arch"]
     windows = windows.sort_values(WINDOWS, ignore_index=True)
     some = windows.iloc[spread(windows["group"].to_numpy(), SAMPLE, 1)]
-    net = filter_net(arch, weights / "model.safetensors", sees)
-    features = embed_seen(net, store, some, desc="training range")
-    novelty = fit_novelty(features, some["group"].to_numpy(), 1)
+    novelty = fit_novelty(features.of(some), some["group"].to_numpy(), 1)
     novelty.save(directory)
     seen = store.frames.loc[frames["image_id"]]
     facts = {
         "novelty": {
-            "arch": arch,
+            "arch": features.source["arch"],
             "windows": len(novelty.bank),
             "neighbour": novelty.k,
             "limit": novelty.limit,

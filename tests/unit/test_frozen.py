@@ -1,0 +1,34 @@
+"""Features that the filter keeps for the stages after it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.common.patches.frozen import FrozenFeatures, UnknownWindows, save_features
+
+NAMES = pd.Series(["a:0:0:32", "a:0:32:32", "b:0:0:32"])
+FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    source = {"arch": "resnet18", "sha256": "one", "sees": "windows"}
+    save_features(tmp_path / "features", NAMES, FEATURES, source)
+    return tmp_path / "features"
+
+
+def test_windows_are_found_by_name_in_the_order_asked(folder):
+    asked = pd.DataFrame({"patch_id": NAMES[[2, 0, 2]]})
+    np.testing.assert_array_equal(FrozenFeatures(folder).of(asked), FEATURES[[2, 0, 2]])
+
+
+def test_a_window_without_cells_is_named(folder):
+    with pytest.raises(UnknownWindows, match=r"b:0:32:32.*dvc repro filter"):
+        FrozenFeatures(folder).of(pd.DataFrame({"patch_id": [NAMES[0], "b:0:32:32"]}))
+
+
+def test_features_serve_for_the_same_weights_over_single_windows_alone(folder):
+    kept = FrozenFeatures(folder)
+    assert kept.by_itself({"sha256": "one"}) and not kept.by_itself({"sha256": "other"})
+    save_features(folder, NAMES, FEATURES, {"sha256": "one", "sees": "frame"})
+    assert not FrozenFeatures(folder).by_itself({"sha256": "one"})
