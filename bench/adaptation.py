@@ -9,6 +9,7 @@ intervals over sessions; AUC is pooled over the judged windows.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -18,11 +19,11 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from src.assay import controls  # noqa: E402
-from src.common.evaluate.rounds import operate, operating_of, test_rows  # noqa: E402
+from src.common.evaluate.calibration import fit_operating  # noqa: E402
+from src.common.evaluate.rounds import operate, test_rows  # noqa: E402
 from src.common.metrics.intervals import percentile, resample  # noqa: E402
 from src.common.metrics.point import weighted_ranked  # noqa: E402
 from src.common.scoring.operating import called_live, conformal_call  # noqa: E402
-from src.common.workspace.params import load  # noqa: E402
 
 CONFIDENCE, RESAMPLES, DRAWS = 0.9, 1000, 50
 FEWEST_FIELDS = {"": 4, "live": 3, "dead": 3}  # of a session, by the class of its controls
@@ -33,11 +34,14 @@ ASKED = [(n, "", way) for n in (1, 3, 5) for way in WAYS]
 ASKED += [(2, control, way) for control in ("live", "dead") for way in WAYS[:3]]
 
 
-def new_session(test: pd.DataFrame, name: str, settings, shifted: bool):
+def new_session(test: pd.DataFrame, name: str, record: dict):
     """The session's rows as a model of the other sessions calls them, its operating point and what
     evidence it expects."""
     others = test[test["group"] != name]
-    at = operating_of(others, settings, shifted)
+    band, logit, live = record["conformal"], others["logit"].to_numpy(), others["live"].to_numpy()
+    groups = others["group"].to_numpy() if band["unit"] == "group" else None
+    shifted = record["model"]["target"] == "stain"
+    at = fit_operating(logit, live, band["error"], shifted, groups)
     return operate(test[test["group"] == name], at), at, controls.expected_of(operate(others, at))
 
 
@@ -137,13 +141,13 @@ def main() -> None:
     parser.add_argument("workspace", type=Path, nargs="?", default=ROOT)
     parser.add_argument("--partition", default="mcf7")
     asked = parser.parse_args()
-    (settings, model) = load("evaluate", "model", path=asked.workspace / "params.yaml")
+    record = asked.workspace / "metrics" / "evaluate" / f"{asked.partition}.json"
+    record = json.loads(record.read_text())
     saved = asked.workspace / "reports" / "evaluate" / asked.partition / "predictions.parquet"
     test = test_rows(pd.read_parquet(saved))
     test = test.assign(live=test["label"] == "live")
-    shifted = model.target == "stain"
     names = sorted(test["group"].unique())
-    sessions = {name: new_session(test, name, settings, shifted) for name in names}
+    sessions = {name: new_session(test, name, record) for name in names}
     print("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|")
     for fields, control, way in ASKED:
         cells = summary(trial(sessions, fields, control, way))
