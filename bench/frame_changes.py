@@ -62,4 +62,10 @@ def defocused(frame: Frame, _other: Frame, sign: int = 1) -> Frame:
     return np.clip(back + sign * (blurred - back), 0, 255).astype(np.uint8)
 
 
+def gamma(frame: Frame, _other: Frame, power: float) -> Frame:
+    """Grey values to a power: another exposure."""
+    return exposure.adjust_gamma(frame, power)
+
+
+darker, brighter = partial(gamma, power=1.4), partial(gamma, power=0.7)
 turned_round = partial(defocused, sign=-1)

@@ -1,5 +1,5 @@
 """What makes the session of imaging matter less? Ways of training tried on a cheap test-bed:
-`python bench/session_trials.py [WORKSPACE]` after `unstained real` (about 10 minutes of one core).
+`python bench/session_trials.py [WORKSPACE]` after `unstained real` (about 4 minutes of one core).
 
 A linear model on frozen features of windows (mean and deviation of four stages of the backbone, one
 orientation), five folds by session, three seeds of the folds. Each way is set against the plain
@@ -19,24 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from bench.frame_changes import (  # noqa: E402
-    Frame,
-    amplitude,
-    band_pass,
-    defocused,
-    inverted,
-    local_contrast,
-    matched,
-    turned_round,
-    unchanged,
-)
+from bench import frame_changes as looks  # noqa: E402
+from bench import session_models as models  # noqa: E402
+from bench.frame_changes import Frame  # noqa: E402
 from src.common.metrics.confounding import within_statistic  # noqa: E402
 from src.common.metrics.intervals import Resamples, bootstrap, draw, percentile  # noqa: E402
 from src.common.metrics.point import weighted_ranked  # noqa: E402
@@ -68,6 +57,18 @@ class Copy:
     partner: np.ndarray
 
 
+@dataclass(frozen=True)
+class Way:
+    """What the frames are changed by, one copy each; whether the plain ones stay in training and
+    are the test; what windows weigh; how many copies of mixed styles are added.
+    """
+
+    changes: tuple = ()
+    plain: bool = True
+    weigh: Callable = models.by_windows
+    mix: int = 0
+
+
 class Changed:
     """A store of changed frames, as `embed` reads it."""
 
@@ -92,74 +93,28 @@ def copy_of(windows: Windows, net, change: Callable[[Frame, Frame], Frame], seed
     return Copy(features, windows.table["image_id"].map(partner).to_numpy())
 
 
-def equal_classes(live: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weights (n,) with the same sum in both classes, and mean 1."""
-    sums = np.where(live, weights[live].sum(), weights[~live].sum())
-    return weights / sums * len(live) / 2
-
-
-def by_windows(x, live, session, c) -> np.ndarray:
-    """Every window weighs the same in its class."""
-    return np.ones(len(live))
-
-
-def by_sessions(x, live, session, c) -> np.ndarray:
-    """Every session weighs the same."""
-    return 1 / pd.Series(session).groupby(session).transform("size").to_numpy()
-
-
-def by_worst_session(x, live, session, c, rounds: int = 20, rate: float = 1.0) -> np.ndarray:
-    """Group DRO (Sagawa et al. 2020) for a convex model: a session's weight grows with its loss."""
-    equal = by_sessions(x, live, session, c)
-    log_weight = np.zeros(len(live))
-    for _ in range(rounds):
-        model = linear(x, live, equal * np.exp(log_weight), c)
-        loss = np.logaddexp(0, np.where(live, -1, 1) * model.decision_function(x))
-        log_weight += rate * pd.Series(loss).groupby(session).transform("mean").to_numpy()
-        log_weight -= log_weight.max()
-    return equal * np.exp(log_weight)
-
-
-def linear(x: np.ndarray, live: np.ndarray, weights: np.ndarray, c: float):
-    """The product's head: a logistic regression on standardised features."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=5000))
-    weights = equal_classes(live, weights)
-    return model.fit(x, live, logisticregression__sample_weight=weights)
-
-
-def mixed_styles(x: np.ndarray, session: np.ndarray, random) -> np.ndarray:
-    """Features with mean and deviation of their session mixed with another's (after MixStyle: Zhou
-    et al. 2021).
-    """
-    names, codes = np.unique(session, return_inverse=True)
-    mean, sd = (
-        np.stack([f(x[codes == k], 0) for k in range(len(names))]) for f in (np.mean, np.std)
-    )
-    other = (np.arange(len(names)) + random.integers(1, len(names), len(names))) % len(names)
-    own = random.beta(0.1, 0.1, (len(names), 1))
-    means, sds = (own * v + (1 - own) * v[other] for v in (mean, sd))
-    return (x - mean[codes]) / (sd[codes] + 1e-3) * sds[codes] + means[codes]
-
-
-def scores(
-    windows: Windows, copies: list[Copy], test: Copy, c: float, weigh, mix: int
-) -> np.ndarray:
+def scores(windows: Windows, copies: list[Copy], test: Copy, c: float, way: Way) -> np.ndarray:
     """Out-of-fold evidence (seeds, n): trained on the copies, tested on `test`."""
     found = np.empty((len(SEEDS), len(windows.live)))
     for place, seed in enumerate(SEEDS):
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
         for train, held_out in folds.split(windows.live, windows.live, windows.session):
-            known = set(windows.session[train])
-            rows = [train[np.isin(each.partner[train], list(known))] for each in copies]
-            x = np.concatenate([each.features[r] for each, r in zip(copies, rows)])
-            r, random = np.concatenate(rows), np.random.default_rng(seed)
-            styles = [mixed_styles(x, windows.session[r], random) for _ in range(mix)]
-            x, r = np.concatenate([x, *styles]), np.tile(r, 1 + mix)
-            live, share = windows.live[r], len(train) / len(r)  # as strongly regularised as plain
-            weights = weigh(x, live, windows.session[r], c * share)
-            model = linear(x, live, weights, c * share)
+            model = fitted(windows, copies, train, c, way, np.random.default_rng(seed))
             found[place, held_out] = model.decision_function(test.features[held_out])
     return found
+
+
+def fitted(windows: Windows, copies: list[Copy], train: np.ndarray, c: float, way: Way, random):
+    """The linear model of the rows `train` of all copies whose partners are of their sessions."""
+    known = np.unique(windows.session[train])
+    rows = [train[np.isin(each.partner[train], known)] for each in copies]
+    x = np.concatenate([each.features[own] for each, own in zip(copies, rows)])
+    rows = np.concatenate(rows)
+    styles = [models.mixed_styles(x, windows.session[rows], random) for _ in range(way.mix)]
+    x, rows = np.concatenate([x, *styles]), np.tile(rows, 1 + way.mix)
+    live, session = windows.live[rows], windows.session[rows]
+    c = c * len(train) / len(rows)  # as strongly regularised as the plain model
+    return models.linear(x, live, way.weigh(x, live, session, c), c)
 
 
 def aucs(windows: Windows, evidence: np.ndarray, draws: Resamples) -> np.ndarray:
@@ -202,18 +157,21 @@ def read(workspace: Path, partition: str) -> Windows:
     return Windows(table, live, table["group"].to_numpy(), frames)
 
 
-MIXING = (matched, amplitude)
-WAYS = {  # changes of the frames, whether the plain ones are kept, weights, copies of mixed styles
-    "plain": ([], True, by_windows, 0),
-    "sessions weighed equally": ([], True, by_sessions, 0),
-    "worst session weighed most (group DRO)": ([], True, by_worst_session, 0),
-    "statistics of features mixed": ([], True, by_windows, PARTNERS),
-    "local contrast normalised": ([local_contrast], False, by_windows, 0),
-    "band-pass": ([band_pass], False, by_windows, 0),
-    "histograms matched between sessions": ([matched] * PARTNERS, True, by_windows, 0),
-    "Fourier amplitudes of other sessions": ([amplitude] * PARTNERS, True, by_windows, 0),
-    "contrast inverted": ([inverted], True, by_windows, 0),
-    "defocus, and halos turned round": ([defocused, turned_round], True, by_windows, 0),
+MIXING = (looks.matched, looks.amplitude)
+AMPLITUDES = (looks.amplitude,) * PARTNERS
+WAYS = {
+    "plain": Way(),
+    "local contrast normalised": Way((looks.local_contrast,), plain=False),
+    "band-pass": Way((looks.band_pass,), plain=False),
+    "histograms matched between sessions": Way((looks.matched,) * PARTNERS),
+    "Fourier amplitudes of other sessions": Way(AMPLITUDES),
+    "contrast inverted": Way((looks.inverted,)),
+    "contrast inverted, and amplitudes": Way((looks.inverted, *AMPLITUDES)),
+    "defocus, and halos turned round": Way((looks.defocused, looks.turned_round)),
+    "sessions weighed equally": Way(weigh=models.by_sessions),
+    "worst session weighed most (group DRO)": Way(weigh=models.by_worst_session),
+    "statistics of features mixed": Way(mix=PARTNERS),
+    "gamma of 0.7 and 1.4, a control": Way((looks.darker, looks.brighter)),
 }
 
 
@@ -231,15 +189,15 @@ def main() -> None:
     net = build(model["arch"], weights, pooling="levels").eval()
     net = compiled_net(net, "features")
     draws = draw(windows.session, windows.live, RESAMPLES, 1)
-    plain = copy_of(windows, net, unchanged, 0)
-    base = aucs(windows, scores(windows, [plain], plain, c, by_windows, 0), draws)
+    plain = copy_of(windows, net, looks.unchanged, 0)
+    base = aucs(windows, scores(windows, [plain], plain, c, Way()), draws)
     print("| way | pooled / within / mean | gain pooled | within | mean | cost |")
     print("|---" * 6 + "|")
-    for name, (changes, kept, weigh, mix) in WAYS.items():
+    for name, way in WAYS.items():
         start = time.process_time()
-        copies = [copy_of(windows, net, change, seed) for seed, change in enumerate(changes)]
-        test = plain if kept else copies[0]
-        found = scores(windows, [plain] * kept + copies, test, c, weigh, mix)
+        copies = [copy_of(windows, net, change, seed) for seed, change in enumerate(way.changes)]
+        test = plain if way.plain else copies[0]
+        found = scores(windows, [plain] * way.plain + copies, test, c, way)
         seconds = time.process_time() - start
         print(row(name, windows, aucs(windows, found, draws), base, seconds), flush=True)
 
