@@ -208,6 +208,7 @@ def test_push_wipe_pull_restores_everything(plate):
         "data/raw",
         "data/patches",
         "data/filtered",
+        "data/features",
         "data/labels",
         "data/splits",
         ".dvc/cache",

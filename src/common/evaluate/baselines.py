@@ -149,9 +149,10 @@ def linear_logits(
     others = scaler.transform(others.astype(np.float64))
     both = valid_live.any() and not valid_live.all()
     candidates = []
+    # each from where the one before ended, which is near
+    model = LogisticRegression(class_weight="balanced", solver=SOLVER, tol=1e-8, warm_start=True)
     for c in STRENGTHS if both else [WITHOUT_VALIDATION]:
-        model = LogisticRegression(C=c, class_weight="balanced", solver=SOLVER, tol=1e-8)
-        logits = model.fit(train, live).decision_function(others)
+        logits = model.set_params(C=c).fit(train, live).decision_function(others)
         auc = round(roc_auc_score(valid_live, logits[valid]), 9) if both else 0
         candidates.append((auc, logits))
     return max(candidates, key=lambda candidate: candidate[0])[1]
