@@ -2,8 +2,9 @@
 
 `python bench/growth.py [--images 10 100 1000 3000] [--size 128] [--skip gate ...]`: SYNTHETIC
 frames of blurred noise of SIZE x SIZE px, each of its own; for each number of them, and each in a
-process of its own: the stages acquire and tile, the gate's search for near duplicates, `unstained
-score` with a small random network, and its report on a table of as many images. Prints a table of
+process of its own: the stages acquire, tile and filter, the gate check@patches, the search for near
+duplicates of check@splits (`twins`), `unstained score`, both networks small and random, and its
+report on a table of as many images. Prints a table of
 processor time (which other work on the machine disturbs less than the clock) and peak memory, and
 writes the plot bench/growth.png. `--size 1024 --images 4` gives rates of whole frames.
 """
@@ -26,7 +27,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests import plates
-from tests.conftest import default_params
+from tests.conftest import ARCH, default_params
 
 ROOT = Path(__file__).resolve().parents[1]
 PIXEL_SIZE_UM = 0.5
@@ -43,7 +44,12 @@ print(json.dumps([time.process_time() - start, int(peak) / 1024]))
 WORK = {  # what is imported first, and what is measured with it
     "acquire": ("from src.stages import acquire", "acquire.main()"),
     "tile": ("from src.stages import tile", "tile.main()"),
-    "gate": (
+    "check": (
+        "from src.stages import check; from src.common.check import report, suites",
+        "check.main('patches')",
+    ),
+    "filter": ("from src.stages import filter as stage", "stage.run()"),
+    "twins": (
         "from src.common.check import leakage",
         """
 frames = pd.read_parquet("data/patches/frames.parquet")
@@ -69,14 +75,34 @@ def lay_out(root: Path, images: int, size: int) -> None:
     dataset = {"source": "folder", "path": "images", "partitions": ["arm"]}
     alone = {"workers": 1}
     tile = alone | {"window": 64, "stride": 32, "edge": "anchor"}
-    changes = default_params(dataset=dataset, acquire=alone, tile=tile)
+    filters = {"arch": ARCH, "annotations": "annotations.csv"}
+    changes = default_params(dataset=dataset, acquire=alone, tile=tile, filter=filters)
     (root / "params.yaml").write_text(yaml.safe_dump(changes))
+    (root / "annotations.csv").write_text(annotations(min(images, 100)))
     (root / "images").mkdir()
     rows = [write_field(root / "images", number, size) for number in range(images)]
     pd.DataFrame(rows).to_csv(root / "images" / "images.csv", index=False)
     wells = plates.layout_96()
     table = plates.images(wells, fields=-(-images // len(wells))).head(images)
     plates.write(root / "table", table)
+
+
+def annotations(images: int) -> str:
+    """Verdicts on two windows of each of so many images, as many of cells as of empty ones."""
+    rows = ["image_id,y,x,size,verdict,annotator,date"]
+    for number in range(images):
+        for y, verdict in ((0, "cells"), (64, "empty")):
+            rows.append(f"f{number:05d},{y},0,64,{verdict},simulator,2026-11-01")
+    return "\n".join(rows) + "\n"
+
+
+def random_weights(root: Path, model: str) -> None:
+    """Those of the package's filter, as the stage `weights` lays them out."""
+    folder = root / "models" / "weights" / "filter"
+    folder.mkdir(parents=True)
+    shutil.copy(Path(model).parent / "files" / "scorer" / "filter" / "model.safetensors", folder)
+    about = {"arch": ARCH, "weights": "random", "origin": "seed 0"}
+    (folder / "source.json").write_text(json.dumps(about))
 
 
 def random_model(folder: Path) -> str:
@@ -139,16 +165,18 @@ def main() -> None:
     rows = []
     print("| what | images | ms an image | peak MB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
-        model = "" if "score" in asked.skip else random_model(Path(place) / "package")
+        model = random_model(Path(place) / "package")
         for images in asked.images:
-            lay_out(root := Path(place) / f"n{images}", images, asked.size)
+            root = Path(place) / f"n{images}"
+            lay_out(root, images, asked.size)
+            random_weights(root, model)
             for name in (name for name in WORK if name not in asked.skip):
                 seconds, peak = measure(root, name, model)
                 row = {"what": name, "images": images, "ms_per_image": 1e3 * seconds / images}
                 rows.append(row | {"peak_mb": peak})
                 print(f"| {name} | {images} | {row['ms_per_image']:.1f} | {peak:.0f} |", flush=True)
             shutil.rmtree(root)
-    draw(pd.DataFrame(rows), asked.plot)
+            draw(pd.DataFrame(rows), asked.plot)
 
 
 if __name__ == "__main__":

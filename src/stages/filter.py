@@ -119,11 +119,12 @@ def draw(
     marked.loc[inside["place"], "annotation"] = inside["verdict"].to_numpy()
     sample = {"seed": params.seed}
     rows = map_sample(marked["annotation"], **sample)
-    scaled = (features[rows] - features[rows].mean(axis=0)) / (features[rows].std(axis=0) + 1e-6)
+    some, seen = marked.iloc[rows].reset_index(drop=True), np.asarray(features[rows])
+    scaled = (seen - seen.mean(axis=0)) / (seen.std(axis=0) + 1e-6)
     place, _ = tsne(scaled, PERPLEXITY, **sample)
     return {
-        "fig2b_map": feature_map(marked.iloc[rows], place, len(marked)),
-        "fig2b_barcodes": barcodes(store, patches, features, **sample),
+        "fig2b_map": feature_map(some, place, len(marked)),
+        "fig2b_barcodes": barcodes(store, some, seen, **sample),
         "dropped": contact_sheet(
             store, patches[patches["verdict"] != "cells"], "dropped", **sample
         ),

@@ -1,6 +1,8 @@
 """What the filter's frozen backbone sees in windows: in blocks, here or on a Dask cluster."""
 
+import tempfile
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +23,26 @@ def features(
     """Features (N, D) float32 of the windows of a table (image_id, y, x, size) of a patch store.
 
     sees: windows | frame. Blocks are the same wherever they are computed, and so are the results.
+    They lie in a nameless file beside the store, half a megabyte an image, not in memory.
     """
     rows = _blocks(windows["size"].to_numpy())
     if sees == "frame":
         rows = list(windows.groupby(["image_id", "size"], sort=False).indices.values())
     version = weights.stat().st_mtime_ns, (patches / "frames.parquet").stat().st_mtime_ns
     opened = arch, weights, sees, patches, version, len(windows) >= WORTH_WINDOWS
-    items = [(opened, windows.iloc[block][WINDOWS]) for block in rows]
-    found = np.concatenate(list(each(_block, items, 1, "embed", "block", len(items))))
-    ordered = np.empty_like(found)
-    ordered[np.concatenate(rows)] = found
-    return ordered
+    items = ((opened, windows.iloc[block][WINDOWS]) for block in rows)
+    made = each(_block, items, 1, "embed", "block", len(rows))
+    first = next(made)
+    found = _on_disk((len(windows), first.shape[1]), patches.parent)
+    for block, part in zip(rows, chain([first], made), strict=True):
+        found[block] = part
+    return found
+
+
+def _on_disk(shape: tuple[int, int], folder: Path) -> np.memmap:
+    """An array of float32 in a file of FOLDER that is gone with the array."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def _blocks(sizes: np.ndarray) -> list[np.ndarray]:
