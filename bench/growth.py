@@ -67,7 +67,7 @@ score.score([Path("images")], sys.argv[1], Path("scored"), options)""",
 }
 
 
-def lay_out(root: Path, images: int, size: int) -> None:
+def lay_out(root: Path, images: int, shape: tuple[int, int]) -> None:
     """A tree for the stages: code, params, `images` fields in a folder, and a table of as many."""
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "sources").mkdir()
@@ -80,7 +80,7 @@ def lay_out(root: Path, images: int, size: int) -> None:
     (root / "params.yaml").write_text(yaml.safe_dump(changes))
     (root / "annotations.csv").write_text(annotations(min(images, 100)))
     (root / "images").mkdir()
-    rows = [write_field(root / "images", number, size) for number in range(images)]
+    rows = [write_field(root / "images", number, shape) for number in range(images)]
     pd.DataFrame(rows).to_csv(root / "images" / "images.csv", index=False)
     wells = plates.layout_96()
     table = plates.images(wells, fields=-(-images // len(wells))).head(images)
@@ -112,11 +112,11 @@ def random_model(folder: Path) -> str:
     return save_model(folder, "a" * 64)
 
 
-def write_field(folder: Path, number: int, size: int) -> dict:
+def write_field(folder: Path, number: int, shape: tuple[int, int]) -> dict:
     """Blurred noise as bright-field, and with bright spots as PI; its row of the manifest."""
     rng, row = np.random.default_rng(number), {"image_id": f"f{number:05d}", "experiment": "one"}
     for channel, width in (("brightfield", 2), ("pi", 3)):
-        noise = cv2.GaussianBlur(rng.normal(size=(size, size)), (0, 0), width)
+        noise = cv2.GaussianBlur(rng.normal(size=shape), (0, 0), width)
         counts = 2000 + 400 * noise / noise.std()
         row[channel] = f"{row['image_id']}_{channel}.tif"
         tifffile.imwrite(folder / row[channel], counts.clip(1, 65535).astype(np.uint16))
@@ -168,7 +168,7 @@ def main() -> None:
         model = random_model(Path(place) / "package")
         for images in asked.images:
             root = Path(place) / f"n{images}"
-            lay_out(root, images, asked.size)
+            lay_out(root, images, (asked.size, asked.size))
             random_weights(root, model)
             for name in (name for name in WORK if name not in asked.skip):
                 seconds, peak = measure(root, name, model)

@@ -5,6 +5,8 @@ tree for stages.
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -49,6 +51,32 @@ DEFAULTS = {
 WINDOW = 64
 # 0.4 million parameters, 160 px, batch normalisation: training in seconds
 ARCH = "timm:test_efficientnet"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_stray_store() -> Iterator[None]:
+    """Fails the run if a test used MLflow without saying where: its default is ./mlflow.db."""
+    stray = REPO / "mlflow.db"
+    before = stray.exists()
+    yield
+    assert stray.exists() == before, f"a test made {stray}: see mlflow_at"
+
+
+@contextmanager
+def mlflow_at(uri: str | None) -> Iterator[None]:
+    """MLflow works with a store (None: none is named), and then with what it did before.
+
+    In a new process that is none, for which get_tracking_uri() has the name of its default,
+    ./mlflow.db: set_tracking_uri of that would make every later test use, and make, that file.
+    """
+    import mlflow  # slow
+
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def default_params(**changes: dict) -> dict:

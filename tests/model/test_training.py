@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from src.common.patches.frozen import save_features
 from src.common.patches.store import PatchStore
 from src.common.scoring.networks.backbones import facts, library_model
-from src.common.scoring.networks.inference import load_model, predict
+from src.common.scoring.networks.inference import live_logits, load_model, predict
 from src.common.scoring.networks.net import build
 from src.common.tracking import experiment, inputs
 from src.common.tracking import runs as tracking
@@ -35,7 +34,7 @@ from src.common.train.loading import TrainingError
 from src.common.workspace.params import load, parse
 from src.common.workspace.sections import Train
 from src.stages import train as train_stage
-from tests.conftest import ARCH, default_params
+from tests.conftest import ARCH, default_params, mlflow_at
 
 PARAMS = default_params()
 SHORT = {
@@ -363,7 +362,8 @@ def tree(stage_tree) -> Path:
 
 
 def configure(tree: Path, model: dict | None = None, **changes) -> None:
-    raw = default_params(model={"arch": ARCH} | (model or {}), train=SHORT | changes)
+    stain = {"crop": 128, "augmentation": 0.3, "orientations": 1}
+    raw = default_params(model={"arch": ARCH} | (model or {}), train=SHORT | changes, stain=stain)
     (tree / "params.yaml").write_text(yaml.safe_dump(raw))
 
 
@@ -395,8 +395,6 @@ def stage(tree: Path, *command: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def here(tree, monkeypatch) -> Path:
     """The tree, with this process's copy of the stage working in it."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    before = mlflow.get_tracking_uri()
     places = {
         "CHECKPOINTS": "mlruns/checkpoints", "FEATURES": "data/features", "MODELS": "models",
         "PATCHES": "data/patches",
@@ -408,8 +406,9 @@ def here(tree, monkeypatch) -> Path:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tree / place)
     monkeypatch.setattr(train_stage, "load", lambda *names: load(*names, path=tree / "params.yaml"))
-    yield tree
-    mlflow.set_tracking_uri(before)
+    with mlflow_at(None):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        yield tree
 
 
 def runs(tree: Path) -> list[dict]:
@@ -628,3 +627,46 @@ def test_two_devices_share_the_work_and_the_first_alone_writes(tree):
     # Every validation window counted once, on whichever device
     assert history.loc[kept, "valid_auc"] == pytest.approx(whole, abs=0.01)
     assert not list((tree / "mlruns" / "checkpoints").iterdir())
+
+
+def trained(tree: Path, target: str, **changes) -> dict[str, float]:
+    """Trains at 16 windows or fields a step; the losses of the first and the last epoch, and the
+    AUC of windows that were not trained on.
+    """
+    long = {"epochs": 6, "samples_per_epoch": 64, "lr": 5e-3}
+    configure(tree, {"target": target}, **long, **changes)
+    done = stage(tree)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tree / "models" / "p" / "model.json").read_text())
+    table = pd.read_parquet(tree / "data" / "splits" / "splits.parquet").query("split != 'train'")
+    net, store = load_model(tree / "models" / "p", record), PatchStore(tree / "data" / "patches")
+    area = roc_auc_score(table["label"] == "live", live_logits(net, store, table, None))
+    losses = pd.read_csv(tree / "reports" / "train" / "p" / "history.csv")["train_loss"]
+    # The brighter windows of this store are its live ones, and so are the more stained
+    return {
+        "first": losses.iloc[0], "last": losses.iloc[-1],
+        "auc": area if target == "label" else 1 - area,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["label", "stain"])
+def test_two_devices_train_as_well_as_one(tree, target):
+    one = trained(tree, target, batch_size=16)
+    two = trained(tree, target, batch_size=8, devices=2, strategy="ddp")
+    print(f"one process {one}, two {two}")
+    assert one["last"] < one["first"] and two["last"] < two["first"]
+    assert two["last"] == pytest.approx(one["last"], rel=0.15)
+    assert min(one["auc"], two["auc"]) > 0.9 and two["auc"] == pytest.approx(one["auc"], abs=0.05)
+
+
+@pytest.mark.slow
+def test_every_fold_and_the_final_model_are_trained_on_two_devices(tree):
+    three_folds(tree)
+    configure(tree, devices=2, strategy="ddp", epochs=1)
+    done = stage(tree)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tree / "models" / "p" / "model.json").read_text())
+    assert len(record["epochs_kept"]) == 4
+    (run,) = runs(tree)
+    assert run["status"] == "FINISHED"

@@ -1,12 +1,14 @@
 """`unstained adapt` on a registered package: a version of its own, and no alias moved."""
 
 import json
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from mlflow import MlflowClient
 
 from src.assay import adapt, stained
 from src.assay.controls import ControlsError
@@ -14,6 +16,7 @@ from src.assay.model import load
 from src.common.images.layout import Layout
 from src.common.register import packaging
 from src.common.tracking import runs
+from tests.conftest import mlflow_at
 from tests.pipeline.test_assay_score import frame, save_model
 
 NAME = "unstained-p"
@@ -24,10 +27,13 @@ RULE = {"intensity": "counts", "log": False, "live_below": 260.0, "dead_above": 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory):
     """A store with one version of a package, its alias, and its own test; a plate of controls."""
-    root, patch = tmp_path_factory.mktemp("adapt"), pytest.MonkeyPatch()
-    before = mlflow.get_tracking_uri()
-    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
-    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    root = tmp_path_factory.mktemp("adapt")
+    with mlflow_at(f"sqlite:///{root}/mlflow.db"):
+        yield register(root), write_controls(root / "plate")
+
+
+def register(root: Path) -> MlflowClient:
+    """Registers a package whose run holds its own test; returns the store's client."""
     client = runs.connect()
     save_model(root, "a" * 64, label=RULE, training_images=[])
     test = pd.DataFrame({"label": ["live", "dead"] * 20, "probability": [0.9, 0.1] * 20})
@@ -42,7 +48,11 @@ def registered(tmp_path_factory):
     client.create_registered_model(NAME)
     made = client.create_model_version(NAME, uri, run_id=run.info.run_id, tags={"arch": "x"})
     client.set_registered_model_alias(NAME, "champion", made.version)
-    plate = root / "plate"
+    return client
+
+
+def write_controls(plate: Path) -> Path:
+    """Two negative and two positive controls."""
     plate.mkdir()
     rows = []
     for number in range(4):
@@ -50,9 +60,7 @@ def registered(tmp_path_factory):
         control = "negative" if number < 2 else "positive"
         rows.append({"brightfield": f"x{number}.tif", "control": control, "pixel_size_um": 0.5})
     pd.DataFrame(rows).to_csv(plate / "images.csv", index=False)
-    yield client, plate
-    mlflow.set_tracking_uri(before)
-    patch.undo()
+    return plate
 
 
 def run(plate, out, uri=f"models:/{NAME}@champion"):

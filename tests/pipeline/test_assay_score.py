@@ -25,7 +25,7 @@ from src.common.scoring.emptiness import EmptyFilter
 from src.common.scoring.networks.backbones import facts, library_model
 from src.common.scoring.networks.net import build
 from src.common.scoring.novelty import Novelty
-from tests.conftest import ARCH, REPO
+from tests.conftest import ARCH, REPO, mlflow_at
 from tests.kill import on_a_disk
 
 CONTRACT = {
@@ -391,17 +391,10 @@ def test_an_output_on_a_read_only_disk_is_one_line_that_says_so(plate, model, tm
     assert on_a_disk(tmp_path / "disk", refused, "1m", writable=False) == 0
 
 
-def test_a_model_that_is_not_there_is_said_in_one_line(monkeypatch, tmp_path):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    try:
-        with pytest.raises(
-            ModelError, match=r"models:/unstained-x@champion cannot be loaded.*no registered model"
-        ):
-            load("models:/unstained-x@champion")
-    finally:
-        mlflow.set_tracking_uri(before)
+def test_a_model_that_is_not_there_is_said_in_one_line(tmp_path):
+    lacking = r"models:/unstained-x@champion cannot be loaded.*no registered model"
+    with mlflow_at(f"sqlite:///{tmp_path}/mlflow.db"), pytest.raises(ModelError, match=lacking):
+        load("models:/unstained-x@champion")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(str(tmp_path))
 

@@ -18,6 +18,7 @@ from src.assay import agreement, checks, differences, heldout, model, output, st
 from src.common.images.entries import pixel_digest
 from src.common.images.layout import Layout
 from src.common.label.mixture import MixtureError
+from tests.conftest import mlflow_at
 
 SIZE, SIDE = 64, 5  # px of a window, windows along a field's side
 RULE = {
@@ -465,23 +466,16 @@ def test_a_manifest_of_another_name_and_a_pixel_size_from_the_command(run, tmp_p
 
 
 @pytest.mark.parametrize("uri", ["models:/unstained-p@champion", "runs:/abc/model"])
-def test_a_server_that_is_down_is_said_at_once(monkeypatch, uri):
-    before = mlflow.get_tracking_uri()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:59999")
-    mlflow.set_tracking_uri("http://127.0.0.1:59999")
-    try:
+def test_a_server_that_is_down_is_said_at_once(uri):
+    with mlflow_at("http://127.0.0.1:59999"):
         start = time.monotonic()
         with pytest.raises(ValueError, match=r"59999 does not answer"):
             model.load(uri)
         assert time.monotonic() - start < 20
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 def test_the_own_test_is_read_from_the_run_that_trained_the_model(tmp_path):
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    try:
+    with mlflow_at(f"sqlite:///{tmp_path}/mlflow.db"):
         place = mlflow.create_experiment("e", artifact_location=(tmp_path / "artifacts").as_uri())
         rows = {
             "label": ["live", "dead", "live"],
@@ -503,8 +497,6 @@ def test_the_own_test_is_read_from_the_run_that_trained_the_model(tmp_path):
         told = {"patches": 8, "error": 0.1, "called": 0.75, "wrong": 0.125, "auc_within": 0.8}
         assert heldout.summary(active.info.run_id) == told
         assert heldout.patches("0" * 32) is None and heldout.summary(None) is None
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 def test_a_version_is_found_by_alias_or_number_and_other_uris_have_none():

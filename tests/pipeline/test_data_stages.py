@@ -22,7 +22,7 @@ from src.common.workspace.errors import UserError
 from src.stages import filter as filter_stage
 from src.stages import label as label_stage
 from src.stages import split as split_stage
-from tests.conftest import ARCH, WINDOW, default_params, write_store
+from tests.conftest import ARCH, WINDOW, default_params, mlflow_at, write_store
 
 FILTER_RUN = filter_stage.tracking.filter_run
 KINDS = {"cells": 0.6, "empty": 0.2, "unusable": 0.2}
@@ -238,16 +238,15 @@ def test_too_few_annotations_fall_back_to_rules(tree, capsys, monkeypatch):
 
 def test_no_annotation_at_all_still_gives_verdicts_and_a_finished_run(tree, monkeypatch):
     monkeypatch.setattr(filter_stage.tracking, "filter_run", FILTER_RUN)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tree.root}/mlflow.db")
     monkeypatch.chdir(tree.root)
     for name in ("MODELS", "METRICS", "REPORTS"):
         monkeypatch.setattr(filter_stage.tracking, name, tree.root / FOLDERS[name])
-    mlflow.set_tracking_uri(f"sqlite:///{tree.root}/mlflow.db")
     (tree.root / "notes.csv").write_text("image_id,y,x,size,verdict,annotator,date\n")
-    metrics = tree(filter_stage)
-    [run] = mlflow.search_runs(
-        experiment_names=[filter_stage.tracking.EXPERIMENT], output_format="list"
-    )
+    with mlflow_at(f"sqlite:///{tree.root}/mlflow.db"):
+        metrics = tree(filter_stage)
+        [run] = mlflow.search_runs(
+            experiment_names=[filter_stage.tracking.EXPERIMENT], output_format="list"
+        )
     assert run.info.status == "FINISHED" and not run.data.metrics
     assert metrics["method"] == "rules" and metrics["f1_cells"] is None
     assert sum(sum(part.values()) for part in metrics["verdicts"].values()) == len(tree.patches)

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import mlflow
 import pytest
 from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
@@ -10,6 +9,7 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from src.common.register import aliases
 from src.common.register.aliases import CHALLENGER, CHAMPION, RegistryError, by_alias, move, moves
 from src.common.register.by_hand import history, promote, rollback
+from tests.conftest import mlflow_at
 
 NAME = "unstained-p"
 
@@ -18,20 +18,26 @@ NAME = "unstained-p"
 def store(tmp_path_factory) -> str:
     """An empty MLflow store; made once, since that takes seconds."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    mlflow.set_tracking_uri(uri)
-    MlflowClient().create_experiment("unstained")
+    with mlflow_at(uri):
+        MlflowClient().create_experiment("unstained")
     return uri
 
 
 @pytest.fixture
 def client(store, monkeypatch):
     """A registry with versions 1 to 3, the first of them champion by the rule."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    mlflow.set_tracking_uri(store)
-    client = MlflowClient()
-    client.create_registered_model(NAME)
+    with mlflow_at(store):
+        client = MlflowClient()
+        client.create_registered_model(NAME)
+        add_versions(client)
+        yield client
+        client.delete_registered_model(NAME)
+
+
+def add_versions(client: MlflowClient) -> None:
+    """Versions 1 to 3, the first of them champion by the rule."""
     for number in (1, 2, 3):
         tags = {
             "arch": "resnet18",
@@ -41,8 +47,6 @@ def client(store, monkeypatch):
         }
         client.create_model_version(NAME, f"file:///models/{number}", tags=tags, description="card")
     move(version(client, 1), CHAMPION, "first version", "rule")
-    yield client
-    client.delete_registered_model(NAME)
 
 
 def version(client: MlflowClient, number: int):

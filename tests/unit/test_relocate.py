@@ -11,13 +11,14 @@ from mlflow import MlflowClient
 from src.common.tracking import server
 from src.common.tracking.relocate import recorded, relocate, use_store
 from src.common.workspace.errors import ServerError
+from tests.conftest import mlflow_at
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A clone with a run that holds an artifact; returns its folder and the run's id."""
     root = tmp_path_factory.mktemp("clones") / "first clone"
-    with pytest.MonkeyPatch.context() as patch:
+    with mlflow_at(None), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "")  # set_tracking_uri sets it, too
         use_store(root / "mlruns")
         client = MlflowClient()
@@ -38,7 +39,8 @@ def clone(made, tmp_path, monkeypatch):
     shutil.copytree(made[0], root)
     relocate(root / "mlruns" / "mlflow.db")
     assert recorded(root / "mlruns" / "mlflow.db") == root / "mlruns"
-    return root, made[1]
+    with mlflow_at(None):
+        yield root, made[1]
 
 
 def used(root) -> MlflowClient:

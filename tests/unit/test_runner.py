@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -23,6 +22,7 @@ from src.common.workspace.errors import ServerError, UserError
 from src.common.workspace.params import ParamsError
 from src.common.workspace.tables import MissingInput
 from src.stages import __main__ as runner
+from tests.conftest import mlflow_at
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -35,15 +35,12 @@ def store(tmp_path_factory) -> str:
 @pytest.fixture
 def client(store, monkeypatch) -> MlflowClient:
     """An MLflow store away from the repository, without runs."""
-    before = mlflow.get_tracking_uri()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    mlflow.set_tracking_uri(store)
-    found = tracking.connect()
-    yield found
-    for run in runs(found):
-        found.delete_run(run.info.run_id)
-    mlflow.set_tracking_uri(before)
+    with mlflow_at(store):
+        found = tracking.connect()
+        yield found
+        for run in runs(found):
+            found.delete_run(run.info.run_id)
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import os
 import subprocess
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 
 from src.common.register import sync
 from src.common.tracking import origin
 from src.common.tracking import runs as tracking
+from tests.conftest import mlflow_at
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +24,13 @@ def store(tmp_path_factory) -> str:
 @pytest.fixture
 def client(store, monkeypatch, tmp_path) -> MlflowClient:
     """A client of a store away from the repository; the workspace is a folder of its own."""
-    before = mlflow.get_tracking_uri()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setattr(origin, "WORKSPACE", tmp_path)
     for name in ("METRICS", "MODELS", "REPORTS"):
         monkeypatch.setattr(sync, name, tmp_path / name.lower())
     monkeypatch.setattr(sync, "WORKSPACE", tmp_path)
-    mlflow.set_tracking_uri(store)
-    yield tracking.connect()
-    mlflow.set_tracking_uri(before)
+    with mlflow_at(store):
+        yield tracking.connect()
 
 
 class Repository:

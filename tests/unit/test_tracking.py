@@ -4,6 +4,7 @@ their reason.
 
 import json
 import warnings
+from collections.abc import Iterator
 
 import mlflow
 import pandas as pd
@@ -14,6 +15,7 @@ from src.common.tracking import content as run_content
 from src.common.tracking import inputs, origin
 from src.common.tracking import runs as tracking
 from src.common.workspace.errors import ServerError
+from tests.conftest import mlflow_at
 
 VALUE = {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}
 RECORD = {
@@ -103,12 +105,11 @@ def store(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def client(store, monkeypatch, tmp_path) -> MlflowClient:
+def client(store, monkeypatch, tmp_path) -> Iterator[MlflowClient]:
     """An MLflow store away from the repository."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(store)
-    return tracking.connect()
+    with mlflow_at(store):
+        yield tracking.connect()
 
 
 @pytest.mark.parametrize(
