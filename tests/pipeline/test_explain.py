@@ -258,10 +258,11 @@ def test_folds_are_explained_by_the_model_that_did_not_see_them(tree):
     models, store = Models(explain.MODELS / "p"), PatchStore(root / "patches")
     rows = called_rows()
     assert round_to_map(rows) == "fold-0"
-    maps = models.maps(store, rows, "dead")
+    maps = models.maps(store, rows)["dead"]
     for name in ("fold-0", "fold-1"):
         own = rows[rows["round"] == name].reset_index(drop=True)
-        expected = gradcam.window_maps(models.of(name), store, own, "dead")
+        signed = gradcam.window_evidence(models.of(name), store, own)
+        expected = [gradcam.of_class(one, "dead") for one in signed]
         at = np.flatnonzero(rows["round"] == name)
         np.testing.assert_allclose([maps[i] for i in at], expected, rtol=1e-4, atol=1e-7)
     record = explain.main("p")

@@ -35,22 +35,24 @@ def spot(row: int, column: int, level: int = 255) -> np.ndarray:
     return window
 
 
+def raw_maps(net, windows: np.ndarray, label: str, **options) -> np.ndarray:
+    return gradcam.of_class(gradcam.evidence(net, windows, **options), label)
+
+
 def test_maximum_lies_on_the_planted_evidence(planted):
     places = [(0, 0), (2, 5), (7, 3)]
-    maps = gradcam.raw_maps(
-        planted, np.stack([spot(*place) for place in places]), "dead", batch_size=2
-    )
+    maps = raw_maps(planted, np.stack([spot(*place) for place in places]), "dead", batch_size=2)
     assert maps.shape == (3, 8, 8) and maps.dtype == np.float32
     assert [np.unravel_index(m.argmax(), m.shape) for m in maps] == places
     np.testing.assert_allclose(
         maps.max((1, 2)), 1 / 64, rtol=1e-6
     )  # its share of the logit: weight x value / cells
-    assert not gradcam.raw_maps(planted, np.stack([spot(1, 1)]), "live").any()
+    assert not raw_maps(planted, np.stack([spot(1, 1)]), "live").any()
 
 
 def test_an_empty_window_does_not_glow(planted):
     windows = np.stack([spot(3, 3), spot(3, 3, level=51), np.zeros((64, 64), np.uint8)])
-    maps = gradcam.raw_maps(planted, windows, "dead")
+    maps = raw_maps(planted, windows, "dead")
     scale = maps.max()
     np.testing.assert_allclose(maps.max((1, 2)) / scale, [1, 0.2, 0], atol=1e-6)
     np.testing.assert_array_equal(overlay(windows[2], maps[2], scale), 0)
@@ -61,7 +63,7 @@ def test_an_empty_window_does_not_glow(planted):
 
 
 def test_hooks_are_removed(planted):
-    gradcam.raw_maps(planted, np.stack([spot(1, 1)]), "dead")
+    raw_maps(planted, np.stack([spot(1, 1)]), "dead")
     assert not planted.cam_layers[0]._forward_hooks
 
 
@@ -73,7 +75,7 @@ def test_maps_add_up_to_the_margin(arch, pooling):
     windows = np.random.default_rng(0).integers(0, 256, (2, 224, 224), np.uint8)
     with torch.inference_mode():
         logits = net(prepare(net.backbone, windows)).numpy()
-    dead, live = (gradcam.raw_maps(net, windows, label) for label in ("dead", "live"))
+    dead, live = (raw_maps(net, windows, label) for label in ("dead", "live"))
     bias = net.head.bias.numpy()
     expected = logits[:, 0] - logits[:, 1] - (bias[0] - bias[1])
     tolerance = (

@@ -25,8 +25,8 @@ from ..scoring.networks.net import Net, build, prepare
 
 
 class RawGradCAM(HiResCAM):
-    """The library's Grad-CAM without its stretching of every map to 0..1, and in the resolution of
-    the finest layer.
+    """The library's Grad-CAM before its ReLU and its stretching of every map to 0..1, and in the
+    resolution of the finest layer.
 
     Stretched, a patch without any evidence glows as brightly as one full of it.
     """
@@ -44,7 +44,7 @@ class RawGradCAM(HiResCAM):
 
     def aggregate_multi_layers(self, cam_per_target_layer: list[np.ndarray]) -> np.ndarray:
         finest = max(cam_per_target_layer, key=lambda maps: maps.shape[-1]).shape[-1]
-        return np.maximum(sum(spread(maps, finest) for maps in cam_per_target_layer), 0)
+        return sum(spread(maps, finest) for maps in cam_per_target_layer)
 
 
 def spread(maps: np.ndarray, size: int) -> np.ndarray:
@@ -62,9 +62,16 @@ def margin(index: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda logits: logits[index] - logits[1 - index]
 
 
-def raw_maps(net: Net, windows: np.ndarray, label: str, batch_size: int = 16) -> np.ndarray:
-    """Grad-CAM of a class for windows (N, s, s) uint8 of one size: (N, h, w) float32 >= 0, not
-    stretched.
+def of_class(signed: np.ndarray, label: str) -> np.ndarray:
+    """The Grad-CAM of a class, >= 0 and not stretched, from maps of `evidence`: its margin is the
+    other's with the sign changed, and so are the maps before ReLU.
+    """
+    return np.maximum(signed if label == "live" else -signed, 0)
+
+
+def evidence(net: Net, windows: np.ndarray, batch_size: int = 16) -> np.ndarray:
+    """Where windows (N, s, s) uint8 of one size look live, above 0, or dead, below: (N, h, w)
+    float32.
 
     h, w: resolution of the network's finest CAM layer. The network is left in evaluation mode, its
     weights frozen: the backward pass then ends at the layers and costs next to nothing.
@@ -75,7 +82,7 @@ def raw_maps(net: Net, windows: np.ndarray, label: str, batch_size: int = 16) ->
         layer.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_())
         for layer in layers
     ]
-    targets, found = [margin(CLASSES.index(label))], []
+    targets, found = [margin(CLASSES.index("live"))], []
     try:
         with RawGradCAM(net, layers) as cam:
             for start in range(0, len(windows), batch_size):
@@ -89,12 +96,12 @@ def raw_maps(net: Net, windows: np.ndarray, label: str, batch_size: int = 16) ->
     return np.concatenate(found).astype(np.float32)
 
 
-def window_maps(net: Net, store: PatchStore, table: pd.DataFrame, label: str) -> list[np.ndarray]:
-    """Grad-CAM of a class for each row (image_id, y, x, size): N arrays (h, w) float32."""
+def window_evidence(net: Net, store: PatchStore, table: pd.DataFrame) -> list[np.ndarray]:
+    """`evidence` of each row (image_id, y, x, size): N arrays (h, w) float32."""
     found: list[np.ndarray] = [np.empty(0)] * len(table)
     for _, rows in table.reset_index(drop=True).groupby("size"):
         windows = np.stack([store.window(*row) for row in rows[WINDOWS].itertuples(index=False)])
-        for position, cam in zip(rows.index, raw_maps(net, windows, label), strict=True):
+        for position, cam in zip(rows.index, evidence(net, windows), strict=True):
             found[position] = cam
     return found
 

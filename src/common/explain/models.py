@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
+from ..scoring.networks.backbones import CLASSES
 from ..scoring.networks.inference import load_model, predict
 from ..scoring.networks.net import Net
 from ..scoring.operating import calibrate, conformal_call
@@ -31,19 +32,15 @@ class Models:
         return load_model(self.directory / ("" if name == "holdout" else name), self.card)
 
     def maps(
-        self,
-        store: PatchStore,
-        rows: pd.DataFrame,
-        label: str,
-        change: Callable[[Net], Net] = lambda net: net,
-    ) -> list[np.ndarray]:
-        """Raw Grad-CAM of a class for each row, by the (changed) network of its round."""
+        self, store: PatchStore, rows: pd.DataFrame, change: Callable[[Net], Net] = lambda net: net
+    ) -> dict[str, list[np.ndarray]]:
+        """Raw Grad-CAM of each class for each row, by the (changed) network of its round."""
         maps: list[np.ndarray] = [np.empty(0)] * len(rows)
         for name, part in rows.reset_index(drop=True).groupby("round"):
-            own = gradcam.window_maps(change(self.of(name)), store, part, label)
+            own = gradcam.window_evidence(change(self.of(name)), store, part)
             for position, cam in zip(part.index, own):
                 maps[position] = cam
-        return maps
+        return {label: [gradcam.of_class(signed, label) for signed in maps] for label in CLASSES}
 
     def score(self, store: PatchStore, rows: pd.DataFrame, points: dict[str, dict]) -> pd.DataFrame:
         """The rows with probability and call, by the network and the operating point of each row's

@@ -68,7 +68,7 @@ def example_maps(
     """Fig. 6: both classes' maps over right and wrong calls and nearly empty windows, on one scale,
     with raw maxima. table: of `cam_examples`; counts: of all calls.
     """
-    maps = {label: models.maps(store, table, label) for label in CLASSES}
+    maps = models.maps(store, table)
     highest = pd.DataFrame({label: [float(cam.max()) for cam in maps[label]] for label in CLASSES})
     scale = float(highest[table["outcome"] != EMPTIEST].max(axis=None)) or 1.0
     blocks: dict[str, list[figures.Panel]] = {}
@@ -120,7 +120,7 @@ def agreement_with_pi(
     bright = [mask for mask, kept in zip(bright, partly) if kept]
     if dead.empty:
         return {"agreement": record, "sanity": None}
-    maps = {label: models.maps(store, dead, label) for label in CLASSES}
+    maps = models.maps(store, dead)
     for label in CLASSES:
         record[f"{label}_map"] = agreement(maps[label], bright, dead["group"].to_numpy())
     few = draw(dead, SANITY_WINDOWS, settings.seed)
@@ -136,7 +136,7 @@ def random_maps(
     maps: dict = {}
     for part, count in DRAWS.items():
         changes = [_randomised(models.card["arch"], part, seed + i) for i in range(count)]
-        maps[part] = [models.maps(store, few, "dead", change) for change in changes]
+        maps[part] = [models.maps(store, few, change)["dead"] for change in changes]
     return maps
 
 
