@@ -100,8 +100,9 @@ def lightning_trainer(
     """Lightning's trainer under the parameters. Raises TrainingError for what is not to be had."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     strategy = train.strategy
-    if train.frozen_epochs and train.devices * train.nodes > 1 and strategy in ("auto", "ddp"):
-        # Else ddp waits for the gradients of the frozen body
+    if train.devices * train.nodes > 1 and strategy in ("auto", "ddp"):
+        # Else ddp waits for gradients that never come: of a frozen body, or of the layers behind
+        # the last stage that a stain network reads
         strategy = "ddp_find_unused_parameters_true"
     try:
         return pl.Trainer(
