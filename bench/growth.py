@@ -36,10 +36,11 @@ import json, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
 {imports}
-start = time.process_time()
+start, begun = time.process_time(), time.perf_counter()
 {work}
 [peak] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
-print(json.dumps([time.process_time() - start, int(peak) / 1024]))
+spent = time.process_time() - start, time.perf_counter() - begun
+print(json.dumps([*spent, int(peak) / 1024]))
 """
 WORK = {  # what is imported first, and what is measured with it
     "acquire": ("from src.stages import acquire", "acquire.main()"),
@@ -124,17 +125,15 @@ def write_field(folder: Path, number: int, shape: tuple[int, int]) -> dict:
     return row | {"well": well, "position": str(number), "pixel_size_um": PIXEL_SIZE_UM}
 
 
-def measure(root: Path, name: str, model: str) -> tuple[float, float]:
-    """Seconds of processor time after its imports, and peak memory in MB."""
-    imports, work = WORK[name]
-    code = PROGRAM.format(imports=imports, work=work)
-    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+def measure(work: tuple[str, str], root: Path, model: str, **env: str) -> list[float]:
+    """Seconds of processor time and of the clock after its imports, and peak memory in MB."""
+    code = PROGRAM.format(imports=work[0], work=work[1])
+    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"} | env
     command = [sys.executable, "-c", code, model]
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-    seconds, peak = json.loads(done.stdout.splitlines()[-1])
-    return seconds, peak
+        raise SystemExit(f"{work} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
@@ -171,7 +170,7 @@ def main() -> None:
             lay_out(root, images, (asked.size, asked.size))
             random_weights(root, model)
             for name in (name for name in WORK if name not in asked.skip):
-                seconds, peak = measure(root, name, model)
+                seconds, _, peak = measure(WORK[name], root, model)
                 row = {"what": name, "images": images, "ms_per_image": 1e3 * seconds / images}
                 rows.append(row | {"peak_mb": peak})
                 print(f"| {name} | {images} | {row['ms_per_image']:.1f} | {peak:.0f} |", flush=True)

@@ -128,6 +128,29 @@ def compare(
 
 
 @app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="take everything out of it")] = False,
+) -> None:
+    """Say what is kept of single images, so that a plate that grows costs what is new; or empty it.
+
+    What is computed does not depend on it.
+    """
+    from .common.workspace import entries
+
+    if clear:
+        entries.clear()
+    kept, most = entries.opened(), entries.limit() / 1e9
+    if kept is None:
+        typer.echo(f"{entries.FOLDER}: off, since {entries.BOUND} is 0")
+        return
+    count, size = kept.size()
+    typer.echo(
+        f"{entries.FOLDER}: {count} entries, {size / 1e9:.3f} GB of at most {most:g} "
+        f"({entries.BOUND})"
+    )
+
+
+@app.command()
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.workspace.params import load

@@ -14,6 +14,8 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # threads of several test processes would wait for each other
 
+os.environ["UNSTAINED_CACHE_GB"] = "0"  # tests are to compute; those of the cache turn it on
+
 import numpy as np
 import pandas as pd
 import pytest

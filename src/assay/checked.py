@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..common.images.entries import pixel_digest
+from ..common.images.entries import by_digest, pixel_digest
 from ..common.images.field import Refused
 from ..common.images.files import FileField, bits
 from ..common.scoring.frames.imaging import scaling_range
 from ..common.scoring.scorer import RefusedFrame
-from ..common.workspace.parallel import each
+from ..common.workspace.cache import Kept
 from . import output
 from .model import Model
+
+CODE = ("src/assay", "src/common/images", "src/common/scoring")  # that a look rests on
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,42 @@ def check(entries: Sequence[FileField], model: Model, pixel_size_um: float | Non
     """
     first: dict[str, str] = {}
     jobs = [(image, model, pixel_size_um) for image in entries]
+    looked = Kept(CODE).each(_look, jobs, _rests_on, 1, "check", "image", _no_files)
     checked = []
-    for one, digest in each(_look, jobs, 1, "check", "image", len(jobs)):
+    for image, (facts, digest) in zip(entries, looked):
         if digest in first:
             why = f"as image {first[digest]}: the list is wrong about one of them"
-            one = Checked(one.image, str(Refused("same pixels", why)))
+            facts = {"reason": str(Refused("same pixels", why))}
         elif digest:
-            first[digest] = one.image.image_id
-        checked.append(one)
+            first[digest] = image.image_id
+        checked.append(Checked(image, **facts))
     return checked
 
 
-def _look(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[Checked, str]:
-    """A checked image and the digest of its pixels, '' of a refused one."""
+def _rests_on(image: FileField, model: Model, pixel_size_um: float | None) -> tuple | None:
+    """What is known of an image rests on. Raises OSError."""
+    if image.problem:
+        return None
+    of_model = model.facts["digest"], model.contract, model.many
+    return by_digest(image), of_model, pixel_size_um
+
+
+def _no_files(looked: tuple[dict, str]) -> list | None:
+    """Of a look; an image that was refused, perhaps for a passing fault, is read again."""
+    return [] if looked[1] else None
+
+
+def _look(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[dict, str]:
+    """What is known of an image, and the digest of its pixels, '' of a refused one."""
     try:
         return _one(image, model, pixel_size_um)
     except (Refused, RefusedFrame) as error:
         kind = "" if isinstance(error, Refused) else "contract: "
-        return Checked(image, f"{kind}{error}"), ""
+        return {"reason": f"{kind}{error}"}, ""
 
 
-def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[Checked, str]:
-    """A checked image and the digest of its pixels. Raises Refused or RefusedFrame."""
+def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[dict, str]:
+    """The same of an image that is not refused. Raises Refused or RefusedFrame."""
     pixels, size = image.pixels()
     size = size or pixel_size_um
     model.check(pixels, size)
@@ -78,5 +94,12 @@ def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[C
     low, high = scaling_range(pixels, **model.contract["scaling"])
     seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
     trained_on = seen in model.contract.get("training_images", [])
-    key = output.part_key(model.facts["digest"], digest, size)
-    return Checked(image, "", size, digest, bits(pixels), low, high, key, trained_on), digest
+    facts = {
+        "pixel_size_um": size,
+        "digest": digest,
+        "bits": bits(pixels),
+        "low": low,
+        "high": high,
+    }
+    key = output.part_key(model.facts["digest"], digest, size, model.many)
+    return facts | {"key": key, "trained_on": trained_on}, digest

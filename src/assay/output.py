@@ -109,11 +109,14 @@ def _same(out: Path, before: dict, facts: dict, command: str) -> None:
         )
 
 
-def part_key(model_digest: str, pixels_digest: str, pixel_size_um: float | None) -> str:
-    """The name of an image's part: the same model, pixels and pixel size give the same windows."""
-    return hashlib.sha256(f"{model_digest} {pixels_digest} {pixel_size_um}".encode()).hexdigest()[
-        :32
-    ]
+def part_key(
+    model_digest: str, pixels_digest: str, pixel_size_um: float | None, compiled: bool
+) -> str:
+    """The name of an image's part: the same model, pixels and pixel size give the same windows, but
+    for the last digits where the networks are compiled.
+    """
+    rests_on = f"{model_digest} {pixels_digest} {pixel_size_um} {compiled}"
+    return hashlib.sha256(rests_on.encode()).hexdigest()[:32]
 
 
 def part(out: Path, key: str, predict: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -72,8 +72,8 @@ def score(
     for note in [*notes, *remarks(entries, model, options)]:
         print(f"score: {note}")
     with output.claimed(out, model.facts, "score"):
+        model = model.for_images(len(entries))
         checked = check(entries, model, options.pixel_size_um)
-        model = model.for_images(len(checked))
         sizes = [one.pixel_size_um for one in checked]
         for note in size_note(sizes, options.pixel_size_um, "--pixel-size-um"):
             print(f"score: {note}")

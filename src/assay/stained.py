@@ -167,7 +167,8 @@ def _one(
         if pixel_digest(brightfield) in training:
             stained.counts["in training"] += 1
             return
-        key = output.part_key(model.facts["digest"], pixel_digest(frame.brightfield), size)
+        digest = pixel_digest(frame.brightfield)
+        key = output.part_key(model.facts["digest"], digest, size, model.many)
         table = output.part(out, key, partial(model.predict, frame.brightfield, size))
         corners, rule = table[["y", "x", "size"]].to_numpy(np.int64), model.contract["label"]
         measures = window_measures(pi, corners, bits(frame.pi), rule["background"])

@@ -9,12 +9,15 @@ on.
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from ..common.acquire import digests, sources
-from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, take
+from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, rests_on, take
 from ..common.acquire.tables import judge, registration_notes, session_notes, write_tables
 from ..common.images.entries import expand, refuse_same_ids, size_note
 from ..common.images.field import Field
+from ..common.workspace.cache import Kept
 from ..common.workspace.parallel import each
 from ..common.workspace.params import load
 from ..common.workspace.paths import RAW
@@ -27,8 +30,19 @@ def read_fields(fields: Sequence[Field], limits: Limits, workers: int) -> list[O
     opened = each(expand, [(entry,) for entry in fields], workers, "open", "file", len(fields))
     entries = refuse_same_ids([one for held in opened for one in held])
     jobs = [(entry, RAW, limits) for entry in entries]
-    outcomes = list(each(take, jobs, workers, "acquire", "field", len(jobs)))
-    return refuse_same_pixels(outcomes, RAW)
+    kept = Kept.of_stage("acquire")
+    taken = kept.each(_take, jobs, rests_on, workers, "acquire", "field", _files)
+    return refuse_same_pixels([Outcome(**one) for one in taken], RAW)
+
+
+def _take(entry: Field, raw: Path, limits: Limits) -> dict:
+    return asdict(take(entry, raw, limits))
+
+
+def _files(taken: dict) -> list[Path] | None:
+    """What `take` wrote; a field that is refused, perhaps for a passing fault, is read again."""
+    row = taken["accepted"]
+    return row and [RAW / row["brightfield"], RAW / row["pi"]]
 
 
 def say(notes: Sequence[str]) -> None:

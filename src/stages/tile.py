@@ -6,6 +6,7 @@ Reads data/raw; writes data/patches. Paper, step 1 (windows) and the mean PI of 
 """
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,30 +20,28 @@ from ..common.scoring.frames import imaging
 from ..common.scoring.frames.windows import in_pixels, remainder, windows
 from ..common.tile import measures as stain
 from ..common.tile.fingerprint import fingerprint
-from ..common.workspace.parallel import each
+from ..common.workspace.cache import Kept, file_digest
 from ..common.workspace.params import load
 from ..common.workspace.paths import PATCHES, RAW
 from ..common.workspace.sections import Tile
 from ..common.workspace.tables import read_images
 
 
-def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.DataFrame]:
+def cut(
+    brightfield_file: Path, pi_file: Path, pixel_size_um: float, bits: int, tile: Tile
+) -> tuple[dict[str, np.ndarray], dict, pd.DataFrame]:
     """One field of view: its arrays by shard (8-bit bright-field (H, W), reduced PI in 8 bit and
     over its background), its frame record and its windows.
     """
-    raw = tifffile.imread(RAW / field["brightfield"])
-    pi = tifffile.imread(RAW / field["pi"])
+    raw, pi = tifffile.imread(brightfield_file), tifffile.imread(pi_file)
     low, high = imaging.scaling_range(raw, **tile.scaling.model_dump())
     frame8 = imaging.to_uint8(raw, low, high)
     reduced = stain.reduce_mean(pi)
     pi_low, pi_high = imaging.percentile_range(reduced, 0.5, 99.8)
-    size, stride = (
-        in_pixels(e, tile.unit, field["pixel_size_um"]) for e in (tile.window, tile.stride)
-    )
+    size, stride = (in_pixels(e, tile.unit, pixel_size_um) for e in (tile.window, tile.stride))
     table = pd.DataFrame(windows(*raw.shape, size, stride, tile.edge))
     corners = table[["y", "x", "size"]].to_numpy(np.int64)
     measures = imaging.bright_field_measures(frame8, raw == 0, corners)
-    bits = int(field["pi_bits"])
     measures |= stain.window_measures(pi, corners, bits, tile.background)
     background, floor, median = backgrounds(pi, [tile.background, FLOOR, 50])
     record = {
@@ -57,17 +56,24 @@ def cut(field: pd.Series, tile: Tile) -> tuple[dict[str, np.ndarray], dict, pd.D
         "pi": imaging.to_uint8(reduced, pi_low, pi_high),
         "pi_ratio": stain.ratio(pi, background, bits),
     }
-    return arrays, record, _rows(field, table, measures)
+    measured = pd.DataFrame(measures).round(6)
+    return arrays, record, pd.concat([table.astype("int32"), measured], axis=1)
 
 
-def _rows(field: pd.Series, table: pd.DataFrame, measures: dict[str, np.ndarray]) -> pd.DataFrame:
+def rests_on(
+    brightfield_file: Path, pi_file: Path, pixel_size_um: float, bits: int, tile: Tile
+) -> tuple:
+    """What `cut` makes of a field rests on. Raises OSError."""
+    files = file_digest(brightfield_file), file_digest(pi_file)
+    return *files, pixel_size_um, bits, tile.model_dump(exclude={"workers"})
+
+
+def _owned(field: pd.Series, table: pd.DataFrame) -> pd.DataFrame:
+    """A field's windows with their names and what the manifest says of the field."""
     image_id = field["image_id"]
     names = [f"{image_id}:{w.y}:{w.x}:{w.size}" for w in table.itertuples()]
-    owners = pd.DataFrame(
-        {"patch_id": names, "image_id": image_id, **{c: field[c] for c in GROUP_COLUMNS}}
-    )
-    measured = pd.DataFrame(measures).round(6)
-    return pd.concat([owners, table.astype("int32"), measured], axis=1)
+    owners = {"patch_id": names, "image_id": image_id, **{c: field[c] for c in GROUP_COLUMNS}}
+    return pd.concat([pd.DataFrame(owners), table], axis=1)
 
 
 def main() -> dict[str, int]:
@@ -85,15 +91,17 @@ def main() -> dict[str, int]:
         "pi": ShardWriter(PATCHES, "pi", pi_sizes),
         "pi_ratio": ShardWriter(PATCHES, "pi_ratio", pi_sizes, np.float16),
     }
-    items = ((field, tile) for _, field in images.iterrows())
-    made = each(cut, items, tile.workers, "tile", "field", len(images))
+    fields = [field for _, field in images.iterrows()]
+    made = Kept.of_stage("tile").each(
+        cut, [_item(field, tile) for field in fields], rests_on, tile.workers, "tile", "field"
+    )
     records, tables = [], []
     for i, (arrays, record, table) in enumerate(made):
         for name, pixels in arrays.items():
             start = offset[i] if name == "brightfield" else pi_offset[i]
             writers[name].put(shard[i], start, pixels)
         records.append({"shard": shard[i], "offset": offset[i], "pi_offset": pi_offset[i]} | record)
-        tables.append(table)
+        tables.append(_owned(fields[i], table))
     for writer in writers.values():
         writer.close()
     frames = pd.concat([images.drop(columns=["brightfield", "pi"]), pd.DataFrame(records)], axis=1)
@@ -105,6 +113,11 @@ def main() -> dict[str, int]:
         f"{len(sizes)} shard(s), {_uncovered(frames)}"
     )
     return {"frames": len(frames), "patches": len(patches)}
+
+
+def _item(field: pd.Series, tile: Tile) -> tuple:
+    files = RAW / field["brightfield"], RAW / field["pi"]
+    return *files, float(field["pixel_size_um"]), int(field["pi_bits"]), tile
 
 
 def _offsets(shard: list[int], areas: list[int]) -> tuple[list[int], list[int]]:

@@ -6,13 +6,12 @@ goes on with a list that does not match.
 """
 
 import csv
-import hashlib
 from pathlib import Path
 
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ..images import omezarr
+from ..images.entries import measured
 from ..images.field import SourceError
 from ..images.listing import image_files, printable
 from ..images.manifest import MANIFEST
@@ -71,31 +70,14 @@ def check_list(dataset: Dataset) -> str:
 
 
 def measure(folder: Path) -> Digests:
-    """Size and SHA-256 of every image of a folder and of its manifest, read on all cores."""
+    """Size and SHA-256 of every image of a folder and of its manifest, read on all cores: of a file
+    that did not change since, as it was.
+    """
     names = image_files(folder) + [MANIFEST] * (folder / MANIFEST).is_file()
-    jobs = (delayed(_measure)(folder / name) for name in names)
+    jobs = (delayed(measured)(folder / name) for name in names)
     results = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(jobs)
     bar = tqdm(results, "digests", total=len(names), unit="file")
     return dict(zip(map(printable, names), bar))
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    if path.is_dir():
-        return _measure_image(path)
-    with path.open("rb") as stream:
-        return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _measure_image(image: Path) -> tuple[int, str]:
-    """Of an image in an OME-Zarr store: its files' sizes together, and the digest of their digests
-    with their names.
-    """
-    size, digest, store = 0, hashlib.sha256(), omezarr.store_of(image)
-    for path in omezarr.files_of(image):
-        own, sha256 = _measure(path)
-        size += own
-        digest.update(f"{path.relative_to(store).as_posix()} {sha256}\n".encode())
-    return size, digest.hexdigest()
 
 
 def read(path: Path) -> Digests:

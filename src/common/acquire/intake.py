@@ -11,7 +11,7 @@ import pandas as pd
 import tifffile
 
 from ..exposure.session import exposures
-from ..images.entries import pixel_digest
+from ..images.entries import by_digest, pixel_digest
 from ..images.field import Field, Frame, Refused
 from ..images.files import FileField, bits, check_frame
 from ..images.registration import correlation
@@ -80,6 +80,15 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
     return Outcome(
         entry.image_id, entry.name, accepted=row, truth=truth, correlation=found, exposure=looks
     )
+
+
+def rests_on(entry: Field, raw: Path, limits: Limits) -> tuple | None:
+    """What `take` makes of a field rests on, its files by their digests; None of a simulated one.
+    Raises OSError.
+    """
+    if not isinstance(entry, FileField) or entry.problem:
+        return None
+    return by_digest(entry), limits
 
 
 def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:

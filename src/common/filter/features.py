@@ -1,20 +1,22 @@
 """What the filter's frozen backbone sees in windows: in blocks, here or on a Dask cluster."""
 
+import hashlib
 import tempfile
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..patches.store import PatchStore
 from ..scoring.networks.inference import WINDOWS, WORTH_WINDOWS
 from ..scoring.networks.net import Net
 from ..scoring.networks.overview import compiled_filter, embed_seen, filter_net
-from ..workspace.parallel import each
+from ..workspace.cache import Kept, file_digest
 
-BLOCK = 512  # windows: sixteen batches, a few seconds of one core
+BLOCK = 512  # windows of one image at most: sixteen batches, a few seconds of one core
 
 
 def features(
@@ -25,13 +27,14 @@ def features(
     sees: windows | frame. Blocks are the same wherever they are computed, and so are the results.
     They lie in a nameless file beside the store, half a megabyte an image, not in memory.
     """
-    rows = _blocks(windows["size"].to_numpy())
-    if sees == "frame":
-        rows = list(windows.groupby(["image_id", "size"], sort=False).indices.values())
+    rows = list(windows.groupby(["image_id", "size"], sort=False).indices.values())
+    if sees == "windows":
+        rows = [block[i : i + BLOCK] for block in rows for i in range(0, len(block), BLOCK)]
     version = weights.stat().st_mtime_ns, (patches / "frames.parquet").stat().st_mtime_ns
     opened = arch, weights, sees, patches, version, len(windows) >= WORTH_WINDOWS
-    items = ((opened, windows.iloc[block][WINDOWS]) for block in rows)
-    made = each(_block, items, 1, "embed", "block", len(rows))
+    items = [(opened, windows.iloc[block][WINDOWS]) for block in rows]
+    rests_on = partial(_rests_on, file_digest(weights), PatchStore(patches))
+    made = Kept.of_stage("filter").each(_block, items, rests_on, 1, "embed", "block")
     first = next(made)
     found = _on_disk((len(windows), first.shape[1]), patches.parent)
     for block, part in zip(rows, chain([first], made), strict=True):
@@ -45,10 +48,14 @@ def _on_disk(shape: tuple[int, int], folder: Path) -> np.memmap:
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
-def _blocks(sizes: np.ndarray) -> list[np.ndarray]:
-    """Row numbers in blocks of windows of one size."""
-    of_size = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
-    return [rows[i : i + BLOCK] for rows in of_size for i in range(0, len(rows), BLOCK)]
+def _rests_on(weights: str, store: PatchStore, opened: tuple, windows: pd.DataFrame) -> tuple:
+    """What the features of a block rest on, all of one image; the last bits, on the processor."""
+    arch, _, sees, _, _, many = opened
+    machine = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    frame = store.brightfield(windows["image_id"].iloc[0])
+    seen = frame.shape, hashlib.sha256(frame).hexdigest()
+    corners = windows[["y", "x", "size"]].to_numpy().tolist()
+    return seen, corners, arch, weights, sees, many, machine
 
 
 def _block(opened: tuple, windows: pd.DataFrame) -> np.ndarray:

@@ -6,10 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from ..workspace.cache import file_digest
+from . import omezarr
 from .field import Field, Refused
+from .files import FileField
 
 
 def expand(entry: Field) -> list[Field]:
@@ -46,6 +50,30 @@ def pixel_digest(image: np.ndarray) -> str:
     pixels = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
     head = f"{pixels.dtype.name} {'x'.join(map(str, pixels.shape))} ".encode()
     return hashlib.sha256(head + pixels.tobytes()).hexdigest()
+
+
+def measured(path: Path) -> tuple[int, str]:
+    """Size and SHA-256 of a file; of an image in an OME-Zarr store its files' sizes together, and
+    the digest of their digests with their names. Raises OSError.
+    """
+    if not path.is_dir():
+        return path.stat().st_size, file_digest(path)
+    size, digest, store = 0, hashlib.sha256(), omezarr.store_of(path) or path
+    for file in omezarr.files_of(path):
+        size += file.stat().st_size
+        name = file.relative_to(store).as_posix()
+        digest.update(f"{name} {file_digest(file)}\n".encode())
+    return size, digest.hexdigest()
+
+
+def by_digest(entry: FileField) -> FileField:
+    """The field with its files' digests instead of their places, and without its line in the
+    manifest: what reading it gives rests on nothing else. Raises OSError.
+    """
+    planes = {role: getattr(entry, role) for role in ("brightfield", "pi", "nuclei")}
+    known = {role: plane for role, plane in planes.items() if plane}
+    seen = {role: replace(one, file=Path(measured(one.file)[1])) for role, one in known.items()}
+    return replace(entry, where="", **seen)
 
 
 def summary(rejected: Iterable[dict]) -> str:
