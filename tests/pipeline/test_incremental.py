@@ -2,7 +2,6 @@
 from nothing.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -10,15 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import diskcache
 import pandas as pd
 import pytest
 import tifffile
 import yaml
 
 from src.assay.model import Model
-from src.common.workspace import cache, entries
-from src.common.workspace.errors import UserError
+from src.common.workspace import entries
 from tests.conftest import ARCH, REPO, default_params
 from tests.pipeline.test_acquire import image, tree
 from tests.pipeline.test_assay_score import contents, frame, run, save_model
@@ -209,44 +206,3 @@ def test_a_grown_plate_scored_into_the_same_folder_reads_and_scores_what_is_new(
     monkeypatch.setenv(entries.BOUND, "0")
     run(plate, model, tmp_path / "alone")
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
-
-
-def test_a_file_is_read_again_where_anything_of_it_changed(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SETTLED", 0)
-    path = tmp_path / "file"
-    path.write_bytes(b"one")
-    first = cache.file_digest(path)
-    read, digest = [], hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda *args: read.append(1) or digest(*args))
-    assert cache.file_digest(path) == first == hashlib.sha256(b"one").hexdigest() and not read
-    times = path.stat()
-    path.write_bytes(b"two")
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert cache.file_digest(path) == hashlib.sha256(b"two").hexdigest() and read
-
-
-def test_a_bound_that_is_no_number_is_said(monkeypatch):
-    for text in ("much", "-1", "nan"):
-        monkeypatch.setenv(entries.BOUND, text)
-        with pytest.raises(UserError, match="UNSTAINED_CACHE_GB is the most GB"):
-            entries.opened()
-
-
-def test_a_pickle_is_not_opened(kept, capfd):
-    Evil.ran = False
-    with diskcache.Cache(kept) as held:
-        held.set("key", Evil())
-    assert entries.opened().get("key") is None and not Evil.ran
-    assert "it holds a pickle" in capfd.readouterr().err
-
-
-class Evil:
-    """Says that it was unpickled."""
-
-    ran = False
-
-    def __setstate__(self, state: dict) -> None:
-        Evil.ran = True
-
-    def __getstate__(self) -> dict:
-        return {"some": "state"}
