@@ -207,3 +207,12 @@ def test_a_decimal_comma_in_the_metadata_is_read(tmp_path):
     )
     path = write(tmp_path / "a.ome.tif", description=xml)
     assert single_plane(path.read_bytes())[1] == 0.3112
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 16), (32, 0)])
+def test_a_tiff_that_states_no_pixels_is_refused(tmp_path, width, height):
+    path = tmp_path / "a.tif"
+    path.write_bytes(by_hand(bytes(100), width, height, 16))
+    for source in (path, path.read_bytes()):
+        with pytest.raises(ImageError, match="unreadable"), opened(source) as stack:
+            stack.take(())

@@ -37,7 +37,7 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
         yield Stack(
             order,
             series.shape,
-            lambda index: _upright(_take(series, order, index), turn),
+            lambda index: _upright(_whole(_take(series, order, index)), turn),
             channel_names(tif),
             size,
         )
@@ -93,6 +93,13 @@ def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...]) ->
         return page.asarray()
     finally:
         handle.close()
+
+
+def _whole(image: np.ndarray) -> np.ndarray:
+    """The plane (H, W). Raises ImageError if there are no pixels, which tifffile reads as such."""
+    if image.ndim != 2 or not image.size:
+        raise ImageError("unreadable", "damaged or truncated: it states an image without pixels")
+    return image
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
