@@ -27,7 +27,7 @@ repro: $(READY)  ## Build the environment, then run the whole graph: images to r
 	unstained sync
 	unstained summary
 
-test: $(READY)  ## Build the environment, then run the tests
+test: lint  ## Build the environment, then check style and types and run the tests
 	pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(READY)  ## The tests that take minutes

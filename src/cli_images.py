@@ -8,6 +8,22 @@ import typer
 app = typer.Typer()
 
 
+# Options that several commands take
+Model = Annotated[
+    str, typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion")
+]
+Manifest = Annotated[Path | None, typer.Option(help="CSV instead of the folder's images.csv")]
+Pattern = Annotated[
+    str, typer.Option(help="regular expression of file names, instead of images.csv")
+]
+PixelSize = Annotated[float | None, typer.Option(help="where neither manifest nor file says")]
+BrightField = Annotated[
+    str, typer.Option(help="channel of bright-field: a number from 0, or a name")
+]
+Axes = Annotated[str, typer.Option(help="axis order of files that do not state it, such as CYX")]
+Plane = Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")]
+
+
 @app.command()
 def annotate(
     annotations: Annotated[
@@ -38,29 +54,16 @@ def score(
         list[Path],
         typer.Argument(help="a folder (with or without images.csv), a manifest, or files"),
     ],
-    model: Annotated[
-        str,
-        typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion"),
-    ],
+    model: Model,
     out: Annotated[
         Path, typer.Option(help="folder for tables, overlays and the page; the same one goes on")
     ],
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
-    ] = None,
-    pattern: Annotated[
-        str, typer.Option(help="regular expression of the folder's file names, instead of a CSV")
-    ] = "",
-    pixel_size_um: Annotated[
-        float | None, typer.Option(help="where neither manifest nor file says")
-    ] = None,
-    brightfield: Annotated[
-        str, typer.Option(help="channel of bright-field: a number from 0, or a name")
-    ] = "",
-    axes: Annotated[
-        str, typer.Option(help="axis order of files that do not state it, such as CYX")
-    ] = "",
-    z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
+    manifest: Manifest = None,
+    pattern: Pattern = "",
+    pixel_size_um: PixelSize = None,
+    brightfield: BrightField = "",
+    axes: Axes = "",
+    z: Plane = None,
     allow_synthetic: Annotated[
         bool, typer.Option(help="take a model trained on synthetic images")
     ] = False,
@@ -97,28 +100,15 @@ def validate(
     images: Annotated[
         Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")
     ],
-    model: Annotated[
-        str,
-        typer.Option(help="a registered model, such as models:/unstained-no_treatment@champion"),
-    ],
+    model: Model,
     out: Annotated[Path, typer.Option(help="folder for the page, tables and figures")],
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
-    ] = None,
-    pattern: Annotated[
-        str, typer.Option(help="regular expression of file names, instead of images.csv")
-    ] = "",
-    pixel_size_um: Annotated[
-        float | None, typer.Option(help="where neither manifest nor file says")
-    ] = None,
-    brightfield: Annotated[
-        str, typer.Option(help="channel of bright-field: a number from 0, or a name")
-    ] = "",
+    manifest: Manifest = None,
+    pattern: Pattern = "",
+    pixel_size_um: PixelSize = None,
+    brightfield: BrightField = "",
     pi: Annotated[str, typer.Option(help="channel of PI, likewise")] = "",
-    axes: Annotated[
-        str, typer.Option(help="axis order of files that do not state it, such as CYX")
-    ] = "",
-    z: Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")] = None,
+    axes: Axes = "",
+    z: Plane = None,
     thresholds: Annotated[
         str, typer.Option(help="of PI: the model's, or own (fitted to these images)")
     ] = "model",
@@ -149,19 +139,13 @@ def adapt(
     images: Annotated[
         Path, typer.Argument(help="stained fields, or control wells, of one session")
     ],
-    model: Annotated[
-        str, typer.Option(help="a registered model, such as models:/unstained-mcf7@champion")
-    ],
+    model: Model,
     out: Annotated[Path, typer.Option(help="folder for adaptation.json")],
     controls: Annotated[
         bool, typer.Option(help="from wells whose control is negative or positive, without stain")
     ] = False,
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV instead of the folder's images.csv")
-    ] = None,
-    pixel_size_um: Annotated[
-        float | None, typer.Option(help="where neither manifest nor file says")
-    ] = None,
+    manifest: Manifest = None,
+    pixel_size_um: PixelSize = None,
 ) -> None:
     """Set a model's operating point for a new session, and register it as a version of its own."""
     from .assay.adapt import adapt as run
