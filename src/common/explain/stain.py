@@ -140,7 +140,7 @@ def stain_figure(store: PatchStore, panels: list, title: str) -> Figure:
     for axes, (group, image_id, predicted, measured) in zip(grid, panels):
         top = max(2.5, float(np.nanpercentile(measured, 99)))
         axes[0].imshow(store.brightfield(image_id), cmap="gray", vmin=0, vmax=255)
-        axes[0].set_title(f"{group}: {image_id}", fontsize=7)
+        axes[0].set_title(f"{group}\n{image_id}", fontsize=7)
         for axis, ratio, name in (
             (axes[1], measured, "measured"),
             (axes[2], predicted, "predicted"),
