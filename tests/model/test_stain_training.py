@@ -61,9 +61,7 @@ class Fields:
 
 def asked(**changes) -> SimpleNamespace:
     """Parameters of section stain."""
-    usual = {
-        "reduction": 2, "crop": 128, "augmentation": 0.3, "balance": 0.5, "frozen": 0, "inverted": 0
-    }  # fmt: skip
+    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "balance": 0.5, "frozen": 0}
     return SimpleNamespace(**usual | changes)
 
 
@@ -88,16 +86,6 @@ def test_the_target_stays_under_the_image_it_belongs_to():
         means = image.reshape(32, 2, 32, 2).mean((1, 3))
         stained, clear = target[0] > 1.9, (target[0] < 0.1) & (target[2] > 0.9)
         assert means[stained].mean() > means[clear].mean() + 0.3
-
-
-def test_inverted_crops_are_the_others_turned_round():
-    store = Fields(NAMES)
-    crops = [
-        draw(store, "field/0", asked(augmentation=0, inverted=share), np.random.default_rng(3))
-        for share in (0.0, 1.0)
-    ]
-    (image, target), (inverted, same) = crops
-    assert torch.equal(inverted, -image) and torch.equal(target, same)
 
 
 def test_a_crop_without_alteration_is_the_field_itself():

@@ -84,8 +84,6 @@ def draw(
     target = target_of(store, image_id, (y, x, size // PI_REDUCTION), side // STRIDE)
     number = int(rng.integers(8)) if strength else 0
     turned = oriented(torch.from_numpy(image), number).numpy()
-    if stain.inverted and rng.random() < stain.inverted:
-        turned = -turned
     seen = optics(turned, strength, rng) if strength else turned
     return torch.from_numpy(seen.copy())[None], oriented(target, number).contiguous()
 

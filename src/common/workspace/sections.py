@@ -193,7 +193,6 @@ class Stain(Section):
     balance: Fraction
     orientations: Literal[1, 2, 4, 8]
     frozen: Annotated[int, Field(ge=0, le=3)]
-    inverted: Fraction
 
 
 class Evaluate(Section):
