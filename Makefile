@@ -76,7 +76,7 @@ lock: $(READY)  ## Resolve requirements.txt again, with hashes, for every platfo
 	  --custom-compile-command "make lock" requirements.txt -o requirements.lock
 
 lint: $(READY)  ## Check style, and types where pyproject.toml names files
-	ruff check . && ruff format --check . && mypy
+	ruff check . && ruff format --check . && python -m mypy
 
 licences: $(READY)  ## Write docs/licences.md: the licence of every package in .venv
 	pip-licenses --format=markdown --ignore-packages unstained --output-file=docs/licences.md

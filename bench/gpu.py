@@ -10,7 +10,6 @@ bench/training.py prints its ratios on the device that it finds.
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scoring import seconds  # the script beside this one
+
 from src.common.scoring.frames.windows import windows
 from src.common.scoring.networks.inference import compiled_net
 from src.common.scoring.networks.net import build, prepare
@@ -26,17 +27,6 @@ from src.common.scoring.networks.overview import cut
 from src.common.scoring.networks.stain import StainFacts, build_stain, reduced
 
 SHAPE, SIZE, STRIDE = (1024, 1344), 224, 112
-
-
-def seconds(call: Callable[[np.ndarray], object], frames: list[np.ndarray]) -> float:
-    """Median seconds of a call on each frame, after one for warming up."""
-    call(frames[0])
-    taken = []
-    for frame in frames:
-        start = time.perf_counter()
-        call(frame)
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
 
 
 def on_gpu(net: torch.nn.Module, bf16: bool, compiled: bool) -> Callable:
