@@ -8,8 +8,6 @@ labelled windows are all of one class. Figures are means over draws, then over s
 intervals over sessions; AUC is pooled over the judged windows.
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from bench import run_at_hand  # noqa: E402
 from src.assay import controls  # noqa: E402
 from src.common.evaluate.calibration import fit_operating  # noqa: E402
 from src.common.evaluate.rounds import operate, test_rows  # noqa: E402
@@ -137,13 +136,8 @@ def told(values: np.ndarray, groups: int, auc: bool) -> str:
 
 def main() -> None:
     """Prints the table of one partition."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workspace", type=Path, nargs="?", default=ROOT)
-    parser.add_argument("--partition", default="mcf7")
-    asked = parser.parse_args()
-    record = asked.workspace / "metrics" / "evaluate" / f"{asked.partition}.json"
-    record = json.loads(record.read_text())
-    saved = asked.workspace / "reports" / "evaluate" / asked.partition / "predictions.parquet"
+    workspace, partition, record = run_at_hand.asked(__doc__.splitlines()[0])
+    saved = workspace / "reports" / "evaluate" / partition / "predictions.parquet"
     test = test_rows(pd.read_parquet(saved))
     test = test.assign(live=test["label"] == "live")
     names = sorted(test["group"].unique())

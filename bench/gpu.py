@@ -18,8 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scoring import seconds  # the script beside this one
-
+from bench.scoring import seconds
 from src.common.scoring.frames.windows import windows
 from src.common.scoring.networks.inference import compiled_net
 from src.common.scoring.networks.net import build, prepare

@@ -8,8 +8,6 @@ gain here is none of a U-Net. A frame's partner in mixing is of another session 
 folds.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from bench import frame_changes as looks  # noqa: E402
+from bench import run_at_hand  # noqa: E402
 from bench import session_models as models  # noqa: E402
 from bench.frame_changes import Frame  # noqa: E402
 from src.common.metrics.confounding import within_statistic  # noqa: E402
@@ -177,15 +176,11 @@ WAYS = {
 
 def main() -> None:
     """Prints a row for each way."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workspace", type=Path, nargs="?", default=ROOT)
-    parser.add_argument("--partition", default="mcf7")
-    asked = parser.parse_args()
-    record = asked.workspace / "metrics" / "evaluate" / f"{asked.partition}.json"
-    model = json.loads(record.read_text())["model"]
+    workspace, partition, record = run_at_hand.asked(__doc__.splitlines()[0])
+    model = record["model"]
     c = model["recipe"]["C"]
-    windows = read(asked.workspace, asked.partition)
-    weights = asked.workspace / "models" / "weights" / "model" / "model.safetensors"
+    windows = read(workspace, partition)
+    weights = workspace / "models" / "weights" / "model" / "model.safetensors"
     net = build(model["arch"], weights, pooling="levels").eval()
     net = compiled_net(net, "features")
     draws = draw(windows.session, windows.live, RESAMPLES, 1)
