@@ -1,10 +1,13 @@
 """What the filter's network sees of windows in one pass over their frame, and compiled networks."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from src.common.scoring.networks import overview
+from src.common.scoring.networks import inference, overview
 from src.common.scoring.networks.backbones import REGISTRY
 from src.common.scoring.networks.inference import compiled_net
 from src.common.scoring.networks.net import build
@@ -89,3 +92,15 @@ def test_a_compiled_stain_network_takes_frames_of_any_shape():
 def test_a_compiled_filter_sees_frames_alike(seeing, frame8):
     fast = features_of(compiled_filter(seeing), frame8, CORNERS)
     np.testing.assert_allclose(fast, features_of(seeing, frame8, CORNERS), rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_compiled_is_not_compiled_again(monkeypatch):
+    """A block of many windows, on a network that was compiled for all blocks."""
+    monkeypatch.setattr(inference, "WORTH_WINDOWS", 3)
+    net = build("resnet18").eval()
+    frame = np.random.default_rng(0).integers(0, 255, (64, 96), np.uint8)
+    table = pd.DataFrame({"image_id": "a", "y": 0, "x": [0, 8, 16, 32], "size": 64})
+    store = SimpleNamespace(window=lambda _, y, x, size: frame[y : y + size, x : x + size])
+    once = inference.embed(net, store, table, desc=None)
+    again = inference.embed(compiled_net(net, "features"), store, table, desc=None)
+    np.testing.assert_array_equal(once, again)

@@ -91,7 +91,7 @@ def apply_to_windows(
 def _apply(
     net: Net, method: str, width: int, store, table: pd.DataFrame, batch_size: int, desc: str | None
 ) -> np.ndarray:
-    if len(table) >= WORTH_WINDOWS:
+    if len(table) >= WORTH_WINDOWS and method not in vars(net):  # as it is where compiled already
         net = compiled_net(net, method)
     call = getattr(net, method)
     found = np.empty((len(table), width), np.float32)
