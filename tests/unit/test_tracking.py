@@ -3,6 +3,8 @@ their reason.
 """
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -15,7 +17,7 @@ from src.common.tracking import content as run_content
 from src.common.tracking import inputs, origin
 from src.common.tracking import runs as tracking
 from src.common.workspace.errors import ServerError
-from tests.conftest import mlflow_at
+from tests.conftest import REPO, mlflow_at
 
 VALUE = {"value": 0.9, "group_interval": [0.8, 0.95], "patch_interval": None}
 RECORD = {
@@ -259,3 +261,23 @@ def test_the_saved_view_of_runs_names_columns_that_runs_have(client):
     known = {f"metrics.`{name}`" for name in metrics}
     known |= {f"params.`{name}`" for name in run_content.parameters(MODEL, SECTIONS)}
     assert set(view["selectedColumns"]) - {"tags.`partition`", "tags.`dvc_exp`"} <= known
+
+
+def test_processes_that_meet_at_a_new_store_make_it_once(tmp_path):
+    uri, go = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "go"
+    code = (
+        "import time; from pathlib import Path\n"
+        "from src.common.tracking.server import require_store\n"
+        f"print(flush=True)\nwhile not Path({str(go)!r}).exists(): time.sleep(0.001)\n"
+        f"require_store({uri!r})"
+    )
+    command = [sys.executable, "-c", code]
+    started = [
+        subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for process in started:
+        process.stdout.readline()  # it has imported all it needs
+    go.touch()
+    ended = [(process.communicate()[1], process.returncode) for process in started]
+    assert [code for _, code in ended] == [0, 0, 0], ended

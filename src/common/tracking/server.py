@@ -4,9 +4,11 @@ itself tries for minutes.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import sqlalchemy
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,15 +31,18 @@ def require_store(uri: str) -> None:
 
 
 def _store(uri: str) -> None:
-    shown = uri
+    shown, making = uri, nullcontext()
     try:
         if uri.startswith(DATABASES):
-            shown = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
+            url = sqlalchemy.make_url(uri)
+            shown = url.render_as_string(hide_password=True)
             engine = sqlalchemy.create_engine(uri)
             # Fails at once, where MLflow would try for 100 s
             sqlalchemy.inspect(engine).get_table_names()
             engine.dispose()
-        MlflowClient(uri).search_experiments(max_results=1)
+            making = _one_at_a_time(url)
+        with making:
+            MlflowClient(uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError) as error:
         own = not os.environ.get("MLFLOW_TRACKING_URI")
         name = f"the MLflow store {shown}" if own else f"MLFLOW_TRACKING_URI={shown}"
@@ -52,6 +57,18 @@ def _store(uri: str) -> None:
             "(sqlite:////ABSOLUTE/PATH/mlflow.db, in a folder that exists), or unset "
             "MLFLOW_TRACKING_URI to work with the repository's own store"
         ) from None
+
+
+def _one_at_a_time(url: sqlalchemy.URL) -> AbstractContextManager:
+    """Held while MLflow connects to a database in a file, whose tables it makes at first use: two
+    processes that make them at once get in each other's way, and one fails.
+    """
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return nullcontext()
+    folder = Path(url.database).parent
+    if not os.access(folder, os.W_OK):  # nothing can be made there
+        return nullcontext()
+    return FileLock(folder / f".{Path(url.database).name}.lock")
 
 
 def _server(uri: str) -> None:
