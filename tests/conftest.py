@@ -47,7 +47,7 @@ DEFAULTS = {
         "layers": "all", "C": 1e-3, "epochs": 3, "samples_per_epoch": 384, "batch_size": 16,
         "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.999],
         "schedule": "cosine", "warmup_fraction": 0.1, "intensity_augmentation": 0.2,
-        "frozen_epochs": 0, "patience": 0, "precision": "auto",
+        "frozen_epochs": 0, "frozen_stages": 1, "patience": 0, "precision": "auto",
     },
 }  # fmt: skip
 WINDOW = 64

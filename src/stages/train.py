@@ -38,6 +38,8 @@ def main(partition: str) -> dict:
     """
     refuse_failed_checks()
     train, model, stain = load("train", "model", "stain")
+    if read_json(WEIGHTS / "source.json")["weights"] == "random":  # nothing worth keeping
+        train = train.model_copy(update={"frozen_stages": 0})
     table = read_table(SPLITS / "splits.parquet", [partition], aloud=False)
     planned = rounds(table, read_json(SPLITS / "split.json"))
     weights = WEIGHTS / "model.safetensors"

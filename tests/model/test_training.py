@@ -44,6 +44,7 @@ SHORT = {
     "precision": "32",
     "lr": 2e-3,
     "workers": 0,
+    "frozen_stages": 0,
 }
 
 
@@ -62,7 +63,9 @@ def train(live_dead, tmp_path):
     """
     store, table = live_dead
 
-    def run(scratch: str = "scratch", valid: pd.DataFrame | None = None, **changes):
+    def run(
+        scratch: str = "scratch", valid: pd.DataFrame | None = None, arch: str = ARCH, **changes
+    ):
         torch.manual_seed(0)
         reported = []
         tables = (
@@ -70,7 +73,7 @@ def train(live_dead, tmp_path):
             table[table["split"] == "valid"] if valid is None else valid,
         )
         result = fit(
-            build(ARCH), store, *tables, params(**changes), tmp_path / scratch,
+            build(arch), store, *tables, params(**changes), tmp_path / scratch,
             lambda row, epoch: reported.append((epoch, row)),
         )  # fmt: skip
         return *result, reported
@@ -272,6 +275,21 @@ def test_a_frozen_body_keeps_weights_and_statistics_until_it_is_thawed(train, mo
     thawed, *_ = train("thawed", epochs=2, frozen_epochs=1)
     learned = [name for name in body if not name.endswith("num_batches_tracked")]
     assert all(not torch.equal(thawed[name], start[name]) for name in learned)
+
+
+@pytest.mark.parametrize("arch", [ARCH, "squeezenet1_1", "resnet18", "tf_efficientnet_lite0"])
+def test_first_stages_keep_weights_and_statistics_and_the_later_ones_learn(train, arch):
+    torch.manual_seed(0)
+    net = build(arch)
+    start = {name: value.clone() for name, value in net.state_dict().items()}
+    state, *_ = train(arch, arch=arch, epochs=1, samples_per_epoch=8, frozen_stages=2)
+    names = [name for name in start if name.startswith("body.") and start[name].is_floating_point()]
+    same = [torch.equal(state[name], start[name]) for name in names]
+    first = same.index(False)  # all before it stayed as it was
+    stage = net.backbone.levels[1]
+    last = max(i for i, name in enumerate(names) if name.startswith(f"body.layers.{stage}."))
+    assert first > last
+    assert not torch.equal(state["head.weight"], start["head.weight"])
 
 
 def test_a_frozen_epoch_cut_off_stays_frozen(train, monkeypatch):

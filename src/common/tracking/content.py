@@ -104,6 +104,8 @@ def _trained(params: dict) -> str:
     """What was trained: the whole network, or a classifier on one that stays as it was."""
     if params.get("layers") == "head":
         return "frozen, with a logistic regression trained on its features"
+    if kept := params.get("frozen_stages"):
+        return f"all layers trained but the first {kept} of its stages"
     return "all layers trained"
 
 

@@ -14,6 +14,7 @@ from torchmetrics.classification import BinaryAUROC, MulticlassRecall
 from ..scoring.networks.backbones import CLASSES
 from ..scoring.networks.net import Net
 from ..workspace.sections import Train
+from .freezing import freeze
 
 
 class Classifier(pl.LightningModule):
@@ -21,7 +22,7 @@ class Classifier(pl.LightningModule):
 
     In the first `frozen_epochs` the head learns alone. The body then is in evaluation mode, so that
     its batch normalisation keeps the pretrained statistics and the head learns on the very features
-    that inference sees.
+    that inference sees. The first `frozen_stages` never learn.
     """
 
     def __init__(self, net: Net, train: Train, steps: int):
@@ -45,6 +46,7 @@ class Classifier(pl.LightningModule):
         frozen = self.current_epoch < self.params.frozen_epochs
         self.net.train()
         self.net.body.requires_grad_(not frozen).train(not frozen)
+        freeze(self.net, self.params.frozen_stages)
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
         # Dropout draws from the global generator: seeded per step, a resumed run repeats the

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.utils.data import DataLoader
 
@@ -16,6 +15,7 @@ from ..scoring.networks.stain import StainFacts, StainNet
 from ..workspace.sections import Stain, Train
 from .crops import Crops, Steps
 from .fine_tuning import EXPECTED, lightning_trainer
+from .freezing import freeze
 
 CLIP = 1.0  # norm of the gradient: a few very bright fields would otherwise set the pace
 BODY_RATE = 0.3  # of train.lr: the body is pretrained
@@ -42,24 +42,6 @@ def stain_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     poisson = log_excess.exp() - excess * log_excess
     mask = binary_cross_entropy_with_logits(logit, above, reduction="none")
     return ((poisson + mask) * counts).sum() / counts.sum().clamp(min=1)
-
-
-def freeze(net: StainNet, stages: int) -> None:
-    """Leaves the first `stages` of a pretrained body as they are, with all that lies before them:
-    the finest maps take most of a step, and a few sessions have little to teach them.
-
-    Depth-wise filters always stay: their gradient is dear, and gains nothing (docs/accuracy.md).
-    """
-    modules = dict(net.body.layers.named_modules())
-    if stages and net.pretrained:
-        name = net.backbone.levels[stages - 1]
-        ends = [i for i, m in enumerate(modules) if m == name or m.startswith(f"{name}.")]
-        for module in list(modules.values())[: ends[-1] + 1]:
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
-    for module in net.body.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.weight.requires_grad_(False)
 
 
 class StainModule(pl.LightningModule):
@@ -111,7 +93,7 @@ def fit_stain(
     epoch, number of the last epoch). No epoch is chosen by validation: of a few sessions, what
     holds for one does not for the next (docs/accuracy.md).
     """
-    freeze(net, stain.frozen)
+    freeze(net, train.frozen_stages)
     trainer = lightning_trainer(train, [], clip=CLIP)
     crops = Crops(store, fields, train, stain, trainer.global_rank)
     seen = train.samples_per_epoch or len(fields)

@@ -173,6 +173,7 @@ class Train(Section):
     warmup_fraction: Fraction
     intensity_augmentation: Fraction
     frozen_epochs: Annotated[int, Field(ge=0)]
+    frozen_stages: Annotated[int, Field(ge=0, le=3)]
     patience: Annotated[int, Field(ge=0)]
     # `-S train.precision=32` writes a number
     precision: Annotated[
@@ -192,7 +193,6 @@ class Stain(Section):
     augmentation: Fraction
     balance: Fraction
     orientations: Literal[1, 2, 4, 8]
-    frozen: Annotated[int, Field(ge=0, le=3)]
 
 
 class Evaluate(Section):
