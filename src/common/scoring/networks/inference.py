@@ -19,7 +19,7 @@ from .net import Net, build, prepare
 from .stain import SMALLEST, StainFacts, StainNet, build_stain, predict_stain, window_logits
 
 WINDOWS = ["image_id", "y", "x", "size"]
-WORTH_WINDOWS, WORTH_FRAMES = 400, 10  # from which on compiling costs less than it saves
+WORTH_WINDOWS, WORTH_FRAMES = 150, 10  # from which on compiling costs less than it saves
 
 
 def load_model(directory: Path, description: dict) -> Net | StainNet:
