@@ -114,14 +114,14 @@ def partitions_of(changes: Sequence[str], place: Path) -> tuple[Dataset, list[st
     Raises RealRunError for a partition that cannot name a model, SourceError for a bad folder.
     """
     dataset = settings(changes)
-    found = {entry.partition: entry.name for entry in sources.find(dataset, None).fields}
-    for name, file in found.items():
+    files = {entry.partition: entry.name for entry in sources.find(dataset, None).fields}
+    for name, file in files.items():
         if not PARTITION.fullmatch(name):
             raise RealRunError(
                 f"{place}: partition {name!r} (of {file}) cannot name a model: use letters A to Z, "
                 "digits, '_', '.' and '-', beginning with a letter or a digit"
             )
-    return dataset, sorted(found)
+    return dataset, sorted(files)
 
 
 def free_name(wanted: str, default: str) -> str:

@@ -13,7 +13,7 @@ from ..common.patches.store import PatchStore
 from ..common.scoring.networks.inference import embed
 from ..common.scoring.networks.net import build
 
-BLOCK = 64
+CHUNK = 64
 
 
 class FeatureCache:
@@ -50,10 +50,10 @@ class FeatureCache:
         """
         self._net = self._net or build(self._arch, self._weights)
         with tqdm(
-            total=len(lacking), desc="features", unit="window", disable=len(lacking) < BLOCK
+            total=len(lacking), desc="features", unit="window", disable=len(lacking) < CHUNK
         ) as bar:
-            for start in range(0, len(lacking), BLOCK):
-                block = lacking.iloc[start : start + BLOCK]
+            for start in range(0, len(lacking), CHUNK):
+                block = lacking.iloc[start : start + CHUNK]
                 vectors = embed(self._net, self._store, block, desc=None)
                 self._known |= dict(zip(block.itertuples(index=False, name=None), vectors))
                 self._write()

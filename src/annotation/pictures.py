@@ -7,7 +7,7 @@ import numpy as np
 
 from ..common.patches.store import PatchStore
 
-SURROUNDINGS = 3  # sides of a window
+SIDES_SHOWN = 3  # sides of a window
 OUTLINE = (0, 190, 255)  # BGR
 FIELD_PX = 480
 
@@ -22,7 +22,7 @@ def surroundings(store: PatchStore, image_id: str, y: int, x: int, size: int) ->
     ends.
     """
     frame = store.brightfield(image_id)
-    side = min(SURROUNDINGS * size, *frame.shape)
+    side = min(SIDES_SHOWN * size, *frame.shape)
     top = int(np.clip(y + size // 2 - side // 2, 0, frame.shape[0] - side))
     left = int(np.clip(x + size // 2 - side // 2, 0, frame.shape[1] - side))
     crop = np.ascontiguousarray(frame[top : top + side, left : left + side])

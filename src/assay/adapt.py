@@ -16,7 +16,7 @@ from ..common.scoring.operating import conformal_call
 from . import images as inputs
 from . import output, stained
 from .checked import check
-from .controls import CLASSES, LEAST_WINDOWS, ControlsError, evidence, expected, intercept, shift
+from .controls import IS_LIVE, LEAST_WINDOWS, ControlsError, evidence, expected, intercept, shift
 from .model import Model, load
 from .report import clean
 
@@ -94,7 +94,7 @@ def of_controls(images: Path, model: Model, options: stained.Options, out: Path)
             out, one.key, lambda f=frame, o=one: model.predict(f, o.pixel_size_um)
         )
         p = windows["live_probability"].dropna()
-        live = CLASSES[one.image.control]
+        live = IS_LIVE[one.image.control]
         tables.append(pd.DataFrame({"image_id": one.image.image_id, "p": p, "live": live}))
         digests.append(pixel_digest(frame.astype(np.uint16)))
     empty = pd.DataFrame({"image_id": [], "p": [], "live": np.empty(0, bool)})

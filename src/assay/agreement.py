@@ -97,12 +97,12 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
     stated = test["experiment"].ne("")
     same = (stated.all() or not stated.any()) and own is not None and own["experiment"].ne("").all()
     here, drawn, groups_here = _auc(test, same, SETTINGS.seed)
-    found = {
+    measure = {
         "what": "AUC within experiments" if same else "AUC",
         "here": here,
         "groups": groups_here,
     }
-    found |= {
+    measure |= {
         "here_interval": interval(drawn, groups_here),
         "interval": None,
         "own_interval": None,
@@ -110,12 +110,12 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
     }
     if own is None:
         if known is None:
-            return found | {
+            return measure | {
                 "value": None,
                 "own": None,
                 "reason": "the model's own test is not in the MLflow store",
             }
-        return found | {
+        return measure | {
             "value": here - known,
             "own": known,
             "interval": interval(drawn - known, groups_here),
@@ -123,7 +123,7 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
     there, other, groups_there = _auc(resampled(own), same, SETTINGS.seed + 1)
     size = min(len(drawn), len(other))
     gap = interval(drawn[:size] - other[:size], min(groups_here, groups_there))
-    return found | {
+    return measure | {
         "value": here - there, "interval": gap, "own": there,
         "own_interval": interval(other, groups_there), "own_groups": groups_there,
         "reason": "live and dead patches are never of one experiment" if same else "",
@@ -160,7 +160,7 @@ def calls(test: pd.DataFrame) -> dict[str, dict]:
     }
     parts["called"] = (made, np.ones(len(made), bool))
     draws = draw(test["group"].to_numpy(), live, SETTINGS.bootstrap, SETTINGS.seed)
-    found = {}
+    rates = {}
     for name, (of, among) in parts.items():
         n = int(among.sum())
         value = float(of.sum() / n) if n else None
@@ -172,8 +172,8 @@ def calls(test: pd.DataFrame) -> dict[str, dict]:
             )
             between = sorted((value, spread[0] if value > 0.5 else spread[1]))
         reason = "" if n else f"no {'live' if name == 'sensitivity' else 'dead'} patch is called"
-        found[name] = {"value": value, "interval": between, "n": n, "reason": reason}
-    return found
+        rates[name] = {"value": value, "interval": between, "n": n, "reason": reason}
+    return rates
 
 
 def _share(of: np.ndarray, among: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,12 +13,11 @@ from skimage.segmentation import find_boundaries
 from ..common.scoring.operating import conformal_call
 from .fractions import CALLS
 from .model import Model
-from .wells import KEYS, well_table
+from .wells import FACTS, KEYS, well_table
 
 CELL_COLUMNS = ["image_id", "label", "y", "x", "area_px", "area_um2", "predicted_pi",
                 "live_probability", "call"]  # fmt: skip
-COLOURS = {"live": (0, 114, 178), "dead": (213, 94, 0), "abstain": (242, 242, 242)}  # RGB
-FACTS = ["compound", "concentration", "control"]
+CALL_RGB = {"live": (0, 114, 178), "dead": (213, 94, 0), "abstain": (242, 242, 242)}  # RGB
 FRACTION = "dead_cell_fraction"
 
 
@@ -31,12 +30,12 @@ def of_image(
     pi (H, W) inside; live_probability and call (live, dead, abstain) as for windows.
     """
     wanted = ("label", "centroid", "area", "mean_intensity")
-    found = pd.DataFrame(regionprops_table(mask, pi, properties=wanted))
-    found.columns = ["label", "y", "x", "area_px", "predicted_pi"]
-    probability = model.probability_of(found["predicted_pi"].to_numpy(float))
+    table = pd.DataFrame(regionprops_table(mask, pi, properties=wanted))
+    table.columns = ["label", "y", "x", "area_px", "predicted_pi"]
+    probability = model.probability_of(table["predicted_pi"].to_numpy(float))
     at = model.contract["operating"]
-    return found.assign(
-        area_um2=found["area_px"] * (pixel_size_um or np.nan) ** 2,
+    return table.assign(
+        area_um2=table["area_px"] * (pixel_size_um or np.nan) ** 2,
         live_probability=probability,
         call=conformal_call(probability, at["live_from"], at["dead_to"]),
     )[CELL_COLUMNS[1:]].round({"y": 2, "x": 2, "area_um2": 2, "predicted_pi": 4})
@@ -65,7 +64,7 @@ def outlines(frame8: np.ndarray, mask: np.ndarray, cells: pd.DataFrame) -> np.nd
     picture = np.repeat(frame8[..., None], 3, axis=2)
     edge = find_boundaries(mask, mode="inner")
     edge = cv2.dilate((mask * edge).astype(np.uint16), np.ones((2, 2), np.uint8))
-    for call, colour in COLOURS.items():
+    for call, colour in CALL_RGB.items():
         labels = cells.loc[cells["call"] == call, "label"].to_numpy()
         picture[np.isin(edge, labels) & (edge > 0)] = colour
     return picture

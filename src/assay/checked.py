@@ -14,7 +14,7 @@ from ..common.workspace.cache import Kept
 from . import output
 from .model import Model
 
-CODE = ("src/assay", "src/common/images", "src/common/scoring")  # that a look rests on
+LOOK_CODE = ("src/assay", "src/common/images", "src/common/scoring")  # that a look rests on
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def check(entries: Sequence[FileField], model: Model, pixel_size_um: float | Non
     """
     first: dict[str, str] = {}
     jobs = [(image, model, pixel_size_um) for image in entries]
-    looked = Kept(CODE).each(_look, jobs, _rests_on, 1, "check", "image", _no_files)
+    looked = Kept(LOOK_CODE).each(_look, jobs, _rests_on, 1, "check", "image", _no_files)
     checked = []
     for image, (facts, digest) in zip(entries, looked):
         if digest in first:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 # AUC that may be lost against the model's own test: one live-dead pair in ten more in wrong order
-MARGIN = 0.10
+SLACK = 0.10
 # Of the called live, and dead, patches: with 0.8 and 0.8 a live-patch fraction spans 60 of the 100
 # points between all dead and all live, the least that still orders treatments
 LEAST_RECALL = 0.80
@@ -30,18 +30,18 @@ LEAST_UNITS = {
 HOLDS, FAILS, OPEN, UNJUDGED = "holds", "fails", "open", "not judged"
 
 
-def check(key: str, found: dict, limits: tuple[float, float], limit: str, few: str) -> dict:
-    """A check's record: found (value, interval, and more that is shown), its limit in words,
+def check(key: str, measure: dict, limits: tuple[float, float], limit: str, few: str) -> dict:
+    """A check's record: measure (value, interval, and more that is shown), its limit in words,
     outcome and reason.
 
     limits: the range that is allowed; few: why nothing is decided although there is an interval, or
     ''.
     """
-    interval = found.get("interval")
-    if found.get("value") is None or not np.isfinite(found["value"]):
-        outcome, reason = UNJUDGED, found.get("reason") or "there is nothing to judge by"
+    interval = measure.get("interval")
+    if measure.get("value") is None or not np.isfinite(measure["value"]):
+        outcome, reason = UNJUDGED, measure.get("reason") or "there is nothing to judge by"
     elif few or interval is None:
-        outcome, reason = UNJUDGED, few or found.get("reason") or "no interval can be given"
+        outcome, reason = UNJUDGED, few or measure.get("reason") or "no interval can be given"
     else:
         (low, high), (least, most) = interval, limits
         outcome = (
@@ -52,7 +52,7 @@ def check(key: str, found: dict, limits: tuple[float, float], limit: str, few: s
             else OPEN
         )
         reason = ""
-    return {"key": key} | found | {"limit": limit, "outcome": outcome, "reason": reason}
+    return {"key": key} | measure | {"limit": limit, "outcome": outcome, "reason": reason}
 
 
 def judge(
@@ -67,12 +67,12 @@ def judge(
     least = LEAST_UNITS[unit]
     few = "" if number >= least else f"{number} {unit} are too few to decide by; it takes {least}"
     at_least = f"at least {LEAST_RECALL:.2f}"
-    found = [check("ranking", ranking, (-MARGIN, np.inf), f"at most {MARGIN:.2f} lower", few)]
-    found += [
+    judged = [check("ranking", ranking, (-SLACK, np.inf), f"at most {SLACK:.2f} lower", few)]
+    judged += [
         check(key, calls[key], (LEAST_RECALL, np.inf), at_least, few)
         for key in ("sensitivity", "specificity")
     ]
-    found += [
+    judged += [
         check(
             "called",
             calls["called"],
@@ -89,9 +89,9 @@ def judge(
         }
         for name in ("bias", "spread")
     )
-    found += [check("bias", bias, (-MOST_BIAS, MOST_BIAS), f"within ±{MOST_BIAS:.2f}", few)]
+    judged += [check("bias", bias, (-MOST_BIAS, MOST_BIAS), f"within ±{MOST_BIAS:.2f}", few)]
     return [
-        *found,
+        *judged,
         check("spread", spread, (-np.inf, MOST_SPREAD), f"at most {MOST_SPREAD:.2f}", few),
     ]
 
@@ -128,25 +128,25 @@ def settle(by: dict[str, dict], unit: str, number: int) -> list[str]:
     undecided = [one for one in by.values() if one["outcome"] in (OPEN, UNJUDGED)]
     if not undecided:
         return []
-    found = []
+    needs = []
     if unit == "experiments":
-        found.append(
+        needs.append(
             "more experiments (other days or plates), each with live and dead cells; "
             "more fields of the same experiments would narrow the intervals little"
         )
     else:
-        found.append(
+        needs.append(
             "more fields with live and dead cells, which settles it for these plates only: "
             "how it does on another day takes images of 3 experiments or more, "
             "named in the column experiment"
         )
     own = by["ranking"].get("own_interval")
-    if by["ranking"]["outcome"] == OPEN and own and own[1] - own[0] > 2 * MARGIN:
-        found.append(
+    if by["ranking"]["outcome"] == OPEN and own and own[1] - own[0] > 2 * SLACK:
+        needs.append(
             "for the ranking, a model tested on more experiments: its own test leaves the AUC "
             f"between {own[0]:.2f} and {own[1]:.2f}, and no number of images here narrows that"
         )
-    return found
+    return needs
 
 
 def _verdict(outcome: str, text: str, wanted: list[str]) -> dict:

@@ -24,8 +24,9 @@ from .scored import Scored
 PRIOR = 4  # windows without a shift that are added to those of known class
 LEAST_WINDOWS = 10  # of known class, to move an operating point at all
 SHRINK = 1.0  # sd of the normal prior of an intercept, in the evidence's unit (logit)
-FIELD = 4  # windows that a stained field counts for at most: so many of the trial's do not overlap
-CLASSES = {"negative": True, "positive": False}  # control: untreated is live, all dead is not
+# Windows that a stained field counts for at most: so many of the trial's do not overlap
+PER_FIELD = 4
+IS_LIVE = {"negative": True, "positive": False}  # control: untreated is live, all dead is not
 
 
 class ControlsError(UserError):
@@ -81,12 +82,12 @@ def intercept(probability: np.ndarray, live: np.ndarray, field: np.ndarray) -> f
     """What to add to the evidence so that the classes of stained windows, (n,) bool, are likeliest.
 
     A logistic model with the evidence as offset (recalibration in the large: Steyerberg 2004), its
-    intercept under a normal prior. field (n,): the windows of one count for FIELD at most, since
-    they resemble each other. The share of live ones goes in: the fields must be like those to be
-    scored.
+    intercept under a normal prior. field (n,): the windows of one count for PER_FIELD at most,
+    since they resemble each other. The share of live ones goes in: the fields must be like those to
+    be scored.
     """
     sizes = pd.Series(field).groupby(field).transform("size").to_numpy()
-    weights, sign = np.minimum(1, FIELD / sizes), np.where(live, -1, 1)
+    weights, sign = np.minimum(1, PER_FIELD / sizes), np.where(live, -1, 1)
     z = evidence(probability)
 
     def loss(at: float) -> float:
@@ -147,7 +148,7 @@ def plates(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
 def _known(one: Scored) -> pd.DataFrame:
     """Live probability p and class of the windows with cells of a control well's image."""
     p = pd.Series(dtype=float) if one.windows is None else one.windows["live_probability"].dropna()
-    return pd.DataFrame({"p": p, "live": CLASSES[one.checked.image.control]})
+    return pd.DataFrame({"p": p, "live": IS_LIVE[one.checked.image.control]})
 
 
 def _moved(one: Scored, by: float, operating: dict) -> Scored:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .dose import curve
-from .look import COLOURS, FAINT, GREY, INK, label
+from .look import FAINT, HUES, INK, SOFT, label
 
 
 def dose_figure(
@@ -22,7 +22,7 @@ def dose_figure(
     positive = wells.loc[
         (wells["compound"] == compound) & (wells["concentration"] > 0), "concentration"
     ]
-    for colour, fit in zip(COLOURS * len(fits), fits):
+    for colour, fit in zip(HUES * len(fits), fits):
         part = _same(wells, fit)
         own = part[
             (part["compound"] == compound) & (part["concentration"] > 0) & (part["control"] == "")
@@ -42,7 +42,7 @@ def dose_figure(
     axes.set_xticks([10**d for d in decades if positive.min() / 2 < 10**d < 2 * positive.max()])
     axes.minorticks_off()
     axes.axvline(positive.min() / 2, color=FAINT, lw=1)
-    axes.text(positive.min() / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=GREY)
+    axes.text(positive.min() / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=SOFT)
     axes.set(
         ylim=(-0.04, 1.04),
         xlabel="concentration (unit of the manifest)",
@@ -116,7 +116,7 @@ def time_figure(compound: str, wells: pd.DataFrame, column: str, suffix: str) ->
         _course(
             axes,
             wells[wells["control"] == name],
-            GREY,
+            SOFT,
             f"{name} control",
             "--" if name == "negative" else ":",
         )

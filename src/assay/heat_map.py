@@ -9,7 +9,7 @@ from matplotlib.patches import Circle
 
 from ..common.images.wells import FORMATS, place, row_name
 from .layout import plate_format
-from .look import FAINT, GREY, INK, label
+from .look import FAINT, INK, SOFT, label
 from .words import DASH, FEWEST_CALLS
 
 PANELS = 12  # heat maps in one figure
@@ -78,7 +78,7 @@ def heat_map(axes: Axes, part: pd.DataFrame):
         "N negative control    P positive control    F images left out    ring: no well scored\n"
         f"? nothing called    {DASH} fewer than {FEWEST_CALLS} patches called"
     )
-    axes.set_xlabel(note, fontsize=8, color=GREY)
+    axes.set_xlabel(note, fontsize=8, color=SOFT)
     return image
 
 
@@ -93,7 +93,7 @@ def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
         return
     if not _enough(row):
         few = "?" if np.isnan(row.live_patch_fraction) else DASH
-        axes.text(x, y, few, ha="center", va="center", color=GREY, fontsize=font + 2)
+        axes.text(x, y, few, ha="center", va="center", color=SOFT, fontsize=font + 2)
     else:
         percent = 100 * row.live_patch_fraction
         ink = "white" if percent < 55 else INK

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from ..common.workspace.tables import CLASS_NAMES
+
 
 def summary(run_id: str | None) -> dict | None:
     """How the model called its own test: patches, error (the share of wrong calls it aims at),
@@ -33,14 +35,12 @@ def patches(run_id: str | None) -> pd.DataFrame | None:
     """The model's own test patches (label, probability, call, experiment, group), or None where
     they are not there.
     """
-    found = _read(run_id, "evaluate/predictions.parquet", pd.read_parquet)
-    if found is None or not {"label", "probability", "call", "experiment", "group", "split"} <= set(
-        found
-    ):
+    predictions = _read(run_id, "evaluate/predictions.parquet", pd.read_parquet)
+    needed = {"label", "probability", "call", "experiment", "group", "split"}
+    if predictions is None or not needed <= set(predictions):
         return None
-    test = found[(found["split"] == "test") & found["label"].isin(["live", "dead"])].reset_index(
-        drop=True
-    )
+    labelled = predictions["label"].isin(CLASS_NAMES)
+    test = predictions[(predictions["split"] == "test") & labelled].reset_index(drop=True)
     p = test["probability"].clip(1e-6, 1 - 1e-6)
     experiment = test["experiment"].fillna("").astype(str)
     return test.assign(

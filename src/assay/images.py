@@ -33,10 +33,10 @@ def find(
     time axes.
     """
     options = replace(layout, settings=OPTIONS)
-    found = _find([Path(path) for path in inputs], options, manifest)
-    images = [_checked(image) for image in found.fields]
+    source = _find([Path(path) for path in inputs], options, manifest)
+    images = [_checked(image) for image in source.fields]
     every = refuse_same_ids([one for image in images for one in expand(image)])
-    return every, list(found.notes)
+    return every, list(source.notes)
 
 
 def _find(inputs: list[Path], layout: Layout, manifest: Path | None) -> Found:

@@ -17,7 +17,7 @@ def plate_format(wells: pd.Series) -> int | None:
     A plate with fewer wells (6 to 48) looks like part of a 96-well plate: names alone do not tell.
     """
     places = [place(well) for well in wells]
-    if not places or any(found is None for found in places):
+    if not places or any(one is None for one in places):
         return None
     rows, columns = (max(axis) + 1 for axis in zip(*places))
     return next(

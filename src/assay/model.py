@@ -233,7 +233,7 @@ def _known(uri: str) -> str:
     if not uri.startswith("models:/"):
         return "Give models:/NAME@champion, or the folder of a saved model"
     try:
-        names = sorted(found.name for found in mlflow.MlflowClient().search_registered_models())
+        names = sorted(one.name for one in mlflow.MlflowClient().search_registered_models())
     except MlflowException:
         names = []
     held = f"{mlflow.get_tracking_uri()} holds {', '.join(names) or 'no registered model'}"

@@ -21,7 +21,7 @@ from ..common.workspace.errors import UserError
 
 MODEL = "model.json"  # in OUT: which model and command it belongs to
 NEW = ".new"  # in OUT: where a page and its tables are made before they replace the earlier ones
-LEFT = {".lock", NEW, "parts"}  # what a run that was killed at its start may leave
+REMNANTS = {".lock", NEW, "parts"}  # what a run that was killed at its start may leave
 
 
 class OutputError(UserError):
@@ -87,7 +87,7 @@ def _before(out: Path, facts: dict, command: str) -> dict | None:
         before = json.loads(path.read_text())
         _same(out, before, facts, command)
         return before
-    if out.exists() and any(one.name not in LEFT for one in out.iterdir()):
+    if out.exists() and any(one.name not in REMNANTS for one in out.iterdir()):
         raise OutputError(
             f"{out} is not empty and holds no earlier output: give a new folder as --out"
         )

@@ -20,11 +20,11 @@ from matplotlib.patches import Patch, Rectangle
 from ..common.scoring.frames.windows import in_pixels
 from .fractions import of_image
 
-CALLS = LinearSegmentedColormap.from_list("calls", ["#D55E00", "#F2F2F2", "#0072B2"])
+CALL_MAP = LinearSegmentedColormap.from_list("calls", ["#D55E00", "#F2F2F2", "#0072B2"])
 UNLIKE = "#F0E442"
 TINT, DIM = 0.38, 0.45  # how strong the colour is, and how dark what is not called
 WIDTH, DPI = 1100, 110  # px of the picture
-HEAD, FOOT, SIDE = (
+HEAD, FOOT, EDGE = (
     0.47,
     0.98,
     0.11,
@@ -32,7 +32,7 @@ HEAD, FOOT, SIDE = (
 MARKS = {"live": ("o", "#0072B2"), "dead": ("s", "#D55E00"), "abstain": ("o", "none")}
 MARK, BAR_TEXT = 14, 18  # points; the page shows the picture at a third of its size
 BARS = (5, 10, 20, 50, 100, 200, 500, 1000)  # um
-QUALITY = 88
+JPEG_QUALITY = 88
 SAID = {"live": "live", "dead": "dead", "abstain": "abstained"}
 
 
@@ -48,12 +48,12 @@ def draw(
     """
     height, width = frame8.shape
     inches = WIDTH / DPI
-    across = inches - 2 * SIDE
+    across = inches - 2 * EDGE
     picture = across * height / width
     total = picture + HEAD + FOOT
     figure = Figure(figsize=(inches, total), dpi=DPI)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((SIDE / inches, FOOT / total, across / inches, picture / total))
+    axes = figure.add_axes((EDGE / inches, FOOT / total, across / inches, picture / total))
     axes.imshow(tinted(frame8, windows), interpolation="nearest", extent=(0, width, height, 0))
     axes.set_axis_off()
     _hatch(axes, windows, frame8.shape)
@@ -74,7 +74,7 @@ def draw(
     )
     _legend(figure, total, contract["operating"])
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="jpg", pil_kwargs={"quality": QUALITY})
+    figure.savefig(buffer, format="jpg", pil_kwargs={"quality": JPEG_QUALITY})
     return buffer.getvalue()
 
 
@@ -115,7 +115,7 @@ def tinted(frame8: np.ndarray, windows: pd.DataFrame) -> np.ndarray:
     grey = frame8[..., None] / 255 * np.ones(3)
     means, rows, columns = parts(windows, frame8.shape, windows["live_probability"].to_numpy())
     spread = np.repeat(np.repeat(means, np.diff(rows), axis=0), np.diff(columns), axis=1)
-    coloured = (1 - TINT) * grey + TINT * CALLS(np.nan_to_num(spread))[..., :3]
+    coloured = (1 - TINT) * grey + TINT * CALL_MAP(np.nan_to_num(spread))[..., :3]
     return np.where(np.isnan(spread)[..., None], DIM * grey, coloured)
 
 
@@ -183,7 +183,7 @@ def _scale_bar(axes, shape: tuple[int, int], pixel_size_um: float | None) -> Non
 def _legend(figure: Figure, total: float, operating: dict) -> None:
     """Colours of the live probability with the band of abstention, and what else is marked."""
     axes = figure.add_axes((0.02, 0.5 / total, 0.36, 0.16 / total))
-    ramp = (1 - TINT) * 0.55 + TINT * CALLS(np.linspace(0, 1, 256))[None, :, :3]
+    ramp = (1 - TINT) * 0.55 + TINT * CALL_MAP(np.linspace(0, 1, 256))[None, :, :3]
     axes.imshow(ramp, aspect="auto", extent=(0, 1, 0, 1))
     low, high = sorted((operating["live_from"], operating["dead_to"]))
     low, high = max(low, 0), min(high, 1)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .overlay import DPI, FOOT, HEAD, SIDE
+from .overlay import DPI, EDGE, FOOT, HEAD
 from .words import FEWEST_CALLS, FILTERS
 
-OVERLAYS, FIGURES, ROWS = 12, 40, 4000  # shown on the page; the rest is in the folder
-WIDTH = 560  # px of an overlay on the page
+OVERLAYS, PLOTS, ROWS = 12, 40, 4000  # shown on the page; the rest is in the folder
+THUMBNAIL = 560  # px of an overlay on the page
 
 
 def summary(
@@ -27,10 +27,10 @@ def summary(
     and the folder of overlay pictures.
     """
     drawn = {
-        kind: [(name, inline(out / name)) for name in names[:FIGURES]]
+        kind: [(name, inline(out / name)) for name in names[:PLOTS]]
         for kind, names in figures.items()
     }
-    dropped = sum(max(0, len(names) - FIGURES) for names in figures.values())
+    dropped = sum(max(0, len(names) - PLOTS) for names in figures.values())
     shown = images.drop_duplicates("image_id").to_dict("records")
     several = images["experiment"].unique().size > 1
     context = {
@@ -82,14 +82,14 @@ def overlays(folder: Path, images: pd.DataFrame) -> list[dict]:
 
 
 def thumbnail(path: Path) -> str:
-    """The image of an overlay at most WIDTH px wide, as a data URI: without title and legend, which
-    the page has.
+    """The image of an overlay at most THUMBNAIL px wide, as a data URI: without title and legend,
+    which the page has.
     """
     picture = cv2.imread(str(path))
-    head, foot, side = (round(DPI * inches) for inches in (HEAD, FOOT, SIDE))
+    head, foot, side = (round(DPI * inches) for inches in (HEAD, FOOT, EDGE))
     if picture.shape[0] > 2 * (head + foot):
         picture = picture[head : picture.shape[0] - foot, side : picture.shape[1] - side]
-    factor = min(1.0, WIDTH / picture.shape[1])
+    factor = min(1.0, THUMBNAIL / picture.shape[1])
     small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 78])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"

@@ -17,10 +17,10 @@ def describe(wells: pd.DataFrame) -> list[dict]:
     """Controls, quality, normalisation and edge effect of every experiment and time of a table of
     wells.
     """
-    found = []
+    states = []
     for (experiment, time), part in wells.groupby(["experiment", "time"], dropna=False, sort=True):
         control = {name: _control(part, name) for name in ("negative", "positive")}
-        found.append({
+        states.append({
             "experiment": experiment, "time": None if pd.isna(time) else time,
             "wells": len(part), "format": plate_format(part["well"]),
             "controls": {name: _summary(values) for name, values in control.items()},
@@ -28,7 +28,7 @@ def describe(wells: pd.DataFrame) -> list[dict]:
             "normalisation": scale(control["negative"], control["positive"])[2],
             "edge": edge_effect(part),
         })  # fmt: skip
-    return found
+    return states
 
 
 def normalise(wells: pd.DataFrame) -> pd.DataFrame:

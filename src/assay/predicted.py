@@ -82,10 +82,10 @@ def _make(
     frame8 = to_uint8(frame, one.low, one.high)
     peaks = dead_nuclei(pi, size) if size else np.empty((0, 2), int)
     nuclei = pd.DataFrame(peaks, columns=NUCLEI_COLUMNS)
-    found = None if mask is None else cells.of_image(mask, pi, model, size)
+    table = None if mask is None else cells.of_image(mask, pi, model, size)
     makers = {
         "nuclei.parquet": lambda path: nuclei.to_parquet(path),
-        "cells.parquet": lambda path: found.to_parquet(path),
+        "cells.parquet": lambda path: table.to_parquet(path),
         "stain.jpg": lambda path: write_jpeg(path, stained(frame8, pi, peaks)),
         "ome.tif": lambda path: write_ome(path, pi, size),
     }

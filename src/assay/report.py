@@ -91,20 +91,20 @@ def totals(images: pd.DataFrame, wells: pd.DataFrame) -> dict:
     (status scored).
     """
     counted = images[images["status"] == "scored"]
-    found = {"images": len(images)} | {
+    sums = {"images": len(images)} | {
         name: int((images["status"] == name).sum()) for name in STATUS
     }
-    found |= {"wells": len(wells[["experiment", "well"]].drop_duplicates())}
-    found |= {name: int(counted[name].sum()) for name in ["windows", *VERDICTS, *CALLS]}
+    sums |= {"wells": len(wells[["experiment", "well"]].drop_duplicates())}
+    sums |= {name: int(counted[name].sum()) for name in ["windows", *VERDICTS, *CALLS]}
     called = counted["called"].sum()
     live = (counted["called"] * counted["live_patch_fraction"].astype(float)).sum()
     nuclei = counted[NUCLEI].dropna() if NUCLEI in counted else []
-    found |= {NUCLEI: int(nuclei.sum()) if len(nuclei) else None}
-    found |= {
+    sums |= {NUCLEI: int(nuclei.sum()) if len(nuclei) else None}
+    sums |= {
         "uncalled": int((counted["live"] + counted["dead"] == 0).sum())
     }  # images that count and yield nothing
-    found |= {"abstained": found["abstain"] / found["cells"] if found["cells"] else None}
-    return found | {"live_patch_fraction": live / called if called else None}
+    sums |= {"abstained": sums["abstain"] / sums["cells"] if sums["cells"] else None}
+    return sums | {"live_patch_fraction": live / called if called else None}
 
 
 def interval(wells: pd.DataFrame, alike: Resemblance) -> dict:
@@ -140,24 +140,24 @@ def left_out(images: pd.DataFrame) -> list[dict]:
 
 def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
     """What a reader of the plate must know beyond the numbers."""
-    found = []
+    lines = []
     if seen := int(images["reason"].str.contains(TRAINED_ON, regex=False).sum()):
-        found.append(
+        lines.append(
             f"{seen} of the images trained this model: "
             "their calls do not tell how good it is on new ones"
         )
     if without := int((images["well"] == "").sum()):
-        found.append(f"{without} images have no well: they stand in images.csv only")
+        lines.append(f"{without} images have no well: they stand in images.csv only")
     if len(wells) and (single := int((wells["fields"] == 1).sum())):
-        found.append(
+        lines.append(
             f"{single} of {len(wells)} wells rest on one field: no interval, "
             "as its spread is not known"
         )
     if empty := int((wells["fields"] == 0).sum()):
-        found.append(
+        lines.append(
             f"{empty} wells have no live-patch fraction: every image left out, or nothing called"
         )
-    return found
+    return lines
 
 
 def clean(value):

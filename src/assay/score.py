@@ -32,10 +32,12 @@ from .predicted import part_name, predicted, write_jpeg
 from .report import NUCLEI, TRAINED_ON
 from .scored import Scored
 
-FACTS = ["experiment", "well", "position", "time", "day", "compound", "concentration", "control"]
-IMAGE_COLUMNS = ["image_id", "file", *FACTS, "pixel_size_um", "status", "reason", *COUNTS,
+IMAGE_FACTS = [
+    "experiment", "well", "position", "time", "day", "compound", "concentration", "control",
+]  # fmt: skip
+IMAGE_COLUMNS = ["image_id", "file", *IMAGE_FACTS, "pixel_size_um", "status", "reason", *COUNTS,
                  *FRACTIONS, NUCLEI]  # fmt: skip
-PATCHES = ["image_id", "y", "x", "size", "verdict", "live_probability", "novelty", "call"]
+PATCH_COLUMNS = ["image_id", "y", "x", "size", "verdict", "live_probability", "novelty", "call"]
 TABLES = ["cells", "well_cells"]  # that only some runs make
 
 
@@ -85,7 +87,7 @@ def score(
         result = table(scored, model)
         old = [*report.FILES, "overlays", "stain", *(f"{name}.*" for name in TABLES)]
         with output.together(out, report.PAGE, old) as new:
-            output.write(new, "patches", collected(scored, "windows", PATCHES))
+            output.write(new, "patches", collected(scored, "windows", PATCH_COLUMNS))
             output.write(new, "images", result)
             place_files(out, new, scored, options)
             masked = any(one.cells is not None for one in scored)
@@ -127,7 +129,7 @@ def part(one: Checked, model: Model, out: Path, options: Options) -> Scored:
 def _parts(one: Checked, model: Model, out: Path, options: Options) -> Scored:
     pixels = cache(one.pixels)  # read only where something is to be made
     windows = output.part(
-        out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCHES[1:]]
+        out, one.key, lambda: model.predict(pixels(), one.pixel_size_um)[PATCH_COLUMNS[1:]]
     )
     if not model.predicts_stain:
         return Scored(one, windows)
@@ -177,7 +179,7 @@ def _row(scored: Scored, model: Model) -> dict:
     one, image, windows = scored.checked, scored.checked.image, scored.windows
     row = {"image_id": image.image_id, "file": image.name}
     row |= {"status": "refused", "reason": one.reason}
-    row |= {name: getattr(image, name) for name in FACTS}
+    row |= {name: getattr(image, name) for name in IMAGE_FACTS}
     row |= {"pixel_size_um": one.pixel_size_um or image.pixel_size_um}
     if windows is None:
         return row
@@ -214,14 +216,14 @@ def place_files(out: Path, new: Path, scored: Sequence[Scored], options: Options
     .stain.jpg and .cells.jpg, and NEW/stain/IMAGE_ID.ome.tif.
     """
     parts = out / "parts"
-    for found in scored:
-        one, name = found.checked, found.checked.image.image_id
-        if options.overlays and found.windows is not None:
-            _link(_picture(out, found, "jpg"), new / "overlays" / f"{name}.jpg")
+    for image in scored:
+        one, name = image.checked, image.checked.image.image_id
+        if options.overlays and image.windows is not None:
+            _link(_picture(out, image, "jpg"), new / "overlays" / f"{name}.jpg")
             _link(parts / part_name(one, "stain.jpg"), new / "overlays" / f"{name}.stain.jpg")
-        if options.overlays and found.cells is not None:
-            _link(_picture(out, found, "cells.jpg"), new / "overlays" / f"{name}.cells.jpg")
-        if options.stain and found.stain is not None:
+        if options.overlays and image.cells is not None:
+            _link(_picture(out, image, "cells.jpg"), new / "overlays" / f"{name}.cells.jpg")
+        if options.stain and image.stain is not None:
             _link(parts / part_name(one, "ome.tif"), new / "stain" / f"{name}.ome.tif")
 
 

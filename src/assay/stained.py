@@ -84,11 +84,11 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
             f"or give --manifest or --pattern: {seen}"
         )
     try:
-        found = folder.find(images, layout, options.manifest)
+        source = folder.find(images, layout, options.manifest)
     except SourceError as error:
         raise ValidationError(str(error)) from None
-    every = refuse_same_ids([one for entry in found.fields for one in expand(entry)])
-    return every, list(found.notes)
+    every = refuse_same_ids([one for entry in source.fields for one in expand(entry)])
+    return every, list(source.notes)
 
 
 def score(model: Model, entries: list[Field], options: Options, out: Path) -> Stained:

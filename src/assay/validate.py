@@ -10,16 +10,16 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ..common.evaluate import figures as plots
-from ..common.label.mixture import LABELS
 from ..common.metrics.intervals import few_groups
+from ..common.workspace.tables import LABEL_NAMES
 from . import agreement, checks, differences, heldout, output, page, stained
 from .model import Model, load
 from .report import clean
 from .stained import Options, Stained
 
-EXPERIMENT, WELL = ["experiment"], ["experiment", "well", "time"]
-FIELD = ["experiment", "well", "position", "time", "image_id"]
-CALLS = ["dead", "abstain", "live"]
+WELL_KEYS = ["experiment", "well", "time"]
+FIELD_KEYS = ["experiment", "well", "position", "time", "image_id"]
+CALL_ORDER = ["dead", "abstain", "live"]
 DPI = 120
 PAGE = "validation.html"
 FILES = ("*.png", "fields.csv", "wells.csv", "experiments.csv")  # gone unless made anew
@@ -82,17 +82,18 @@ def record_of(
         "refused": scored.refused,
         "training_known": known,
         "thresholds": rule,
-        "labels": {name: int((cells["label"] == name).sum()) for name in LABELS},
-        "cells": {name: int((cells["call"] == name).sum()) for name in CALLS},
+        "labels": {name: int((cells["label"] == name).sum()) for name in LABEL_NAMES},
+        "cells": {name: int((cells["call"] == name).sum()) for name in CALL_ORDER},
     }
 
 
 def by_unit(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Live-patch fractions per field, and per well and experiment where these are known."""
-    tables = {"fields": differences.units(cells, FIELD)}
-    for name, column, by in (("wells", "well", WELL), ("experiments", "experiment", EXPERIMENT)):
-        if cells[column].ne("").any():
-            tables[name] = differences.units(cells[cells[column] != ""], by)
+    tables = {"fields": differences.units(cells, FIELD_KEYS)}
+    for column, keys in (("well", WELL_KEYS), ("experiment", ["experiment"])):
+        known = cells[cells[column] != ""]
+        if len(known):
+            tables[f"{column}s"] = differences.units(known, keys)
     return tables
 
 
@@ -112,7 +113,7 @@ def judged(
     fractions = {name: differences.bland_altman(table, unit) for name, table in tables.items()}
     per = "wells" if fractions.get("wells", {}).get("bias") is not None else "fields"
     own = heldout.patches(facts["run_id"])
-    found = checks.judge(
+    judgements = checks.judge(
         agreement.ranking(test, own, facts["auc"]),
         agreement.calls(test),
         fractions[per],
@@ -121,9 +122,9 @@ def judged(
     )
     return agreement.assess(test, contract) | {
         "own_calls": agreement.calls(agreement.resampled(own)) if own is not None else None,
-        "fractions": fractions, "judged_per": per, "checks": found, "problem": problem,
+        "fractions": fractions, "judged_per": per, "checks": judgements, "problem": problem,
         "few_groups": few_groups(number),
-        "verdict": checks.verdict(found, unit, number, training_known, problem),
+        "verdict": checks.verdict(judgements, unit, number, training_known, problem),
     }  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def calls_figure(test: pd.DataFrame) -> Figure:
     """Calls as scoring makes them, by the stain's class: counts and shares of each class."""
     figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
     counts = pd.crosstab(test["label"], test["call"]).reindex(
-        index=["dead", "live"], columns=CALLS, fill_value=0
+        index=["dead", "live"], columns=CALL_ORDER, fill_value=0
     )
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).to_numpy()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -219,13 +220,13 @@ def reliability_figure(record: dict) -> Figure:
     return figure
 
 
-def agreement_figure(table: pd.DataFrame, found: dict, name: str) -> Figure:
+def agreement_figure(table: pd.DataFrame, agreed: dict, name: str) -> Figure:
     """Bland-Altman plot: model minus stain against their mean, bias and limits of agreement."""
     figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
     mean, difference = (table["model"] + table["stain"]) / 2, table["model"] - table["stain"]
     axes.scatter(mean, difference, s=18, color="#0b5c8f", alpha=0.7, lw=0)
-    axes.axhline(found["bias"], color="#1d2733", lw=1.2, label=f"mean {found['bias']:+.3f}")
-    low, high = found["limits"]
+    axes.axhline(agreed["bias"], color="#1d2733", lw=1.2, label=f"mean {agreed['bias']:+.3f}")
+    low, high = agreed["limits"]
     for value in (low, high):
         axes.axhline(value, color=plots.GREY, lw=1, ls="--")
     axes.plot([], [], "--", color=plots.GREY, label=f"95% limits {low:+.3f} to {high:+.3f}")
@@ -236,5 +237,5 @@ def agreement_figure(table: pd.DataFrame, found: dict, name: str) -> Figure:
         xlabel="live-patch fraction, mean of model and stain",
     )
     axes.set_ylabel("model minus stain")
-    axes.legend(fontsize=8, title=f"{found['units']} {name}", title_fontsize=8)
+    axes.legend(fontsize=8, title=f"{agreed['units']} {name}", title_fontsize=8)
     return figure

@@ -6,7 +6,7 @@ from bioimageio.spec.model import v0_5 as zoo
 
 from .frames import Exported
 
-TEXT = """# Live or dead, from bright field alone
+README = """# Live or dead, from bright field alone
 
 {kind} Model `{name}`, version {version}, partition `{partition}`, network `{arch}`.
 
@@ -34,7 +34,7 @@ def describe(folder: Path, contract: dict, facts: dict, made: Exported) -> zoo.M
     known = contract["pixel_size_um"]
     pixel = f"{known} um per pixel" if known else "pixel size not known"
     of_model = {name: contract[name] for name in ("arch", "partition")}
-    text = TEXT.format(kind=kind, pixel=pixel, out=made.out, left=made.left,
+    text = README.format(kind=kind, pixel=pixel, out=made.out, left=made.left,
                        tolerance=made.tolerance, name=facts.get("name"),
                        version=facts.get("version"), **of_model)  # fmt: skip
     (folder / "README.md").write_text(text, encoding="utf-8")

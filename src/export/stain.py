@@ -36,9 +36,9 @@ class StainMap(nn.Module):
         maps: list[torch.Tensor] = []
         for index in range(frames.shape[0]):
             image = self.reduced(self.eight_bit(frames[index, 0].double()))
-            found = self.averaged(image)
+            predicted = self.averaged(image)
             size = [frames.shape[-2], frames.shape[-1]]
-            maps.append(interpolate(found, size, mode="bilinear", align_corners=False))
+            maps.append(interpolate(predicted, size, mode="bilinear", align_corners=False))
         return torch.cat(maps)
 
     def reduced(self, frame8: torch.Tensor) -> torch.Tensor:
@@ -99,6 +99,6 @@ def of_stain(scorer: Scorer) -> Exported:
 
 def native(scorer: Scorer, frame: np.ndarray) -> np.ndarray:
     """Predicted stain (2, H, W) of a frame, as the model computes it."""
-    found = scorer.stain(frame, scorer.contract["pixel_size_um"])
-    assert found is not None  # of a model of target stain
-    return found
+    stain = scorer.stain(frame, scorer.contract["pixel_size_um"])
+    assert stain is not None  # of a model of target stain
+    return stain

@@ -61,10 +61,10 @@ class FrameMap(nn.Module):
         cut = frame8.unfold(0, self.size, self.stride).unfold(1, self.size, self.stride)
         rows, columns = cut.shape[0], cut.shape[1]
         windows = cut.reshape(rows * columns, self.size, self.size)
-        found: list[torch.Tensor] = []
+        batches: list[torch.Tensor] = []
         for start in range(0, rows * columns, self.batch):
-            found.append(self.windows(windows[start : start + self.batch]))
-        logit = (torch.cat(found) - self.shift) / self.temperature
+            batches.append(self.windows(windows[start : start + self.batch]))
+        logit = (torch.cat(batches) - self.shift) / self.temperature
         return torch.sigmoid(logit).reshape(rows, columns)
 
 
@@ -99,10 +99,10 @@ def of_windows(scorer: Scorer) -> Exported:
 def native(scorer: Scorer, frame: np.ndarray, size: int, stride: int) -> np.ndarray:
     """Live probabilities (1, rows, columns) of a frame's windows, as the model computes them."""
     low, high = scaling_range(frame, **scorer.contract["scaling"])
-    found = windows(*frame.shape, size, stride, "drop")
-    corners = np.array([(w.y, w.x, size) for w in found])
+    grid = windows(*frame.shape, size, stride, "drop")
+    corners = np.array([(w.y, w.x, size) for w in grid])
     crops = cut(to_uint8(frame, low, high), corners)
     logits = apply_to_windows(scorer.net, scorer.net.forward, crops).astype(float)
     at = scorer.contract["operating"]
     live = calibrate(logits[:, 1] - logits[:, 0], at["temperature"], at.get("shift", 0.0))
-    return live.reshape(1, -1, len({w.x for w in found}))
+    return live.reshape(1, -1, len({w.x for w in grid}))

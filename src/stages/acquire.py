@@ -55,10 +55,10 @@ def main() -> dict[str, int]:
     """Runs the stage; returns the numbers of accepted and rejected fields. Raises UserError."""
     dataset, plate, acquire, tile = load("dataset", "synthetic", "acquire", "tile")
     warning = digests.check_list(dataset)
-    found = sources.find(dataset, plate)
-    fields, others = sources.of_partitions(found, dataset.partitions)
+    source = sources.find(dataset, plate)
+    fields, others = sources.of_partitions(source, dataset.partitions)
     ignored = [f"ignoring partition {name}, not in dataset.partitions" for name in others]
-    say([warning, *found.notes, *ignored])
+    say([warning, *source.notes, *ignored])
     shutil.rmtree(RAW, ignore_errors=True)
     for role in ("brightfield", "pi"):
         (RAW / role).mkdir(parents=True)

@@ -24,9 +24,9 @@ def main(name: str) -> dict:
         sys.exit(
             f"error: check: there is no artifact '{name}'; it is one of {', '.join(ARTIFACTS)}"
         )
-    findings, found = judge(name, paths.DATA / name, dataset.partitions, check)
+    findings, counts = judge(name, paths.DATA / name, dataset.partitions, check)
     folder, synthetic = paths.REPORTS / "checks" / name, dataset.source == "synthetic"
-    verdict = write_report(folder, name, findings, found, synthetic)
+    verdict = write_report(folder, name, findings, counts, synthetic)
     if not verdict["success"]:
         sys.exit(message(name, findings, f"reports/checks/{name}/report.json and docs/index.html"))
     print(

@@ -166,8 +166,8 @@ def _report(metrics: dict, figures: list) -> None:
     for name in ("cells", "not_cells"):
         if metrics[f"f1_{name}"] is not None:
             low, high = metrics[f"f1_{name}_interval_95"]
-            found = f"{metrics[f'f1_{name}']:.3f} ({low:.3f} to {high:.3f}), {how}"
-            print(f"filter: F1 of {name} {found}; the paper (class not stated): {fitting.PAPER_F1}")
+            score = f"{metrics[f'f1_{name}']:.3f} ({low:.3f} to {high:.3f}), {how}"
+            print(f"filter: F1 of {name} {score}; the paper (class not stated): {fitting.PAPER_F1}")
     for partition, part in metrics["verdicts"].items():
         print(
             f"filter: {partition}: " + ", ".join(f"{count} {name}" for name, count in part.items())

@@ -20,9 +20,7 @@ from ..common.workspace.params import load
 from ..common.workspace.paths import FILTERED, LABELS, METRICS, PATCHES, REPORTS
 from ..common.workspace.records import clean, write_json
 from ..common.workspace.sections import Label
-from ..common.workspace.tables import read_table
-
-VERDICTS = ("cells", "empty", "unusable")
+from ..common.workspace.tables import CLASS_NAMES, LABEL_NAMES, VERDICT_NAMES, read_table
 
 
 def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
@@ -32,11 +30,11 @@ def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
     """
     if fit_on == "all":
         return cells
-    found = sorted(cells["partition"].unique())
-    if missing := [name for name in fit_on if name not in found]:
+    held = sorted(cells["partition"].unique())
+    if missing := [name for name in fit_on if name not in held]:
         raise mixtures.MixtureError(
             f"label.fit_on names {', '.join(missing)}, which has no patches with cells; there are "
-            f"some in {', '.join(found) or 'no partition'}. Name one of dataset.partitions, or all"
+            f"some in {', '.join(held) or 'no partition'}. Name one of dataset.partitions, or all"
         )
     return cells[cells["partition"].isin(fit_on)]
 
@@ -47,20 +45,20 @@ def check(
     """Raises MixtureError, with what was found and what to change, if the stain does not give two
     usable classes; `step` is one count of the camera in the intensity's unit.
     """
-    found = mixtures.problems(mixture, step)
+    reasons = mixtures.problems(mixture, step)
     for partition, part in counts.items():
-        found += [
+        reasons += [
             (
                 f"{partition} has {part[name]} {name} patches, "
                 f"fewer than label.min_class {label.min_class}"
             )
-            for name in ("live", "dead")
+            for name in CLASS_NAMES
             if part[name] < label.min_class
         ]
-    if found:
+    if reasons:
         raise mixtures.MixtureError(
             f"the mixture of {label.intensity}{' (log)' if label.log else ''} does not separate "
-            f"live from dead: {'; '.join(found)}. Components: {mixtures.describe(mixture)}. "
+            f"live from dead: {'; '.join(reasons)}. Components: {mixtures.describe(mixture)}. "
             f"Counts: {json.dumps(counts)}. Look at {REPORTS.name}/label/fig3a_histograms.png. To "
             "change: label.intensity background_ratio if exposure differs between images, "
             "label.log if the bright component has a long tail, label.fit_on if a partition holds "
@@ -76,7 +74,7 @@ def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> di
     unit = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's background"}[
         label.intensity
     ]
-    parts = zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True)
+    parts = zip(CLASS_NAMES, mixture.mean, mixture.sd, mixture.weight, strict=True)
     components = [
         {"name": name, "mean": mean, "sd": sd, "weight": weight} for name, mean, sd, weight in parts
     ]
@@ -101,7 +99,7 @@ def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str,
 def fields(cells: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     """One row per field with cells: its PI background and its number of patches of each label."""
     counts = pd.crosstab(cells["image_id"], cells["label"])
-    counts = counts.reindex(columns=list(mixtures.LABELS), fill_value=0)
+    counts = counts.reindex(columns=list(LABEL_NAMES), fill_value=0)
     facts = ["image_id", "partition", "experiment", "pi_background", "pi_floor", "pi_median"]
     return frames[facts].reset_index(drop=True).merge(counts, on="image_id")
 
@@ -126,8 +124,8 @@ def main() -> dict[str, float]:
     )
     record |= {
         "fitted_patches": len(used),
-        "counts": tally(cells, "label", mixtures.LABELS),
-        "verdicts": tally(patches, "verdict", VERDICTS),
+        "counts": tally(cells, "label", LABEL_NAMES),
+        "verdicts": tally(patches, "verdict", VERDICT_NAMES),
     }
     report = REPORTS / "label"
     shutil.rmtree(report, ignore_errors=True)

@@ -8,15 +8,16 @@ import pandas as pd
 
 from ..common.exposure.session import EXPOSURE
 from ..common.patches.groups import groups
-from ..common.split.divide import CLASSES, divide, require_classes, tally
+from ..common.split.divide import divide, require_classes, tally
 from ..common.workspace.params import load
 from ..common.workspace.paths import LABELS, PATCHES, SPLITS
 from ..common.workspace.records import write_json
-from ..common.workspace.tables import read_table
+from ..common.workspace.tables import CLASS_NAMES, read_table
 
-PATCH_COLUMNS = ["y", "x", "size", "mean_pi"]
-COLUMNS = ["patch_id", "image_id", "partition", "experiment", "group", "y", "x", "size", "label",
-           "mean_pi", "intensity", "split", "fold"]  # fmt: skip
+SPLIT_COLUMNS = [
+    "patch_id", "image_id", "partition", "experiment", "group", "y", "x", "size", "label",
+    "mean_pi", "intensity", "split", "fold",
+]  # fmt: skip
 
 
 def labelled(partitions: list[str], group_by: list[str]) -> pd.DataFrame:
@@ -24,8 +25,8 @@ def labelled(partitions: list[str], group_by: list[str]) -> pd.DataFrame:
     labels = read_table(LABELS / "labels.parquet", partitions)
     patches = read_table(PATCHES / "patches.parquet", partitions)
     patches["group"] = groups(patches, group_by)
-    columns = ["patch_id", "experiment", "position", "time", "group", *PATCH_COLUMNS]
-    kept = labels[labels["label"].isin(CLASSES)]
+    columns = ["patch_id", "experiment", "position", "time", "group", "y", "x", "size", "mean_pi"]
+    kept = labels[labels["label"].isin(CLASS_NAMES)]
     return kept.merge(patches[columns], on="patch_id", how="left", validate="1:1")
 
 
@@ -63,7 +64,7 @@ def main() -> dict[str, dict]:
             print(f"split: {name}: {', '.join(bare)} {only}")
     whole = pd.concat(parts.values(), ignore_index=True)
     SPLITS.mkdir(parents=True, exist_ok=True)
-    whole[COLUMNS].to_parquet(SPLITS / "splits.parquet")
+    whole[SPLIT_COLUMNS].to_parquet(SPLITS / "splits.parquet")
     frames(whole).to_parquet(SPLITS / "frames.parquet")
     write_json(SPLITS / "split.json", record)
     for name, counts in record["counts"].items():

@@ -16,7 +16,7 @@ import tifffile
 import yaml
 
 from src.common.acquire import digests, sources
-from src.common.acquire.intake import COLUMNS
+from src.common.acquire.intake import MANIFEST_COLUMNS
 from src.common.images.entries import pixel_digest
 from src.common.images.field import SourceError
 from src.common.images.planes import Plane, read_plane
@@ -120,7 +120,8 @@ def test_images_are_written_as_16_bit_pages_and_described(plant):
     plant.add("f1", eight, pi, experiment="e", pixel_size_um=0.3225, **known)
     plant.add("f2", partition="elsewhere")
     images, rejected = plant.run()
-    assert list(images.columns) == COLUMNS and list(rejected.columns) == REJECTED and rejected.empty
+    assert list(images.columns) == MANIFEST_COLUMNS
+    assert list(rejected.columns) == REJECTED and rejected.empty
     (row,) = images.to_dict("records")
     expected = [
         "f1",

@@ -165,7 +165,7 @@ def test_counts_add_up_and_agree_with_the_patches(scored):
     assert (table["cells"] == table["live"] + table["dead"] + table["abstain"]).all()
     assert (table["cells"] > 0).all() and (table["empty"] > 0).all()
     patches = pd.read_parquet(scored["out"] / "patches.parquet")
-    assert list(patches) == score.PATCHES
+    assert list(patches) == score.PATCH_COLUMNS
     assert patches.groupby("image_id").size().to_dict() == table["windows"].to_dict()
     cells = patches["verdict"] == "cells"
     assert patches.loc[cells, ["live_probability", "novelty"]].notna().all(axis=None)

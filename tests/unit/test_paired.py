@@ -26,7 +26,7 @@ RULE = Register(
 def predictions(
     live: np.ndarray, probability: np.ndarray, groups: np.ndarray, threshold: float = 0.5
 ) -> pd.DataFrame:
-    """A model's rows of paired.SIDE."""
+    """A model's rows of paired.PAIRED."""
     names = [f"f{i}:0:0:64" for i in range(len(live))]
     columns = {"patch_id": names, "group": groups, "live": live, "probability": probability}
     return pd.DataFrame(columns | {"called": probability >= threshold})

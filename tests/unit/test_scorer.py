@@ -16,7 +16,7 @@ from src.common.scoring.networks.net import build
 from src.common.scoring.networks.overview import features_of
 from src.common.scoring.novelty import Novelty, unit
 from src.common.scoring.pyfunc import decode
-from src.common.scoring.scorer import COLUMNS, RefusedFrame, Scorer
+from src.common.scoring.scorer import WINDOW_COLUMNS, RefusedFrame, Scorer
 from tests.conftest import ARCH, write_store
 
 CONTRACT = {
@@ -130,7 +130,7 @@ def frame():
 
 def test_a_frame_becomes_a_table_that_covers_it(scorer, frame):
     table = scorer().score(frame, 0.5)
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == WINDOW_COLUMNS
     covered = np.zeros(frame.shape, bool)
     for w in table.itertuples():
         covered[w.y : w.y + w.size, w.x : w.x + w.size] = True

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from src.common.scoring.networks import stain as stain_module
 from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts, library_model
 from src.common.scoring.networks.stain import (
-    FLOOR,
+    EXCESS_FLOOR,
     StainFacts,
     build_stain,
     predict_stain,
@@ -107,4 +107,4 @@ def test_window_logits_are_of_the_mean_inside():
     maps = np.zeros((2, 100, 100), np.float32)
     maps[0, :50] = 0.5
     found = window_logits(maps, np.array([[0, 0, 50], [50, 0, 50], [25, 10, 50]]))
-    assert np.allclose(found, -np.log(np.array([0.5, 0.0, 0.25]) + FLOOR))
+    assert np.allclose(found, -np.log(np.array([0.5, 0.0, 0.25]) + EXCESS_FLOOR))

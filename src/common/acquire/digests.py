@@ -19,7 +19,7 @@ from ..workspace.paths import WORKSPACE
 from ..workspace.sections import Dataset
 from . import sources
 
-COLUMNS = ("file", "bytes", "sha256")
+DIGEST_COLUMNS = ("file", "bytes", "sha256")
 SHOWN = 20
 REFRESH = "`unstained digest` writes sources/folder.csv anew; commit it with git"
 Digests = dict[str, tuple[int, str]]  # file, relative to its folder -> size in bytes, sha256
@@ -34,14 +34,14 @@ def refresh(dataset: Dataset) -> Path:
     path = sources.list_of(dataset)
     if dataset.source == "folder":
         folder = sources.folder_of(dataset)
-        if not (found := measure(folder)):
+        if not (files := measure(folder)):
             raise SourceError(
                 f"{folder} holds no images (TIFF, PNG or OME-Zarr): "
                 f"the list {path.name} was left as it is"
             )
         with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerows([COLUMNS, *((name, *found[name]) for name in sorted(found))])
+            writer.writerows([DIGEST_COLUMNS, *((name, *files[name]) for name in sorted(files))])
     return path
 
 

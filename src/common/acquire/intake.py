@@ -17,7 +17,7 @@ from ..images.files import FileField, bits, check_frame
 from ..images.registration import correlation
 from ..scoring.frames.windows import in_pixels
 
-COLUMNS = [
+MANIFEST_COLUMNS = [
     "image_id", "partition", "experiment", "well", "position", "time", "day", "compound",
     "concentration", "brightfield", "pi", "pixel_size_um", "height", "width", "brightfield_bits",
     "pi_bits", "brightfield_sha256", "pi_sha256",
@@ -65,7 +65,7 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
     except Refused as refused:
         row = dict(zip(REJECTED, (entry.image_id, refused.file or entry.name, str(refused), "")))
         return Outcome(entry.image_id, entry.name, rejected=row)
-    row = {name: getattr(entry, name) for name in COLUMNS[:9]} | {
+    row = {name: getattr(entry, name) for name in MANIFEST_COLUMNS[:9]} | {
         "pixel_size_um": size,
         "brightfield_bits": bits(frame.brightfield),
         "pi_bits": bits(frame.pi),
@@ -74,11 +74,11 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
     for role, image, digest in zip(("brightfield", "pi"), (brightfield, pi), digests):
         row |= {role: f"{role}/{entry.image_id}.tif", f"{role}_sha256": digest}
         write_tiff(raw / row[role], image, size)
-    found = correlation(brightfield, pi) if isinstance(entry, FileField) else None
+    shifts = correlation(brightfield, pi) if isinstance(entry, FileField) else None
     truth = _truth(frame, entry.image_id)
     looks = exposures(brightfield, pi)
     return Outcome(
-        entry.image_id, entry.name, accepted=row, truth=truth, correlation=found, exposure=looks
+        entry.image_id, entry.name, accepted=row, truth=truth, correlation=shifts, exposure=looks
     )
 
 

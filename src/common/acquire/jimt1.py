@@ -20,10 +20,9 @@ from ..images import folder
 from ..images.field import Found, SourceError, known
 from ..images.layout import Layout
 from ..images.listing import describe
-from .split_zip import extract, join
+from .split_zip import BUFFER, extract, join
 
 ADDRESS = "https://raw.githubusercontent.com/emmanueliarussi/live-dead-JIMT-1/d379c6d32d4f7ec8484c7016fa73abd4b1f67d95"
-STEP = 1 << 20
 ATTEMPTS = 5
 WAIT = 2  # seconds, once more at each attempt
 
@@ -50,15 +49,15 @@ def _key(digests: dict[str, str]) -> str:
 def unpack(parts: Path, cache: Path, digests: dict[str, str]) -> Path:
     """The folder with the archive's files, extracted unless it was before. Raises SourceError."""
     names = archive_parts(known(parts, "the archive's folder"))
-    found = {name: git_blob(parts / name) for name in tqdm(names, "verify parts", unit="part")}
+    blobs = {name: git_blob(parts / name) for name in tqdm(names, "verify parts", unit="part")}
     if wrong := [
-        name for name, digest in found.items() if name in digests and digests[name] != digest
+        name for name, digest in blobs.items() if name in digests and digests[name] != digest
     ]:
         raise SourceError(
             "these parts of the archive are damaged: "
             f"remove and fetch them again: {', '.join(wrong)}"
         )
-    key = _key(found)
+    key = _key(blobs)
     images = cache / f"images-{key}"
     if not images.is_dir():
         partial, joined = cache / f"partial-{key}", cache / f"joined-{key}.zip"
@@ -78,9 +77,9 @@ def archive_parts(parts: Path) -> list[str]:
     """
     zips = sorted(path for path in parts.iterdir() if path.suffix.lower() == ".zip")
     if len(zips) != 1:
-        found = ", ".join(path.name for path in zips) or "none"
+        there = ", ".join(path.name for path in zips) or "none"
         raise SourceError(
-            f"{parts} must hold one .zip (the last part of the archive), found: {found}"
+            f"{parts} must hold one .zip (the last part of the archive), found: {there}"
         )
     stem = zips[0].stem
     others = [
@@ -100,7 +99,7 @@ def git_blob(path: Path) -> str:
     """The name git gives a file's content: what the public repository lists for each part."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as stream:
-        while chunk := stream.read(STEP):
+        while chunk := stream.read(BUFFER):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -160,7 +159,7 @@ def _resume(url: str, partial: Path) -> None:
         total = have + int(response.headers.get("Content-Length") or 0)
         bar = tqdm(desc=partial.stem, total=total or None, initial=have, unit="B", unit_scale=True)
         with partial.open("ab" if have else "wb") as stream, bar:
-            while chunk := response.read(STEP):
+            while chunk := response.read(BUFFER):
                 stream.write(chunk)
                 bar.update(len(chunk))
     if partial.stat().st_size < total:
@@ -177,13 +176,13 @@ def pair(images: Path, layout: Layout) -> Found:
     problem = "dataset.pattern is empty"
     if layout.pattern:
         try:
-            found = folder.find(images, layout)
+            source = folder.find(images, layout)
         except SourceError as error:
             problem = str(error)
         else:
-            if any(entry.problem is None for entry in found.fields):
-                return found
-            problem = f"no bright-field image has a PI partner; the first: {found.fields[0].name}"
+            if any(entry.problem is None for entry in source.fields):
+                return source
+            problem = f"no bright-field image has a PI partner; the first: {source.fields[0].name}"
     raise SourceError(
         f"the archive is extracted, but its fields are not paired: {problem}\n{describe(images)}\n"
         "Set dataset.pattern to a regular expression of these paths with named groups such as "

@@ -19,7 +19,7 @@ from ..images.planes import Plane
 
 REPOSITORY = "https://github.com/celldetective/celldetective.git"
 # Allows what GitHub's server does
-LOCAL = "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
+UPLOAD_PACK = "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
 AXES = "CYX"  # of every file in the list; most do not state it
 
 
@@ -83,7 +83,7 @@ def _content(clone: Path, commit: str, file: str) -> str:
 
 
 def _fetch(clone: Path, repository: str, *arguments: str) -> None:
-    local = [f"--upload-pack={LOCAL}"] if Path(repository).is_dir() else []
+    local = [f"--upload-pack={UPLOAD_PACK}"] if Path(repository).is_dir() else []
     try:
         git(
             clone,

@@ -71,17 +71,17 @@ def layout_of(dataset: Dataset) -> Layout:
     return Layout(dataset.partitions, dataset.pattern, axes=dataset.axes, z=dataset.z, **channels)
 
 
-def of_partitions(found: Found, partitions: Sequence[str]) -> tuple[list[Field], list[str]]:
+def of_partitions(source: Found, partitions: Sequence[str]) -> tuple[list[Field], list[str]]:
     """The fields of the named partitions, and the source's other partitions.
 
     Raises SourceError if one has no field.
     """
-    present = {entry.partition for entry in found.fields}
+    present = {entry.partition for entry in source.fields}
     if missing := [name for name in partitions if name not in present]:
         raise SourceError(
             f"the source has no partition {', '.join(missing)}; it has "
             f"{', '.join(sorted(present)) or 'no fields'}. Set dataset.partitions to what it holds."
         )
-    return [entry for entry in found.fields if entry.partition in partitions], sorted(
+    return [entry for entry in source.fields if entry.partition in partitions], sorted(
         present - set(partitions)
     )

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..images.field import SourceError
 
-STEP = 1 << 20
+BUFFER = 1 << 20
 LARGEST = 4 << 30  # bytes a joined zip without 64-bit offsets can hold
 MAX_MEMBER = 4 << 30  # bytes of one extracted file: a microscope field is a few million
 DAMAGE = (
@@ -40,7 +40,7 @@ def join(parts: list[Path], joined: Path) -> None:
     with joined.open("wb") as out:
         for part in tqdm(parts, "join", unit="part"):
             with part.open("rb") as stream:
-                shutil.copyfileobj(stream, out, STEP)
+                shutil.copyfileobj(stream, out, BUFFER)
     starts = [sum(sizes[:n]) for n in range(len(sizes))]
     with joined.open("r+b") as stream:
         _rewrite(stream, starts, sum(sizes), parts[-1].name)
@@ -107,7 +107,7 @@ def extract(archive: Path, folder: Path) -> None:
                 target = folder / member.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(member) as stream, target.open("xb") as out:
-                    shutil.copyfileobj(stream, out, STEP)
+                    shutil.copyfileobj(stream, out, BUFFER)
     except DAMAGE as error:
         raise SourceError(f"the archive is damaged: {error}. Fetch its parts again") from None
 

@@ -10,14 +10,14 @@ from ..exposure import session
 from ..images import registration
 from ..images.entries import summary
 from ..images.field import SourceError
-from .intake import COLUMNS, REJECTED, Outcome
+from .intake import MANIFEST_COLUMNS, REJECTED, Outcome
 
 
 def write_tables(outcomes: Sequence[Outcome], raw: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Writes images.csv, rejected.csv and, of simulated fields, the truth below `raw`; returns the
     first two.
     """
-    images = pd.DataFrame([o.accepted for o in outcomes if o.accepted], columns=COLUMNS)
+    images = pd.DataFrame([o.accepted for o in outcomes if o.accepted], columns=MANIFEST_COLUMNS)
     rejected = pd.DataFrame([o.rejected for o in outcomes if o.rejected], columns=REJECTED)
     images.map(_tidy).to_csv(raw / "images.csv", index=False, lineterminator="\n")
     rejected.to_csv(raw / "rejected.csv", index=False, lineterminator="\n")

@@ -65,9 +65,9 @@ def validate(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[Finding]:
         outcome = batch.validate(
             gx.ExpectationSuite(name=name, expectations=expectations), result_format=form
         )
-        found = {result.expectation_config.meta["name"]: result for result in outcome.results}
+        results = {result.expectation_config.meta["name"]: result for result in outcome.results}
         order = [expectation.meta["name"] for expectation in expectations]
-        findings += [_finding(found[one], name, tables[name]) for one in order]
+        findings += [_finding(results[one], name, tables[name]) for one in order]
     return findings
 
 
@@ -135,10 +135,10 @@ def _raised(info: Mapping) -> str:
 def _plain(row: Mapping) -> dict[str, object]:
     """A row as JSON, what identifies it first: numbers at 6 decimals, missing ones as null."""
     keys = [*(key for key in IDENTITY if key in row), *(key for key in row if key not in IDENTITY)]
-    found = {key: row[key].item() if hasattr(row[key], "item") else row[key] for key in keys}
-    for key, value in found.items():
+    plain = {key: row[key].item() if hasattr(row[key], "item") else row[key] for key in keys}
+    for key, value in plain.items():
         if isinstance(value, float):
-            found[key] = None if pd.isna(value) else round(value, 6)
+            plain[key] = None if pd.isna(value) else round(value, 6)
         elif isinstance(value, bytes):
-            found[key] = f"{len(value)} bytes"
-    return found
+            plain[key] = f"{len(value)} bytes"
+    return plain

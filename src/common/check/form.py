@@ -6,7 +6,7 @@ import pandas as pd
 from .expectations import said
 
 EDITED = "the folder was edited, or is of another version of the code: run `dvc repro "
-SOURCE = "correct the source or its manifest, then `dvc repro acquire`"
+MEND_SOURCE = "correct the source or its manifest, then `dvc repro acquire`"
 
 
 def form(
@@ -21,23 +21,23 @@ def form(
     """
     wanted = [*required, *others]
     text = f"columns {', '.join(wanted)}"
-    found = [
+    expectations = [
         gxe.ExpectTableColumnsToMatchSet(
             column_set=wanted, exact_match=False, **said(f"{name}_columns", text, redo)
         )
     ]
     for column in required:
         words = said(f"{name}_{column}_known", f"no gap in {column}", redo)
-        found.append(gxe.ExpectColumnValuesToNotBeNull(column=column, **words))
+        expectations.append(gxe.ExpectColumnValuesToNotBeNull(column=column, **words))
     if partitions is not None:
         more = "add images of that partition, or take it out of dataset.partitions"
         words = said(f"{name}_of_every_partition", f"rows of {', '.join(partitions)}", more)
-        found.append(
+        expectations.append(
             gxe.ExpectColumnDistinctValuesToContainSet(
                 column="partition", value_set=list(partitions), **words
             )
         )
-    return found
+    return expectations
 
 
 def of_partitions(table: pd.DataFrame, partitions: list[str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 
 from ..workspace.sections import Check
-from ..workspace.tables import existing
+from ..workspace.tables import CLASS_NAMES, LABEL_NAMES, existing
 from .expectations import Suite, Tables, said
 from .form import EDITED, form, of_partitions
 
@@ -20,7 +20,6 @@ STAIN = (
     "look at reports/label/fig3a_histograms.png; then change label.intensity, "
     "label.log or label.fit_on"
 )
-NAMES = ["live", "dead", "discarded"]
 FIELDS = ["image_id", "partition", "pi_background", "pi_floor", "live", "dead", "discarded"]
 LABELLED = 4  # live and dead windows from which on it says something that a field has one class
 
@@ -52,20 +51,20 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     per = pd.DataFrame(classes)
     divided = record["intensity"] == "background_ratio"
     lifted = fields.assign(lift=fields["pi_background"] / fields["pi_floor"])
-    found = {name: table[table["label"] == name] for name in NAMES}
-    return found | {
+    by_label = {name: table[table["label"] == name] for name in LABEL_NAMES}
+    return by_label | {
         "labels": table, "thresholds": _thresholds(record), "partitions": per,
         "counts": _counts(per, record),
         "fields": lifted if divided else lifted.iloc[:0],
         "backgrounds": _backgrounds(fields if divided else fields.iloc[:0], record["fit_on"]),
-        "found": per[["partition", *NAMES, "live_fraction", "cells_fraction"]],
+        "found": per[["partition", *LABEL_NAMES, "live_fraction", "cells_fraction"]],
     }  # fmt: skip
 
 
 def suite(check: Check, tables: Tables) -> Suite:
     """The suite on what the tables hold."""
     record = tables["record"]
-    once, kinds = "every patch_id once", f"one of {', '.join(NAMES)}"
+    once, kinds = "every patch_id once", f"one of {', '.join(LABEL_NAMES)}"
     low, high = record["live_below"], record["dead_above"]
     rises = said("thresholds_in_mixture", "live mean < live_below < dead_above < dead mean", STAIN)
     noted = said("counts_agree", "the counts that thresholds.json gives", REDO)
@@ -75,7 +74,7 @@ def suite(check: Check, tables: Tables) -> Suite:
                 column="patch_id", **said("patch_labelled_once", once, REDO)
             ),
             gxe.ExpectColumnValuesToBeInSet(
-                column="label", value_set=NAMES, **said("label_values", kinds, REDO)
+                column="label", value_set=list(LABEL_NAMES), **said("label_values", kinds, REDO)
             ),
         ],
         "live": [_follows("live", max_value=low, strict_max=True)],
@@ -117,13 +116,13 @@ def _shares(check: Check) -> list:
         ("classes_meet_in_fields", "constant_fraction", {"max_value": check.max_constant_fraction},
          "check.max_constant_fraction", alike),
     ]  # fmt: skip
-    found = []
+    expectations = []
     for name, column, bound, parameter, remedy in bounds:
         [(kind, value)] = bound.items()
         text = f"{column} at {'least' if kind == 'min_value' else 'most'} {value:g} ({parameter})"
         words = said(name, text, remedy)
-        found.append(gxe.ExpectColumnValuesToBeBetween(column=column, **bound, **words))
-    return found
+        expectations.append(gxe.ExpectColumnValuesToBeBetween(column=column, **bound, **words))
+    return expectations
 
 
 def _unlifted(check: Check):
@@ -156,7 +155,7 @@ def _as_controls(check: Check):
 def _thresholds(record: Mapping) -> pd.DataFrame:
     """Live mean, live_below, dead_above and dead mean, in the intensity's own unit."""
     parts = {part["name"]: part for part in record["components"]}
-    live, dead = (parts[name].get("median", parts[name]["mean"]) for name in ("live", "dead"))
+    live, dead = (parts[name].get("median", parts[name]["mean"]) for name in CLASS_NAMES)
     values = {"live mean": live, "live_below": record["live_below"]}
     values |= {"dead_above": record["dead_above"], "dead mean": dead}
     return pd.DataFrame({"label": list(values), "value": list(values.values())})
@@ -164,7 +163,7 @@ def _thresholds(record: Mapping) -> pd.DataFrame:
 
 def _classes(table: pd.DataFrame, fields: pd.DataFrame, record: Mapping, partition: str) -> dict:
     labels = table.loc[table["partition"] == partition, "label"].value_counts()
-    counts = {name: int(labels.get(name, 0)) for name in NAMES}
+    counts = {name: int(labels.get(name, 0)) for name in LABEL_NAMES}
     live, dead = counts["live"], counts["dead"]
     verdicts = record["verdicts"].get(partition, {})
     mine = fields[
@@ -187,8 +186,8 @@ def _counts(per: pd.DataFrame, record: Mapping) -> pd.DataFrame:
     for one in per.to_dict("records"):
         partition = one["partition"]
         noted = record["counts"].get(partition, {})
-        rows += [(partition, name, one[name], noted.get(name, 0)) for name in NAMES]
-        rows.append((partition, "cells", sum(one[name] for name in NAMES), one["cells"]))
+        rows += [(partition, name, one[name], noted.get(name, 0)) for name in LABEL_NAMES]
+        rows.append((partition, "cells", sum(one[name] for name in LABEL_NAMES), one["cells"]))
     return pd.DataFrame(rows, columns=["partition", "label", "patches", "recorded"])
 
 

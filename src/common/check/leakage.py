@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from ..split.rounds import SPLITS, rounds
+from ..split.rounds import rounds
 from ..tile.corners import shared
 from ..tile.fingerprint import Layouts
+from ..workspace.tables import SPLIT_NAMES
 
 CLASSES = ("live", "dead")
 # Pairs: fewer do not show how different fields correlate; more, and chance has more tries
@@ -38,7 +39,7 @@ def part_names(record: dict) -> list[str]:
     return (
         [f"fold-{fold}" for fold in range(record["folds"])]
         if record["scheme"] == "kfold"
-        else list(SPLITS)
+        else list(SPLIT_NAMES)
     )
 
 

@@ -22,19 +22,19 @@ def write_docs(
     folder: Path,
     artifact: str,
     findings: Sequence[Finding],
-    found: pd.DataFrame,
+    counts: pd.DataFrame,
     synthetic: bool,
     what: str = "",
 ) -> Path:
     """Writes folder/index.html, and returns its path.
 
-    found: the counts to show beside the expectations; columns ending in `fraction` become bars.
+    counts: shown beside the expectations; columns ending in `fraction` become bars.
     what: one sentence on the artifact.
     """
     failed = [finding for finding in findings if not finding.success]
     context = {
         "artifact": artifact, "findings": findings, "failed": failed, "synthetic": synthetic,
-        "found": summary(found), "what": what, "rows": ROWS,
+        "found": summary(counts), "what": what, "rows": ROWS,
         "version": version("great-expectations"),
         "state": f"{len(failed)} failed" if failed else "all met",
     }  # fmt: skip
@@ -50,9 +50,9 @@ def write_docs(
     return path
 
 
-def summary(found: pd.DataFrame) -> list[Mapping]:
-    """The table `found` as JSON has it: missing values null, floats at 6 decimals."""
-    rows = found.round(6).astype("object").where(found.notna(), None)
+def summary(table: pd.DataFrame) -> list[Mapping]:
+    """A table as JSON has it: missing values null, floats at 6 decimals."""
+    rows = table.round(6).astype("object").where(table.notna(), None)
     return rows.to_dict("records")
 
 

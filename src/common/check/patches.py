@@ -53,11 +53,11 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     placed = placed.assign(bottom=placed["y"] + placed["size"], right=placed["x"] + placed["size"])
     by = frames.groupby("partition", sort=False)
     edges = by[["remainder_right", "remainder_bottom"]].max().add_suffix("_px")
-    found = by.agg(fields=("image_id", "size"))
-    found = found.join(windows.groupby("partition").agg(windows=("patch_id", "size"))).join(edges)
+    counts = by.agg(fields=("image_id", "size"))
+    counts = counts.join(windows.groupby("partition").agg(windows=("patch_id", "size"))).join(edges)
     covered = coverage(windows, frames, folder)
     return {
-        "patches": placed, "coverage": covered, "found": found.reset_index(),
+        "patches": placed, "coverage": covered, "found": counts.reset_index(),
         "frames": frames.assign(layout_bytes=frames["phash_layout"].map(len)),
     }  # fmt: skip
 
@@ -81,18 +81,18 @@ def suite(check: Check, tables: Tables) -> Suite:
 def _inside() -> list:
     """Every window lies in its frame."""
     frame = said("windows_have_frames", "every window's image in frames.parquet", REDO)
-    found = [gxe.ExpectColumnValuesToNotBeNull(column="height", **frame)]
+    expectations = [gxe.ExpectColumnValuesToNotBeNull(column="height", **frame)]
     for start, end, side in (("y", "bottom", "height"), ("x", "right", "width")):
         first = said(f"windows_{start}_inside", f"no window before the frame's first {start}", REDO)
         last = said(f"windows_{end}_inside", f"no window beyond the frame's {side}", REDO)
-        found += [
+        expectations += [
             gxe.ExpectColumnValuesToBeBetween(column=start, min_value=0, **first),
             gxe.ExpectColumnPairValuesAToBeGreaterThanB(
                 column_A=side, column_B=end, or_equal=True, ignore_row_if="either_value_is_missing",
                 **last
             ),
         ]  # fmt: skip
-    return found
+    return expectations
 
 
 def _covered() -> list:
@@ -100,7 +100,7 @@ def _covered() -> list:
     some = said("frames_have_windows", "at least one window in every frame", REDO)
     inner = said("frames_covered", "every pixel in some window, but at the far edges", REDO)
     whole = said("shards_hold_frames", "every frame's pixels inside its shard", REDO)
-    found = [
+    expectations = [
         gxe.ExpectColumnValuesToBeBetween(column="windows", min_value=1, **some),
         gxe.ExpectColumnValuesToBeBetween(column="uncovered_px", max_value=0, **inner),
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(
@@ -110,7 +110,7 @@ def _covered() -> list:
     for edge in ("right", "bottom"):
         narrow = said(f"remainder_{edge}_narrow", "a remainder narrower than the stride", REDO)
         noted = said(f"remainder_{edge}_noted", "the remainder that frames.parquet has", REDO)
-        found += [
+        expectations += [
             gxe.ExpectColumnPairValuesAToBeGreaterThanB(
                 column_A="stride", column_B=f"{edge}_px", **narrow
             ),
@@ -118,7 +118,7 @@ def _covered() -> list:
                 column_A=f"{edge}_px", column_B=f"remainder_{edge}", **noted
             ),
         ]
-    return found
+    return expectations
 
 
 def _range(name: str, low: float, high: float | None):

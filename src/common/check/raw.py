@@ -7,9 +7,9 @@ import pandas as pd
 import tifffile
 
 from ..workspace.sections import Check
-from ..workspace.tables import TEXT, existing
+from ..workspace.tables import TEXT_COLUMNS, existing
 from .expectations import Suite, Tables, said
-from .form import EDITED, SOURCE, form, of_partitions, per_partition
+from .form import EDITED, MEND_SOURCE, form, of_partitions, per_partition
 
 WHAT = "Raw fields: bright-field and propidium iodide (PI), 16 bit, with their manifest."
 REDO = f"{EDITED}acquire`"
@@ -31,7 +31,7 @@ RANGES = {
 
 def read(folder: Path, partitions: list[str]) -> Tables:
     """images.csv and rejected.csv."""
-    kinds = dict.fromkeys(TEXT, "str")
+    kinds = dict.fromkeys(TEXT_COLUMNS, "str")
     images = pd.read_csv(existing(folder / "images.csv"), dtype=kinds)
     rejected = pd.read_csv(existing(folder / "rejected.csv"), dtype="str")
     if "duplicate_of" in rejected:
@@ -48,7 +48,7 @@ def shape(partitions: list[str]) -> Suite:
 def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     """files: what is on disk of each channel; partitions: fields of each; found: the counts."""
     images = tables["images"]
-    found = images.groupby("partition", sort=False).agg(
+    counts = images.groupby("partition", sort=False).agg(
         fields=("image_id", "size"), experiments=("experiment", "nunique"),
         wells=("well", "nunique"), smallest_px=("height", "min"), largest_px=("width", "max"),
     )  # fmt: skip
@@ -57,7 +57,7 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     return {
         "files": files.reset_index(drop=True),
         "partitions": counted,
-        "found": found.reset_index(),
+        "found": counts.reset_index(),
     }
 
 
@@ -71,7 +71,7 @@ def suite(check: Check, tables: Tables) -> Suite:
     refused = "add images, or see in data/raw/rejected.csv why fields were refused"
     images = [
         gxe.ExpectColumnValuesToBeUnique(
-            column="image_id", **said("image_id_unique", "every image_id once", SOURCE)
+            column="image_id", **said("image_id_unique", "every image_id once", MEND_SOURCE)
         ),
         *(_unique(channel, twice) for channel in ("brightfield", "pi")),
         *(_range(name, *bounds) for name, bounds in RANGES.items()),
@@ -101,23 +101,23 @@ def _unique(channel: str, remedy: str):
 
 
 def _range(name: str, low: float, high: float):
-    words = said(f"{name}_sane", f"{name} from {low:g} to {high:g}, where known", SOURCE)
+    words = said(f"{name}_sane", f"{name} from {low:g} to {high:g}, where known", MEND_SOURCE)
     return gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, **words)
 
 
 def _paired() -> list:
     """Both files of every image are there, as high and wide as images.csv says."""
     there = said("channels_paired", "a bright-field and a PI file of every image", REDO)
-    found = [gxe.ExpectColumnValuesToNotBeNull(column="height_on_disk", **there)]
+    expectations = [gxe.ExpectColumnValuesToNotBeNull(column="height_on_disk", **there)]
     for side in ("height", "width"):
         words = said(f"{side}_on_disk", f"both files of the {side} that images.csv says", REDO)
-        found.append(
+        expectations.append(
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A=side, column_B=f"{side}_on_disk", ignore_row_if="either_value_is_missing",
                 **words
             )
         )  # fmt: skip
-    return found
+    return expectations
 
 
 def _files(images: pd.DataFrame, folder: Path, channel: str) -> pd.DataFrame:

@@ -13,10 +13,10 @@ from .suites import ARTIFACTS
 
 
 def write_report(
-    folder: Path, name: str, findings: list[Finding], found: pd.DataFrame, synthetic: bool
+    folder: Path, name: str, findings: list[Finding], counts: pd.DataFrame, synthetic: bool
 ) -> dict:
     """Writes verdict.json, report.json and docs/ of a check of the artifact `name` into its folder,
-    made anew; returns the verdict. found: the counts shown beside the expectations.
+    made anew; returns the verdict. counts: shown beside the expectations.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -27,10 +27,10 @@ def write_report(
         "expectations": outcomes,
     }
     records = [_record(finding) for finding in findings]
-    report = {**verdict, "synthetic": synthetic, "found": summary(found), "expectations": records}
+    report = {**verdict, "synthetic": synthetic, "found": summary(counts), "expectations": records}
     for file, content in (("verdict.json", verdict), ("report.json", report)):
         (folder / file).write_text(json.dumps(content, indent=2) + "\n")
-    write_docs(folder / "docs", name, findings, found, synthetic, ARTIFACTS[name].WHAT)
+    write_docs(folder / "docs", name, findings, counts, synthetic, ARTIFACTS[name].WHAT)
     return verdict
 
 

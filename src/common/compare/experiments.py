@@ -62,7 +62,7 @@ def pretraining(pretrained: pd.DataFrame, random: pd.DataFrame) -> dict[str, dic
     """What pretrained weights gain in each main metric over random ones, with paired intervals over
     groups.
 
-    Both tables have the columns of `paired.SIDE`, of the same patches.
+    Both tables have the columns of `paired.PAIRED`, of the same patches.
     """
     both = paired.pair(pretrained, random)
     tables = [

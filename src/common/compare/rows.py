@@ -2,7 +2,7 @@
 
 # Pattarone et al. 2021, the best of its three architectures; the interval takes patches as
 # independent
-PAPER = {
+PAPER_RESULTS = {
     "no_treatment": {
         "value": 0.866,
         "interval": [0.851, 0.881],
@@ -18,7 +18,7 @@ PAPER = {
         "n": 4720,
     },
 }
-BASELINES = {
+BASELINE_TITLES = {
     "linear_probe": "baseline: linear model on the frozen backbone",
     "texture_linear": "baseline: linear model on intensity and texture",
     "acquisition": "baseline: linear model on the frame's exposure, no cell seen",
@@ -33,14 +33,14 @@ def rows(records: dict[str, dict]) -> list[dict]:
 
     records: name of a model (any) to its evaluation record. Values a row does not have are None.
     """
-    found = []
+    table = []
     for partition in dict.fromkeys(record["partition"] for record in records.values()):
         own = {name: record for name, record in records.items() if record["partition"] == partition}
         for name, record in own.items():
-            found += [model_row(name, record), *baseline_rows(record)]
-        if partition in PAPER:
-            found.append(paper_row(partition))
-    return found
+            table += [model_row(name, record), *baseline_rows(record)]
+        if partition in PAPER_RESULTS:
+            table.append(paper_row(partition))
+    return table
 
 
 def by_partition(records: dict[str, dict]) -> dict[str, dict[str, dict]]:
@@ -97,8 +97,8 @@ def baseline_rows(record: dict) -> list[dict]:
         key: model_row("", record)[key]
         for key in ("partition", "synthetic", "n_patches", "n_groups")
     }
-    found = []
-    for key, title in BASELINES.items():
+    table = []
+    for key, title in BASELINE_TITLES.items():
         if base := record["baselines"].get(key):  # not in records of earlier versions
             own = {
                 "kind": key,
@@ -114,7 +114,7 @@ def baseline_rows(record: dict) -> list[dict]:
                     metric: base[metric]["value"],
                     f"{metric}_group_interval": base[metric]["group_interval"],
                 }
-            found.append(shared | own)
+            table.append(shared | own)
     if only := record["baselines"]["experiment_only"]:
         for key, how in (("in_sample", ""), ("leave_one_out", ", the patch left out")):
             title = f"baseline: the experiment's own live share{how}, no pixel seen"
@@ -123,13 +123,13 @@ def baseline_rows(record: dict) -> list[dict]:
                 "auc_group_interval": only[key]["auc"]["group_interval"],
             }
             kind = "experiment_only" if key == "in_sample" else f"experiment_{key}"
-            found.append(shared | {"kind": kind, "model": title} | values)
-    return found
+            table.append(shared | {"kind": kind, "model": title} | values)
+    return table
 
 
 def paper_row(partition: str) -> dict:
     """The paper's result for a partition, in the keys of `model_row`."""
-    paper = PAPER[partition]
+    paper = PAPER_RESULTS[partition]
     return {
         "partition": partition,
         "kind": "paper",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..workspace.words import interval, number, with_interval
-from .rows import PAPER, rows
+from .rows import PAPER_RESULTS, rows
 
 HEADINGS = [
     "partition", "model", "weights", "data", "patches (groups)", "balanced accuracy",
@@ -65,10 +65,10 @@ def _more(records: dict[str, dict]) -> list[str]:
     ]
     lines.append("|" + "---|" * (len(titles) + 1))
     for name, record in records.items():
-        found = [record["overall"][metric] for metric in MORE] + [
+        measures = [record["overall"][metric] for metric in MORE] + [
             record["correlation"]["mean_pi"]["spearman"]
         ]
-        texts = [with_interval(each["value"], each["group_interval"]) for each in found]
+        texts = [with_interval(each["value"], each["group_interval"]) for each in measures]
         texts += [number(record["calibration"][metric]["after"]) for metric in ("ece", "brier")]
         texts += [
             number(record["conformal"][key])
@@ -116,7 +116,7 @@ def _notes(records: dict[str, dict]) -> list[str]:
         "interval takes overlapping patches of one image as independent; its cells, microscope "
         "and images are not ours"
     ]
-    beside = any(record["partition"] in PAPER for record in records.values())
+    beside = any(record["partition"] in PAPER_RESULTS for record in records.values())
     return [
         "## How the numbers came about",
         "",

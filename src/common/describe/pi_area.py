@@ -55,24 +55,24 @@ def compare_areas(areas: pd.DataFrame, reference: str, seed: int) -> dict:
     on its own.
     """
     random = np.random.default_rng(seed)
-    draws, found = {}, {}
+    draws, shares = {}, {}
     for name, mine in areas.groupby("partition", sort=False):
         sums = mine.groupby("group")[["positive", "lit"]].sum().to_numpy(float)
         weights = resample(len(sums), RESAMPLES, random) @ sums
         draws[name] = weights[:, 0] / weights[:, 1]
         share = sums[:, 0].sum() / sums[:, 1].sum()
-        found[name] = {"fields": len(mine), "groups": len(sums), "share": share}
-        found[name]["interval_95"] = (
+        shares[name] = {"fields": len(mine), "groups": len(sums), "share": share}
+        shares[name]["interval_95"] = (
             percentile(draws[name], 0.95, len(sums)) if len(sums) > 1 else None
         )
-    for name, one in found.items():
+    for name, one in shares.items():
         if name != reference:
-            one["difference"] = one["share"] - found[reference]["share"]
-            fewest = min(one["groups"], found[reference]["groups"])
+            one["difference"] = one["share"] - shares[reference]["share"]
+            fewest = min(one["groups"], shares[reference]["groups"])
             one["difference_interval_95"] = (
                 percentile(draws[name] - draws[reference], 0.95, fewest) if fewest > 1 else None
             )
-    return {"control": reference, "partitions": found}
+    return {"control": reference, "partitions": shares}
 
 
 def area_figure(areas: pd.DataFrame, check: Mapping) -> Figure:
@@ -80,21 +80,21 @@ def area_figure(areas: pd.DataFrame, check: Mapping) -> Figure:
     figure = Figure(figsize=(1.6 + 2.2 * len(check["partitions"]), 4), layout="constrained")
     axes = figure.subplots()
     random = np.random.default_rng(0)
-    for place, (name, found) in enumerate(check["partitions"].items()):
+    for place, (name, area) in enumerate(check["partitions"].items()):
         mine = areas[areas["partition"] == name]
         spread = place + random.uniform(-0.16, 0.16, len(mine))
         label = "field" if not place else None
         axes.scatter(
             spread, 100 * mine["positive"] / mine["lit"], s=14, color="#9db4c4", label=label
         )
-        low, high = (100 * bound for bound in found["interval_95"] or (np.nan, np.nan))
-        share = 100 * found["share"]
+        low, high = (100 * bound for bound in area["interval_95"] or (np.nan, np.nan))
+        share = 100 * area["share"]
         bars = [[max(share - low, 0)], [max(high - share, 0)]]
         label = "partition, 95% interval over groups" if not place else None
         axes.errorbar(
             [place], [share], bars, fmt="o", color="#d1495b", capsize=6, linewidth=2, label=label
         )
-    names = [f"{name}\n{found['groups']} groups" for name, found in check["partitions"].items()]
+    names = [f"{name}\n{area['groups']} groups" for name, area in check["partitions"].items()]
     axes.set_xticks(range(len(names)), names)
     axes.set(ylabel="PI-positive area (%)", xlim=(-0.6, len(names) - 0.4))
     axes.set_ylim(bottom=0)

@@ -10,10 +10,17 @@ import pandas as pd
 
 from ..figures.style import save_figures
 from ..workspace.records import clean, read_json, write_json
-from ..workspace.tables import existing, read_images, read_table
+from ..workspace.tables import (
+    CLASS_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    VERDICT_NAMES,
+    existing,
+    read_images,
+    read_table,
+)
 from .pi_area import area_figure, compare_areas, control, pi_areas
 
-SPLITS, CLASSES = ("train", "valid", "test"), ("live", "dead")
 PAPER: dict[str, dict[str, object]] = {  # Table 1
     "no_treatment": {
         "fields": 339, "live and dead": 21_848, "live": 10_464, "dead": 11_384,
@@ -66,7 +73,7 @@ def count(data: Path, images: pd.DataFrame, partitions: Sequence[str]) -> dict[s
     splits["part"] = splits["split"].where(
         splits["fold"] < 0, "fold " + splits["fold"].astype("str")
     )
-    found = {}
+    by_partition = {}
     for partition in partitions:
         mine = [
             table[table["partition"] == partition]
@@ -74,17 +81,17 @@ def count(data: Path, images: pd.DataFrame, partitions: Sequence[str]) -> dict[s
         ]
         label, verdict = mine[3]["label"].value_counts(), mine[2]["verdict"].value_counts()
         parts = pd.crosstab(mine[4]["part"], mine[4]["label"]).reindex(
-            columns=list(CLASSES), fill_value=0
+            columns=list(CLASS_NAMES), fill_value=0
         )
-        order = [name for name in SPLITS if name in parts.index] or list(parts.index)
-        found[partition] = {
+        order = [name for name in SPLIT_NAMES if name in parts.index] or list(parts.index)
+        by_partition[partition] = {
             "fields": len(mine[0]), "windows": len(mine[1]),
-            **{name: int(verdict.get(name, 0)) for name in ("cells", "empty", "unusable")},
+            **{name: int(verdict.get(name, 0)) for name in VERDICT_NAMES},
             "live and dead": int(label.get("live", 0) + label.get("dead", 0)),
-            **{name: int(label.get(name, 0)) for name in (*CLASSES, "discarded")},
+            **{name: int(label.get(name, 0)) for name in LABEL_NAMES},
             **{name: tuple(int(n) for n in parts.loc[name]) for name in order},
         }  # fmt: skip
-    return found
+    return by_partition
 
 
 def _groups(images: pd.DataFrame, data: Path) -> list[str]:
@@ -128,12 +135,12 @@ def _page(source: Mapping, counts: Mapping, thresholds: Mapping, check: Mapping)
 
 
 def _counts_table(counts: Mapping) -> list[str]:
-    sides = [side for p, found in counts.items() for side in ((p, found), ("paper", PAPER.get(p)))]
+    sides = [side for p, own in counts.items() for side in ((p, own), ("paper", PAPER.get(p)))]
     sides = [(title, side) for title, side in sides if side]
-    rows = list(dict.fromkeys(name for found in counts.values() for name in found))
+    rows = list(dict.fromkeys(name for own in counts.values() for name in own))
     lines = [f"| | {' | '.join(title for title, _ in sides)} |", f"|---|{'---:|' * len(sides)}"]
     for name in rows:
-        pair = any(isinstance(found.get(name), tuple) for found in counts.values())
+        pair = any(isinstance(own.get(name), tuple) for own in counts.values())
         cells = " | ".join(_cell(side.get(name)) for _, side in sides)
         lines.append(f"| {name}{', live / dead' if pair else ''} | {cells} |")
     shares = (side["live"] / max(side["live and dead"], 1) for _, side in sides)
@@ -193,20 +200,20 @@ def _area_lines(check: Mapping, thresholds: Mapping, built: str) -> list[str]:
         "| against control | 95% interval |"
     ]
     lines += ["|---|---:|---:|---:|---:|---:|---:|"]
-    for name, found in check["partitions"].items():
-        change = f"{100 * found['difference']:+.1f} points" if "difference" in found else ""
+    for name, area in check["partitions"].items():
+        change = f"{100 * area['difference']:+.1f} points" if "difference" in area else ""
         lines.append(
-            f"| {name} | {found['fields']} | {found['groups']} | {100 * found['share']:.1f}% | "
-            f"{_range(found['interval_95'])} | {change} | "
-            f"{_range(found.get('difference_interval_95'))} |"
+            f"| {name} | {area['fields']} | {area['groups']} | {100 * area['share']:.1f}% | "
+            f"{_range(area['interval_95'])} | {change} | "
+            f"{_range(area.get('difference_interval_95'))} |"
         )
-    others = [(name, found) for name, found in check["partitions"].items() if "difference" in found]
-    return [*lines, "", *(_verdict(name, found) + built for name, found in others)]
+    others = [(name, area) for name, area in check["partitions"].items() if "difference" in area]
+    return [*lines, "", *(_verdict(name, area) + built for name, area in others)]
 
 
-def _verdict(name: str, found: Mapping) -> str:
+def _verdict(name: str, area: Mapping) -> str:
     """One sentence on one treated partition, no stronger than its interval."""
-    low, high = found["difference_interval_95"] or (-1, 1)
+    low, high = area["difference_interval_95"] or (-1, 1)
     if low > 0:
         return f"The area is higher under `{name}` than in the control, as the paper found."
     if high < 0:

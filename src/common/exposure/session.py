@@ -19,9 +19,9 @@ import pandas as pd
 
 from .background import backgrounds
 
-ALIKE = {"brightfield_median": 0.1, "brightfield_contrast": 0.3, "pi_background": 0.5}
-APART = {"brightfield_median": 0.35, "pi_background": 1.0}
-EXPOSURE = ["brightfield_bits", *ALIKE]
+SAME = {"brightfield_median": 0.1, "brightfield_contrast": 0.3, "pi_background": 0.5}
+FAR = {"brightfield_median": 0.35, "pi_background": 1.0}
+EXPOSURE = ["brightfield_bits", *SAME]
 BACKGROUND = 5  # percentile of PI where fields are not cut yet and `tile.background` is not asked
 WORDS = {"brightfield_median": "bright-field median", "pi_background": "PI background"}
 
@@ -114,18 +114,18 @@ def _mixed_note(name: str, gaps: pd.DataFrame) -> str:
 def _logarithms(frames: pd.DataFrame) -> pd.DataFrame:
     known = frames[frames["experiment"].fillna("") != ""].copy()
     known[EXPOSURE] = known[EXPOSURE].astype(float)  # a table without rows has no types
-    known[list(ALIKE)] = np.log(known[list(ALIKE)].clip(lower=1e-3))
+    known[list(SAME)] = np.log(known[list(SAME)].clip(lower=1e-3))
     return known
 
 
 def _close(one: pd.Series, other: pd.Series) -> bool:
     same = one["brightfield_bits"] == other["brightfield_bits"]
-    return bool(same and all(abs(one[name] - other[name]) < limit for name, limit in ALIKE.items()))
+    return bool(same and all(abs(one[name] - other[name]) < limit for name, limit in SAME.items()))
 
 
 def _gaps(name: str, own: pd.DataFrame) -> Iterator[dict]:
     """The steps between one experiment's fields, in order of a measure, that are too wide."""
-    for measure, limit in APART.items():
+    for measure, limit in FAR.items():
         ordered = own.sort_values([measure, "image_id"])
         steps = np.diff(ordered[measure])
         for place in np.flatnonzero(steps > limit):

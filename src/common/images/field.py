@@ -16,7 +16,7 @@ import pandas as pd
 from ..workspace.errors import UserError
 from . import wells
 
-TEXT = ("partition", "experiment", "well", "position", "compound", "control")
+TEXTS = ("partition", "experiment", "well", "position", "compound", "control")
 NUMBERS = ("time", "day", "concentration", "pixel_size_um")
 _CLOCK = re.compile(r"(\d+)d(\d+)h(\d+)m")  # Incucyte
 _ID = re.compile(r"[\w.+=@-]{1,200}")
@@ -107,19 +107,19 @@ def metadata(values: Mapping[str, str], where: str) -> dict[str, str | float | N
 
     Raises SourceError for no number, and no well.
     """
-    found: dict[str, str | float | None] = {
-        key: values[key].strip() for key in TEXT if values.get(key)
+    facts: dict[str, str | float | None] = {
+        key: values[key].strip() for key in TEXTS if values.get(key)
     }
     try:
         well = wells.stated(values)
     except ValueError as error:
         raise SourceError(f"{where}: {error}") from None
     if well:
-        found["well"] = well
+        facts["well"] = well
     for key in NUMBERS:
         if text := (values.get(key) or "").strip():
-            found[key] = _number(key, text, where)
-    return found
+            facts[key] = _number(key, text, where)
+    return facts
 
 
 def _number(key: str, text: str, where: str) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import omezarr
 from .field import Found, SourceError, clean_id, known
-from .layout import BOTH, SUFFIX, Layout, brief, make_field, unify_spelling
+from .layout import BOTH, IMAGE_SUFFIX, Layout, brief, make_field, unify_spelling
 from .listing import describe, image_files, unread
 from .manifest import MANIFEST, by_manifest
 from .pattern import by_pattern
@@ -29,15 +29,15 @@ def find(
     """
     known(folder, "the folder", layout.settings.path)
     if layout.pattern:
-        found = by_pattern(folder, layout, roles)
+        source = by_pattern(folder, layout, roles)
     elif manifest or (folder / MANIFEST).is_file():
-        found = by_manifest(folder, manifest or folder / MANIFEST, layout, roles)
+        source = by_manifest(folder, manifest or folder / MANIFEST, layout, roles)
     elif len(roles) == 1 or omezarr.all_in_stores(folder / name for name in image_files(folder)):
-        found = each_file(folder, image_files(folder), layout, roles)
-        found = replace(found, notes=(*unread(folder), *_tables(folder)))
+        source = each_file(folder, image_files(folder), layout, roles)
+        source = replace(source, notes=(*unread(folder), *_tables(folder)))
     else:
         raise SourceError(_advice(folder, layout))
-    fields, notes = list(found.fields), list(found.notes)
+    fields, notes = list(source.fields), list(source.notes)
     for column in SPELLED:
         fields, more = unify_spelling(fields, column)
         notes += more
@@ -58,7 +58,7 @@ def each_file(
     count = Counter(short)
     fields = []
     for name, own, facts in zip(names, short, said):
-        image_id = clean_id(SUFFIX.sub("", name)) if count[own] > 1 else own
+        image_id = clean_id(IMAGE_SUFFIX.sub("", name)) if count[own] > 1 else own
         planes = {role: layout.plane(folder, name, getattr(layout, role)) for role in roles}
         field = make_field(planes, facts | {"image_id": image_id}, layout, name)
         outside = field.problem and field.problem[0] == "outside"  # named by hand: as it is meant

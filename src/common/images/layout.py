@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from . import omezarr
-from .field import NUMBERS, TEXT, SourceError, clean_id, metadata, valid_id
+from .field import NUMBERS, TEXTS, SourceError, clean_id, metadata, valid_id
 from .files import FileField
 from .listing import on_disk, printable
 from .planes import GRAPH, Plane, Settings
@@ -14,7 +14,7 @@ from .planes import GRAPH, Plane, Settings
 BOTH = ("brightfield", "pi")
 MASK = "nuclei"  # an instance mask, which no field must have
 TITLES = {"brightfield": "bright-field", "pi": "PI"}
-SUFFIX = re.compile(r"(\.ome)?\.(tiff?|png|zarr)$", re.IGNORECASE)
+IMAGE_SUFFIX = re.compile(r"(\.ome)?\.(tiff?|png|zarr)$", re.IGNORECASE)
 NAMING = ("partition", "experiment", "well", "row", "column", "well96", "well384", "well1536",
           "position", "time", "day", "compound", "concentration")  # fmt: skip
 Channel = int | str | None
@@ -90,7 +90,7 @@ def brief(name: str) -> str:
     path = PurePosixPath(name)
     store = omezarr.store_of(path)
     inside = store and path != store
-    return clean_id(str(path.relative_to(store)) if inside else SUFFIX.sub("", path.name))
+    return clean_id(str(path.relative_to(store)) if inside else IMAGE_SUFFIX.sub("", path.name))
 
 
 def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, str] | None:
@@ -138,5 +138,6 @@ def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileF
     return changed, notes
 
 
-COLUMNS = ("image_id", *BOTH, "brightfield_channel", "pi_channel", "row", "column", *TEXT, *NUMBERS)
-GROUPS = ("image_id", "channel", "row", "column", "well96", "well384", "well1536", *TEXT, *NUMBERS)
+METADATA = (*TEXTS, *NUMBERS)
+KNOWN_COLUMNS = ("image_id", *BOTH, "brightfield_channel", "pi_channel", "row", "column", *METADATA)
+GROUPS = ("image_id", "channel", "row", "column", "well96", "well384", "well1536", *METADATA)

@@ -33,8 +33,8 @@ def on_disk(folder: Path, name: str) -> Path:
     forms = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
     with contextlib.suppress(UnicodeEncodeError):
         forms.append(os.fsdecode(name.encode("latin-1")))
-    found = (form for form in forms if os.path.exists(folder / form))
-    return folder / next(found, name)
+    present = (form for form in forms if os.path.exists(folder / form))
+    return folder / next(present, name)
 
 
 def unread(folder: Path, tables: Sequence[str] = ()) -> list[str]:
@@ -86,7 +86,7 @@ def _files(folder: Path) -> list[Path]:
     """
     if omezarr.store_of(folder):
         return sorted(path.relative_to(folder) for path in omezarr.fields(folder))
-    found, entered = [], set()
+    inside, entered = [], set()
     for root, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         below[:] = [name for name in below if not name.startswith(".")]
         real = os.path.realpath(root)
@@ -97,10 +97,10 @@ def _files(folder: Path) -> list[Path]:
         stores = [name for name in below if omezarr.store_of(Path(name))]
         below[:] = [name for name in below if name not in stores]
         for store in stores:
-            found += [path.relative_to(folder) for path in omezarr.fields(Path(root, store))]
+            inside += [path.relative_to(folder) for path in omezarr.fields(Path(root, store))]
         shown = [name for name in names if not name.startswith(".")]
-        found += [Path(root, name).relative_to(folder) for name in shown]
-    return sorted(found)
+        inside += [Path(root, name).relative_to(folder) for name in shown]
+    return sorted(inside)
 
 
 def _unreadable(error: OSError) -> None:

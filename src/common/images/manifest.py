@@ -12,7 +12,7 @@ from ..workspace.csv_table import Row, TableError
 from ..workspace.csv_table import read_rows as read_table
 from .field import Found, SourceError
 from .files import FileField
-from .layout import BOTH, COLUMNS, MASK, Layout, as_number, make_field
+from .layout import BOTH, KNOWN_COLUMNS, MASK, Layout, as_number, make_field
 
 MANIFEST = "images.csv"
 MEASURED = ("height", "width", "brightfield_bits", "pi_bits", "brightfield_sha256", "pi_sha256")
@@ -23,7 +23,7 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     SourceError.
     """
     rows = read_rows(path, roles)
-    known = {*COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
+    known = {*KNOWN_COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
     unknown = sorted(rows[0].cells.keys() - known)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
     meant = {name: known & {name.split("(")[0].strip().replace(" ", "_")} for name in unknown}

@@ -20,7 +20,7 @@ from ..scoring.reading.stacks import ImageError, Stack, axis_order, refuse_large
 if TYPE_CHECKING:  # slow to import, and most folders hold no store
     import zarr
 
-SUFFIX = ".zarr"
+ZARR_SUFFIX = ".zarr"
 UM = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -28,13 +28,13 @@ AnyPath = TypeVar("AnyPath", bound=PurePath)
 def store_of(path: AnyPath) -> AnyPath | None:
     """The store that a path is or lies in, or None; nothing is opened."""
     places = (*reversed(path.parents), path)
-    return next((place for place in places if place.suffix.lower() == SUFFIX), None)
+    return next((place for place in places if place.suffix.lower() == ZARR_SUFFIX), None)
 
 
 def all_in_stores(paths: Iterable[Path]) -> bool:
     """Whether there are paths, and every one lies in a store."""
-    found = [store_of(path) for path in paths]
-    return bool(found) and all(found)
+    stores = [store_of(path) for path in paths]
+    return bool(stores) and all(stores)
 
 
 def fields(store: Path) -> dict[Path, dict[str, str]]:
@@ -49,14 +49,14 @@ def fields(store: Path) -> dict[Path, dict[str, str]]:
         return {store: {}}
     if not plate:
         return {store: {}}
-    name = plate.get("name") or store.name.removesuffix(SUFFIX).removesuffix(".ome")
-    found = {}
+    name = plate.get("name") or store.name.removesuffix(ZARR_SUFFIX).removesuffix(".ome")
+    images = {}
     for well in plate["wells"]:
         row, column = well["path"].split("/")
         facts = {"experiment": name, "well": f"{row}{column}"}
         for path, position in _positions(store / well["path"]).items():
-            found[path] = facts | {"position": position}
-    return found
+            images[path] = facts | {"position": position}
+    return images
 
 
 def _positions(well: Path) -> dict[Path, str]:
@@ -65,11 +65,11 @@ def _positions(well: Path) -> dict[Path, str]:
     except (ImageError, KeyError):
         return {well: ""}
     seen: Counter = Counter()
-    found = {}
+    positions = {}
     for image in images:
-        found[well / image["path"]] = str(seen[image.get("acquisition")])
+        positions[well / image["path"]] = str(seen[image.get("acquisition")])
         seen[image.get("acquisition")] += 1
-    return found
+    return positions
 
 
 def facts(paths: Iterable[Path]) -> dict[Path, dict[str, str]]:
@@ -151,16 +151,16 @@ def _metadata(path: Path) -> dict:
     Raises ImageError.
     """
     with _refused():
-        found = _group(path).attrs.asdict()
-        _validate(found)
-        return found.get("ome", found)
+        attributes = _group(path).attrs.asdict()
+        _validate(attributes)
+        return attributes.get("ome", attributes)
 
 
-def _validate(found: dict) -> None:
+def _validate(attributes: dict) -> None:
     """Raises pydantic's ValidationError for metadata of neither NGFF 0.4 nor 0.5."""
     from ome_zarr_models import v04, v05
 
-    version, metadata = (v05, found["ome"]) if "ome" in found else (v04, found)
+    version, metadata = (v05, attributes["ome"]) if "ome" in attributes else (v04, attributes)
     models = {"plate": version.hcs.HCSAttrs, "well": version.well.WellAttrs}
     models["multiscales"] = version.image.ImageAttrs
     with warnings.catch_warnings(action="ignore"):  # what is recommended may be left out

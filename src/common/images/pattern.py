@@ -23,21 +23,21 @@ def by_pattern(folder: Path, layout: Layout, roles: Sequence[str]) -> Found:
     SourceError.
     """
     names = image_files(folder)
-    found = _matches(names, layout)
-    if not found:
+    by_place = _matches(names, layout)
+    if not by_place:
         raise SourceError(
             f"{layout.settings.pattern} {layout.pattern} matches no file of {folder}.\n"
             f"{describe(folder)}"
         )
-    tokens = {token for files in found.values() for _, token in files if token is not None}
+    tokens = {token for files in by_place.values() for _, token in files if token is not None}
     _check_channels(sorted(tokens), layout, roles)
-    left = len(names) - sum(map(len, found.values()))
+    left = len(names) - sum(map(len, by_place.values()))
     notes = [f"{left} of {len(names)} files do not match {layout.settings.pattern}"] * bool(left)
     notes += unread(folder, [MANIFEST])
     if others := [token for token in sorted(tokens) if _role(token, layout, roles) is None]:
         notes.append(f"channels that are not used: {', '.join(others)}")
     fields = []
-    for groups, files in sorted(found.items()):
+    for groups, files in sorted(by_place.items()):
         fields += _fields(folder, dict(groups), files, layout, roles)
     return Found(fields, tuple(notes))
 
@@ -50,15 +50,15 @@ def _matches(names: Sequence[str], layout: Layout) -> dict[tuple, Files]:
             f"{layout.settings.pattern} has unknown groups {', '.join(unknown)}; "
             f"known: {', '.join(GROUPS)}"
         )
-    found: dict[tuple, Files] = {}
+    by_place: dict[tuple, Files] = {}
     for name in names:
         shown = printable(name)
         match = pattern.fullmatch(shown if "/" in pattern.pattern else PurePosixPath(shown).name)
         if match:
             groups = {key: text or "" for key, text in match.groupdict().items()}
             channel = groups.pop("channel", None)
-            found.setdefault(tuple(groups.items()), []).append((name, channel))
-    return found
+            by_place.setdefault(tuple(groups.items()), []).append((name, channel))
+    return by_place
 
 
 def _check_channels(tokens: Sequence[str], layout: Layout, roles: Sequence[str]) -> None:
@@ -98,6 +98,6 @@ def _fields(
                 sides[role].append(layout.plane(folder, name, channel))
     again = ("same id twice", f"{layout.settings.pattern} does not tell it from {files[0][0]}")
     for place in range(max(map(len, sides.values()))):
-        planes = {role: (found[place:] or [None])[0] for role, found in sides.items()}
+        planes = {role: (own[place:] or [None])[0] for role, own in sides.items()}
         where = f"{folder}, {next(plane.name for plane in planes.values() if plane)}"
         yield make_field(planes, groups, layout, where, again if place else None)

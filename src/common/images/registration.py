@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 STEP = 4  # px of the field for one of the correlation
-REACH = 64  # steps: shifts of up to 256 px are seen
+SHIFT = 64  # steps: shifts of up to 256 px are seen
 TEXTURE, LIGHT, TREND = 2.0, 1.0, 16.0  # steps: widths (sd) of the filters
 PEAK = 8.0  # times the noise: real fields with the PI of others stay below 5
 TOLERANCE = 24  # px: 7 um of the real fields, whose own channels lie up to 15 px apart
@@ -45,9 +45,9 @@ class Offset:
 
 
 def correlation(brightfield: np.ndarray, pi: np.ndarray) -> np.ndarray:
-    """How well PI (H, W), shifted by up to REACH steps either way, lies on bright-field (H, W).
+    """How well PI (H, W), shifted by up to SHIFT steps either way, lies on bright-field (H, W).
 
-    (2 * REACH + 1, 2 * REACH + 1) float32, in units of its own noise; no shift is the middle.
+    (2 * SHIFT + 1, 2 * SHIFT + 1) float32, in units of its own noise; no shift is the middle.
     Pixels of zero, as registration leaves them, do not count.
     """
     rough, lit = _blocks(brightfield.astype(np.float64))
@@ -61,7 +61,7 @@ def correlation(brightfield: np.ndarray, pi: np.ndarray) -> np.ndarray:
     product = np.conj(np.fft.rfft2(first, shape)) * np.fft.rfft2(second, shape)
     whole = np.fft.fftshift(np.fft.irfft2(product, shape))
     middle = [length // 2 for length in shape]
-    reach = np.ix_(*(np.arange(m - REACH, m + REACH + 1) % (2 * m) for m in middle))
+    reach = np.ix_(*(np.arange(m - SHIFT, m + SHIFT + 1) % (2 * m) for m in middle))
     return _in_noise(whole[reach])
 
 
@@ -69,13 +69,13 @@ def offset(correlations: Sequence[np.ndarray]) -> Offset:
     """The common shift of fields: the highest point of the sum of their correlations."""
     total = np.sum(correlations, axis=0) / np.sqrt(len(correlations))
     down, right = np.unravel_index(np.argmax(total), total.shape)
-    where = STEP * (int(down) - REACH), STEP * (int(right) - REACH)
+    where = STEP * (int(down) - SHIFT), STEP * (int(right) - SHIFT)
     return Offset(*where, round(float(total.max()), 1))
 
 
 def notes(sessions: Mapping[str, Sequence[np.ndarray]]) -> list[str]:
     """What the fields' correlations, by session, say of the channels' registration, in words."""
-    offsets = {name: offset(found) for name, found in sessions.items() if len(found) >= FEWEST}
+    offsets = {name: offset(own) for name, own in sessions.items() if len(own) >= FEWEST}
     said = [
         f"WARNING: {name or 'all fields'}: PI lies about {one.down:+d} px down and {one.right:+d} "
         "px right of bright-field: register the channels, or labels are of another place"

@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from ..figures.style import LABELS as COLOURS
+from ..figures.style import LABEL_COLOURS
+from ..workspace.tables import LABEL_NAMES
 
-UNITS = {"counts": "mean PI (16-bit counts)", "background_ratio": "mean PI / field's background"}
+PI_AXES = {"counts": "mean PI (16-bit counts)", "background_ratio": "mean PI / field's background"}
 
 
 def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:
@@ -39,14 +40,17 @@ def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:
             ("dead above", thresholds["dead_above"]),
         ):
             axes.axvline(
-                scale(bound), color=COLOURS[name[:4]], linestyle="--", label=f"{name} {bound:.6g}"
+                scale(bound),
+                color=LABEL_COLOURS[name[:4]],
+                linestyle="--",
+                label=f"{name} {bound:.6g}",
             )
         axes.set(
             title=partition + ("" if here else " (thresholds applied, not fitted here)"),
             ylabel="patches",
         )
         axes.legend(fontsize=8, frameon=False)
-    rows[-1].set_xlabel(("ln of " if thresholds["log"] else "") + UNITS[thresholds["intensity"]])
+    rows[-1].set_xlabel(("ln of " if thresholds["log"] else "") + PI_AXES[thresholds["intensity"]])
     return figure
 
 
@@ -60,7 +64,7 @@ def _component(axes: Axes, component: dict, edges: np.ndarray, count: int, style
         x,
         density * count * (edges[1] - edges[0]),
         style,
-        color=COLOURS[name],
+        color=LABEL_COLOURS[name],
         label=f"{name} component",
     )
 
@@ -76,26 +80,30 @@ def intensity_scatter(cells: pd.DataFrame, thresholds: dict) -> Figure:
     columns = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
     for axes, (partition, part) in zip(columns, parts, strict=True):
         place = np.arange(len(part))
-        for name in ("live", "dead", "discarded"):
+        for name in LABEL_NAMES:
             own = (part["label"] == name).to_numpy()
             label = f"{name} ({own.sum()})"
             axes.scatter(
                 place[own],
                 part["intensity"][own],
                 s=4,
-                color=COLOURS[name],
+                color=LABEL_COLOURS[name],
                 label=label,
                 rasterized=True,
             )
-        axes.axhline(thresholds["live_below"], color=COLOURS["live"], linestyle="--", linewidth=1)
-        axes.axhline(thresholds["dead_above"], color=COLOURS["dead"], linestyle="--", linewidth=1)
+        axes.axhline(
+            thresholds["live_below"], color=LABEL_COLOURS["live"], linestyle="--", linewidth=1
+        )
+        axes.axhline(
+            thresholds["dead_above"], color=LABEL_COLOURS["dead"], linestyle="--", linewidth=1
+        )
         axes.set(
             xlabel="patch, in the order of the fields",
             yscale="log" if thresholds["log"] else "linear",
         )
         title = {"fontsize": 8, "markerscale": 3, "ncols": 3, "frameon": False, "title": partition}
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **title)
-    columns[0].set_ylabel(UNITS[thresholds["intensity"]])
+    columns[0].set_ylabel(PI_AXES[thresholds["intensity"]])
     if thresholds["log"]:
         columns[0].yaxis.set_major_formatter(ScalarFormatter())
         columns[0].yaxis.set_minor_formatter(ScalarFormatter())
@@ -117,7 +125,7 @@ def stain_sheet(store, cells: pd.DataFrame, seed: int, each: int = 8) -> Figure:
         band.suptitle(
             f"{partition}: {label}; bright-field, and PI on its field's scale (intensity below)",
             fontsize=10,
-            color=COLOURS[label],
+            color=LABEL_COLOURS[label],
         )
         shown = table.sample(min(each, len(table)), random_state=seed).sort_values("intensity")
         grid = band.subplots(2, each, squeeze=False)

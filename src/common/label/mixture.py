@@ -15,15 +15,15 @@ from sklearn.mixture import GaussianMixture
 
 from ..metrics.intervals import expanded, resample
 from ..workspace.errors import UserError
+from ..workspace.tables import CLASS_NAMES
 
-LABELS = ("live", "dead", "discarded")
 INITIALISATIONS, RESAMPLES = 10, 200
-BINS, EM_STEPS = 500, 200  # of the bootstrap
+INTENSITY_BINS, EM_STEPS = 500, 200  # of the bootstrap
 MAX_OVERLAP = 0.1  # reached by two Gaussians of one width and weight with means 2.56 sd apart
 # Dead over live intensity from which on it is a stain: 2.5 on the paper's plates, 1.9 on the real
 # MCF-7 fields; fields of noise alone differ by parts in a thousand
 MIN_RATIO = 1.2
-LEAST = 20  # values below which two components with two parameters each are not worth fitting
+FEWEST = 20  # values below which two components with two parameters each are not worth fitting
 
 
 class MixtureError(UserError):
@@ -94,9 +94,9 @@ def fit(values: np.ndarray, log: bool, seed: int) -> Mixture:
 
     Raises MixtureError for too few values, or values at or below zero under `log`.
     """
-    if len(values) < LEAST:
+    if len(values) < FEWEST:
         raise MixtureError(
-            f"a mixture needs at least {LEAST} patches with cells, and there are {len(values)}"
+            f"a mixture needs at least {FEWEST} patches with cells, and there are {len(values)}"
         )
     if not np.isfinite(values).all():
         raise MixtureError(
@@ -130,7 +130,7 @@ def interval(
     column = np.log(values) if mixture.log else values
     order = np.argsort(column, kind="stable")
     bins = np.empty(len(column), int)
-    bins[order] = np.arange(len(column)) * min(BINS, len(column)) // len(column)
+    bins[order] = np.arange(len(column)) * min(INTENSITY_BINS, len(column)) // len(column)
     centres = np.bincount(bins, weights=column) / np.bincount(bins)
     counts = pd.crosstab(np.asarray(groups), bins).to_numpy(np.float64)  # (groups, bins)
     random = np.random.default_rng(seed)
@@ -157,40 +157,40 @@ def problems(mixture: Mixture, step: float = 0.0) -> list[str]:
 
     `step`: one count of the camera in the intensity's unit, which the thresholds must lie apart.
     """
-    found = []
+    reasons = []
     live, dead = mixture.centres
     if dead < MIN_RATIO * live:
-        found.append(
+        reasons.append(
             f"dead patches are {dead / live:.4g} times as bright as live ones, less than "
             f"{MIN_RATIO:g}: that is noise or exposure, not a stain"
         )
     if 0 < mixture.dead_above - mixture.live_below <= step:
-        found.append(
+        reasons.append(
             f"the thresholds lie {mixture.dead_above - mixture.live_below:.3g} apart, not more "
             f"than one count of the camera ({step:.3g})"
         )
     if mixture.live_below >= mixture.dead_above:
-        found.append(
+        reasons.append(
             f"the thresholds cross: live below {mixture.live_below:.6g}, "
             f"dead above {mixture.dead_above:.6g}"
         )
     if mixture.overlap > MAX_OVERLAP:
-        found.append(
+        reasons.append(
             f"the components overlap: {mixture.overlap:.0%} of the patches lie on the wrong "
             f"component's side, more than {MAX_OVERLAP:.0%}"
         )
     if mixture.bic_gain <= 0:
-        found.append(
+        reasons.append(
             "one component describes the intensities better than two (BIC by "
             f"{-mixture.bic_gain:.1f})"
         )
-    return found
+    return reasons
 
 
 def describe(mixture: Mixture) -> str:
     """The components in one line, for messages."""
     unit = " (log)" if mixture.log else ""
-    parts = zip(("live", "dead"), mixture.mean, mixture.sd, mixture.weight, strict=True)
+    parts = zip(CLASS_NAMES, mixture.mean, mixture.sd, mixture.weight, strict=True)
     return "; ".join(
         f"{name} {mean:.4g} +- {sd:.3g}{unit}, weight {weight:.2f}"
         for name, mean, sd, weight in parts

@@ -22,18 +22,18 @@ def within_experiments(
     tables = [
         _pairs(live[rows], score[rows], np.zeros(len(rows), int)) for rows in _rows(experiment)
     ]
-    found = np.array([(concordant.sum(), pairs.sum()) for concordant, pairs, _ in tables]).reshape(
+    counts = np.array([(concordant.sum(), pairs.sum()) for concordant, pairs, _ in tables]).reshape(
         -1, 2
     )
-    found = found[found[:, 1] > 0]
-    if not len(found):
+    counts = counts[counts[:, 1] > 0]
+    if not len(counts):
         return {"pair_weighted": np.nan, "mean": np.nan, "pairs": 0, "experiments": 0}
-    concordant, pairs = found.T
+    concordant, pairs = counts.T
     return {
         "pair_weighted": float(concordant.sum() / pairs.sum()),
         "mean": float((concordant / pairs).mean()),
         "pairs": int(pairs.sum()),
-        "experiments": len(found),
+        "experiments": len(counts),
     }
 
 

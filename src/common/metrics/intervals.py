@@ -151,5 +151,5 @@ def wilson(value: float, n: int, confidence: float) -> list[float] | None:
         return None
     from scipy import stats  # imported late: it takes longer than all else here
 
-    found = stats.binomtest(round(value * n), n).proportion_ci(confidence, method="wilson")
-    return [float(found.low), float(found.high)]
+    bounds = stats.binomtest(round(value * n), n).proportion_ci(confidence, method="wilson")
+    return [float(bounds.low), float(bounds.high)]

@@ -16,7 +16,7 @@ from .intervals import Resamples, bootstrap, draw, percentile
 from .point import point_metrics, weighted_metrics, weighted_thresholded
 
 MAIN = ["auc", "average_precision", "balanced_accuracy"]
-SIDE = ["patch_id", "group", "live", "probability", "called"]
+PAIRED = ["patch_id", "group", "live", "probability", "called"]
 
 
 class Incomparable(UserError):
@@ -26,17 +26,18 @@ class Incomparable(UserError):
 
 
 def side(predictions: pd.DataFrame, record: dict) -> pd.DataFrame:
-    """A model's test patches (columns of SIDE) from its saved predictions and evaluation record.
+    """A model's test patches (columns PAIRED) from its saved predictions and evaluation record.
 
     Under kfold every round has its own threshold, which the record lists.
     """
     test = predictions[predictions["split"] == "test"]
     threshold = test["round"].map({at["round"]: at["threshold"] for at in record["rounds"]})
-    return test.assign(live=test["label"] == "live", called=test["probability"] >= threshold)[SIDE]
+    called = test["probability"] >= threshold
+    return test.assign(live=test["label"] == "live", called=called)[PAIRED]
 
 
 def pair(candidate: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
-    """Both models' rows of SIDE beside each other (`probability`, `called`, and with suffix
+    """Both models' rows of PAIRED beside each other (`probability`, `called`, and with suffix
     `_champion`).
 
     Raises Incomparable unless they hold the same patches under the same labels.
@@ -62,19 +63,19 @@ def compare(both: pd.DataFrame, rule: Register) -> dict:
     """
     live, groups = both["live"].to_numpy(), both["group"].to_numpy()
     draws = draw(groups, live, rule.bootstrap, rule.seed)
-    found: dict = {"patches": len(both), "groups": draws.groups, "confidence": rule.confidence}
+    comparison: dict = {"patches": len(both), "groups": draws.groups, "confidence": rule.confidence}
     values = bootstrap(partial(_differences, both), draws)
     ones = np.ones((1, len(both)))
     for name, score in {"balanced_accuracy": _balanced_accuracy, "brier": _brier}.items():
         ours, theirs = (float(score(both, suffix, ones)[0]) for suffix in ("", "_champion"))
         span = percentile(values.get(name), rule.confidence, draws.groups)
-        found[name] = {
+        comparison[name] = {
             "candidate": round(ours, 6),
             "champion": round(theirs, 6),
             "difference": round(ours - theirs, 6),
             "interval": span and [round(bound, 6) for bound in span],
         }
-    return found
+    return comparison
 
 
 def difference(
@@ -128,11 +129,11 @@ def in_words(numbers: dict) -> str:
     """The difference of both scores with its interval, for people."""
     parts = []
     for name, title in (("balanced_accuracy", "balanced accuracy"), ("brier", "Brier score")):
-        found = numbers[name]
-        span = found["interval"]
+        measure = numbers[name]
+        span = measure["interval"]
         shown = f" ({span[0]:+.3f} to {span[1]:+.3f})" if span else " (no interval)"
-        both = f"{found['candidate']:.3f} against {found['champion']:.3f}"
-        parts.append(f"{title} {both}, {found['difference']:+.3f}{shown}")
+        both = f"{measure['candidate']:.3f} against {measure['champion']:.3f}"
+        parts.append(f"{title} {both}, {measure['difference']:+.3f}{shown}")
     return "; ".join(parts)
 
 

@@ -19,7 +19,7 @@ GROUP_COLUMNS = (
     "compound",
     "concentration",
 )
-COLUMNS = ("image_id", *GROUP_COLUMNS)
+GROUPING = ("image_id", *GROUP_COLUMNS)
 
 
 class SplitError(UserError):
@@ -50,9 +50,9 @@ def groups(table: pd.DataFrame, group_by: list[str]) -> pd.Series:
 
 
 def _filled(table: pd.DataFrame, column: str) -> pd.Series:
-    present = [name for name in COLUMNS if name in table and (_text(table[name]) != "").all()]
+    present = [name for name in GROUPING if name in table and (_text(table[name]) != "").all()]
     available = f"columns filled for every image: {', '.join(present)}"
-    if column not in COLUMNS or column not in table:
+    if column not in GROUPING or column not in table:
         raise SplitError(f"split.group_by: there is no column '{column}'; {available}")
     text = _text(table[column])
     empty = sorted(table.loc[text == "", "image_id"].unique())

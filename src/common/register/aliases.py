@@ -145,13 +145,13 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
 
     Raises RegistryError naming the models that exist.
     """
-    found = sorted(
+    versions = sorted(
         client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version)
     )
-    if not found:
+    if not versions:
         names = ", ".join(model.name for model in client.search_registered_models()) or NONE
         raise RegistryError(f"no registered model {name}; there are: {names}")
-    return found
+    return versions
 
 
 def moves(versions: Sequence[ModelVersion]) -> list[dict]:
@@ -184,7 +184,7 @@ def champions(versions: Sequence[ModelVersion], now: str | None) -> list[str]:
     if now and (not stack or stack[-1] != now):
         stack.append(now)
     there = {version_number(version) for version in versions}
-    return [found for found in stack if found in there]
+    return [number for number in stack if number in there]
 
 
 def was_champion(version: ModelVersion) -> bool:

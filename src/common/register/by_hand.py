@@ -56,7 +56,7 @@ def rollback(name: str, reason: str) -> str:
 def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
     client = tracking.connect()
     versions = versions_of(client, name)
-    version = next((found for found in versions if version_number(found) == chosen), None)
+    version = next((one for one in versions if version_number(one) == chosen), None)
     if version is None:
         raise RegistryError(f"no version {chosen} of {name}; {listed(versions)}")
     if not reason.strip():
@@ -82,29 +82,29 @@ def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
 
 def overrides(version: ModelVersion, champion: ModelVersion | None) -> list[str]:
     """What speaks against a version as champion, by what is written on it."""
-    tags, found = version.tags, []
+    tags, against = version.tags, []
     if tags.get("gates", "passed") != "passed":
-        found.append(f"a gate on its data: {tags['gates']}")
+        against.append(f"a gate on its data: {tags['gates']}")
     if tags.get("weights") == "random":
         better = (
             " over pretrained ones"
             if champion and champion.tags.get("weights") not in ("random", None)
             else ""
         )
-        found.append(f"random first weights{better}")
+        against.append(f"random first weights{better}")
     if tags.get("synthetic") == "true":
         real = (
             " over a model of real images"
             if champion and champion.tags.get("synthetic") == "false"
             else ""
         )
-        found.append(f"trained on SYNTHETIC images{real}: not for real plates")
+        against.append(f"trained on SYNTHETIC images{real}: not for real plates")
     decision = tags.get("decision", "")
     if decision.startswith(CHALLENGER):
-        found.append(f"the rule, which said {decision}")
+        against.append(f"the rule, which said {decision}")
     if decision.startswith("rolled back"):
-        found.append(f"that it was {decision}")
-    return found
+        against.append(f"that it was {decision}")
+    return against
 
 
 def listed(versions: Sequence[ModelVersion]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from ..metrics.paired import SIDE, Incomparable, compare, pair, side
+from ..metrics.paired import PAIRED, Incomparable, compare, pair, side
 from ..patches.store import PatchStore
 from ..scoring.networks.inference import live_logits, load_model
 from ..scoring.operating import calibrate, called_live
@@ -36,7 +36,7 @@ def compare_with(
 def answers(
     champion: ModelVersion, predictions: pd.DataFrame, digest: str, tile: Tile
 ) -> tuple[pd.DataFrame, str]:
-    """The champion's rows of SIDE for the candidate's test patches, and how they came about.
+    """The champion's rows (PAIRED) for the candidate's test patches, and how they came about.
 
     predictions: the candidate's predictions.parquet; digest: of its test split. Raises Incomparable
     where the champion can give no fair answer.
@@ -119,7 +119,8 @@ def scored_anew(
     at = contract["operating"]
     probability = calibrate(logits, at["temperature"], at["shift"])
     called = called_live(probability, contract["operating"]["threshold"])
-    return test.assign(live=test["label"] == "live", probability=probability, called=called)[SIDE]
+    live = test["label"] == "live"
+    return test.assign(live=live, probability=probability, called=called)[PAIRED]
 
 
 def _both(own: dict, here: dict, names: list[str]) -> str:

@@ -27,7 +27,7 @@ from ..workspace.paths import LABELS, METRICS, MODELS, PATCHES
 from ..workspace.records import read_json, write_json
 from ..workspace.sections import Tile
 
-CODE = Path(scoring.__file__).parent  # ships as it is
+SCORING_CODE = Path(scoring.__file__).parent  # ships as it is
 INTENSITY_TOLERANCE = (
     0.5  # a frame half as dark or bright again as any in training is taken as it is
 )
@@ -178,8 +178,8 @@ def add_code(directory: Path) -> Path:
     """Writes the package of code that scores, and model.py beside it, which loads it; returns the
     package's folder.
     """
-    files = sorted(CODE.rglob("*.py"))
-    sources = {path.relative_to(CODE).as_posix(): path.read_text() for path in files}
+    files = sorted(SCORING_CODE.rglob("*.py"))
+    sources = {path.relative_to(SCORING_CODE).as_posix(): path.read_text() for path in files}
     package = directory / f"unstained_{_digest(json.dumps(sources).encode())[:12]}"
     for name, text in sources.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)

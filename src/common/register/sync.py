@@ -92,5 +92,5 @@ def _digest(record: str) -> str:
     """Digest of the model that an evaluation or an explanation (as JSON) is of; '' if it does not
     say.
     """
-    found = json.loads(record)
-    return found.get("model", found).get("digest", "")
+    fields = json.loads(record)
+    return fields.get("model", fields).get("digest", "")

@@ -85,9 +85,9 @@ def frame_flags(
     bits: of the file's counts; low, high: the counts that become 0 and 255; novelty: (n,) of its
     windows with cells. A contract of an older package, without the facts, flags nothing.
     """
-    found = []
+    flags = []
     if bits not in contract.get("bits", [bits]):
-        found.append(
+        flags.append(
             f"bit depth: {bits}-bit counts, "
             f"trained on {' and '.join(map(str, contract['bits']))} bit"
         )
@@ -95,10 +95,10 @@ def frame_flags(
         for name, value in (("darkest", low), ("brightest", high)):
             least, most = known["low" if name == "darkest" else "high"]
             if not least * (1 - known["tolerance"]) <= value <= most * (1 + known["tolerance"]):
-                found.append(
+                flags.append(
                     f"intensity: {name} counts {value:g}, in training {least:g} to {most:g}"
                 )
     unlike, share = int((novelty > 1).sum()), contract.get("unlike_share", 1.0)
     if len(novelty) and unlike / len(novelty) > share:
-        found.append(f"unlike the training data: {unlike} of {len(novelty)} windows with cells")
-    return found
+        flags.append(f"unlike the training data: {unlike} of {len(novelty)} windows with cells")
+    return flags

@@ -11,7 +11,7 @@ from mlflow.pyfunc import PythonModel
 
 from .reading.reader import single_plane
 from .reading.stacks import ImageError
-from .scorer import COLUMNS, RefusedFrame, Scorer
+from .scorer import WINDOW_COLUMNS, RefusedFrame, Scorer
 
 
 class LiveDeadModel(PythonModel):
@@ -39,8 +39,8 @@ class LiveDeadModel(PythonModel):
                 raise RefusedFrame(f"image {name}: {error}") from None
             tables.append(table.assign(image_id=str(name)))
         if not tables:
-            return pd.DataFrame(columns=["image_id", *COLUMNS])
-        return pd.concat(tables, ignore_index=True)[["image_id", *COLUMNS]]
+            return pd.DataFrame(columns=["image_id", *WINDOW_COLUMNS])
+        return pd.concat(tables, ignore_index=True)[["image_id", *WINDOW_COLUMNS]]
 
 
 def decode(image) -> tuple[np.ndarray, float | None]:

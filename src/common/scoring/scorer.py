@@ -24,7 +24,7 @@ from .networks.stain import StainNet, predict_stain, stain_logits, window_logits
 from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
 
-COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
+WINDOW_COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
 PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than in training
 
 
@@ -99,7 +99,7 @@ class Scorer:
             table.loc[seen, "call"] = self._call(table.loc[seen, "live_probability"].to_numpy())
             if self.novelty is not None:
                 table.loc[seen, "novelty"] = self.novelty.score(features[seen])
-        return table[COLUMNS]
+        return table[WINDOW_COLUMNS]
 
     def check(
         self, frame: np.ndarray, pixel_size_um: float | None = None
@@ -167,17 +167,17 @@ class Scorer:
         table = pd.DataFrame(windows(*shape, size, stride, tile["edge"]))
         return table[["y", "x", "size"]].astype("int64")
 
-    def _check_pixel_size(self, found: float | None) -> None:
+    def _check_pixel_size(self, given: float | None) -> None:
         wanted = self.contract["pixel_size_um"]
         if wanted is None:
             return
-        if found is None or not found > 0:
+        if given is None or not given > 0:
             raise RefusedFrame(
                 f"pixel_size_um is not given: the model was trained at {wanted} um per pixel"
             )
-        if self.contract["tile"]["unit"] == "px" and abs(found / wanted - 1) > PIXEL_SIZE_TOLERANCE:
+        if self.contract["tile"]["unit"] == "px" and abs(given / wanted - 1) > PIXEL_SIZE_TOLERANCE:
             raise RefusedFrame(
-                f"the frame has {found} um per pixel, the model was trained at {wanted} (within "
+                f"the frame has {given} um per pixel, the model was trained at {wanted} (within "
                 f"{PIXEL_SIZE_TOLERANCE:.0%}): rescale the frame, or train with tile.unit um"
             )
 

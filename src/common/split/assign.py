@@ -85,7 +85,7 @@ def _candidates(
     pull = weights[:, None] * (
         _totals(shares, parts, len(fractions)) - fractions[:, None]
     )  # (K, C)
-    found = []
+    moves = []
     for part in range(len(fractions)):
         here = np.flatnonzero(parts != part)
         others = np.append(np.flatnonzero(parts == part), -1)
@@ -99,7 +99,7 @@ def _candidates(
         ).sum(-1)
         for index in np.argsort(np.round(change, 9), axis=None, kind="stable")[:keep]:
             row, column = np.unravel_index(index, change.shape)
-            found.append(
+            moves.append(
                 (round(float(change[row, column]), 9), int(here[row]), int(others[column]), part)
             )
-    return [item[1:] for item in sorted(found)[:keep]]
+    return [item[1:] for item in sorted(moves)[:keep]]

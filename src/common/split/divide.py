@@ -7,11 +7,9 @@ import pandas as pd
 
 from ..patches.groups import SplitError
 from ..workspace.sections import Split
+from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
 from .assign import assign
-from .rounds import SPLITS as NAMES
 from .rounds import class_counts, rounds
-
-CLASSES = ["live", "dead"]
 
 
 def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
@@ -21,7 +19,7 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
     """
     counts = class_counts(table)
     kfold = split.scheme == "kfold"
-    parts = split.folds if kfold else len(NAMES)
+    parts = split.folds if kfold else len(SPLIT_NAMES)
     if len(counts) < parts:
         wanted, fewer = ("folds", ["fewer split.folds"]) if kfold else ("splits", [])
         raise SplitError(
@@ -31,7 +29,7 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
     part = table["group"].map(
         dict(zip(counts.index, assign(counts.to_numpy(), fractions, split.seed), strict=True))
     )
-    names = "" if kfold else part.map(dict(enumerate(NAMES)))
+    names = "" if kfold else part.map(dict(enumerate(SPLIT_NAMES)))
     return table.assign(split=names, fold=(part if kfold else -1))
 
 
@@ -43,9 +41,9 @@ def require_classes(table: pd.DataFrame, partition: str, record: dict) -> list[s
     """
     kfold = record["scheme"] == "kfold"
     for part in rounds(table, record):
-        for name in ("train",) if kfold else NAMES:
+        for name in ("train",) if kfold else SPLIT_NAMES:
             present = set(table["label"][getattr(part, name)])
-            if lacking := [label for label in CLASSES if label not in present]:
+            if lacking := [label for label in CLASS_NAMES if label not in present]:
                 raise SplitError(
                     _lacks(table, partition, record, f"{name} of {part.name}", lacking)
                 )
@@ -64,23 +62,23 @@ def _lacks(table: pd.DataFrame, partition: str, record: dict, part: str, lacking
 def tally(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Groups, images, live and dead patches of each split or fold of one partition."""
     key = table["split"].where(table["fold"] < 0, "fold-" + table["fold"].astype("str"))
-    names = [n for n in NAMES if (key == n).any()] or sorted(
+    names = [n for n in SPLIT_NAMES if (key == n).any()] or sorted(
         key.unique(), key=lambda name: int(name[5:])
     )
-    found = {}
+    by_part = {}
     for name in names:
         part = table[key == name]
-        classes = {label: int((part["label"] == label).sum()) for label in CLASSES}
-        found[name] = {
+        classes = {label: int((part["label"] == label).sum()) for label in CLASS_NAMES}
+        by_part[name] = {
             "groups": part["group"].nunique(),
             "images": part["image_id"].nunique(),
             **classes,
         }
-    return found
+    return by_part
 
 
 def _help(counts: pd.DataFrame, *others: str) -> str:
     live, dead = int((counts["live"] > 0).sum()), int((counts["dead"] > 0).sum())
     helps = ["more images", "a finer split.group_by", *others]
-    found = f"Of its {len(counts)} groups {live} hold live and {dead} hold dead patches."
-    return f"{found} What would help: {', '.join(helps[:-1])} or {helps[-1]}"
+    holding = f"Of its {len(counts)} groups {live} hold live and {dead} hold dead patches."
+    return f"{holding} What would help: {', '.join(helps[:-1])} or {helps[-1]}"

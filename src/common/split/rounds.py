@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SPLITS = ("train", "valid", "test")
+from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ def rounds(splits: pd.DataFrame, split_json: dict) -> list[Round]:
     on the rest; a last round `final` trains on everything, with nothing held out.
     """
     if split_json["scheme"] == "holdout":
-        return [Round("holdout", *((splits["split"] == name).to_numpy() for name in SPLITS))]
+        return [Round("holdout", *((splits["split"] == name).to_numpy() for name in SPLIT_NAMES))]
     fold, folds = splits["fold"].to_numpy(), split_json["folds"]
-    found = []
+    folds_made = []
     for f in range(folds):
         test, valid = fold == f, fold == (f + 1) % folds
-        found.append(Round(f"fold-{f}", ~(test | valid), valid, test))
+        folds_made.append(Round(f"fold-{f}", ~(test | valid), valid, test))
     everything = np.ones(len(splits), bool)
-    return [*found, Round("final", everything, ~everything, ~everything)]
+    return [*folds_made, Round("final", everything, ~everything, ~everything)]
 
 
 def class_counts(labelled: pd.DataFrame) -> pd.DataFrame:
     """Groups (sorted) x (live, dead) patches; columns group and label are read."""
     table = pd.crosstab(labelled["group"], labelled["label"])
-    return table.reindex(columns=["live", "dead"], fill_value=0).sort_index()
+    return table.reindex(columns=list(CLASS_NAMES), fill_value=0).sort_index()

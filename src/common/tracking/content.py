@@ -32,11 +32,11 @@ def parameters(model: dict, sections: dict[str, dict]) -> dict[str, str]:
     recipe = {
         f"train.{key}": value for key, value in model["params"].items() if key not in LEFT_OUT
     }
-    found = {"model.arch": model["arch"], "model.weights": model["weights"]["weights"]} | recipe
-    found["model.pooling"] = model["pooling"]
+    values = {"model.arch": model["arch"], "model.weights": model["weights"]["weights"]} | recipe
+    values["model.pooling"] = model["pooling"]
     for section, keys in OF_THE_DATA.items():
-        found |= {f"{section}.{key}": sections[section][key] for key in keys}
-    return {key: str(value) for key, value in found.items()}
+        values |= {f"{section}.{key}": sections[section][key] for key in keys}
+    return {key: str(value) for key, value in values.items()}
 
 
 def epoch(round_name: str, row: dict[str, float]) -> dict[str, float]:
@@ -54,28 +54,28 @@ def epoch(round_name: str, row: dict[str, float]) -> dict[str, float]:
 def evaluation(record: dict) -> dict[str, float]:
     """The test metrics of an evaluation record; what is not known is left out."""
     overall = record["overall"]
-    found = {
+    metrics = {
         f"test/{name}": overall[name]["value"] for name in (*COMPARED, "average_precision", "mcc")
     }
     for name in COMPARED:
         low, high = overall[name]["group_interval"] or (None, None)
-        found |= {f"test/{name}_low": low, f"test/{name}_high": high}
+        metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
     within = (record.get("within_experiment") or {}).get("pair_weighted") or {}
-    found["test/auc_within_experiments"] = within.get("value")
-    found["test/brier"] = record["calibration"]["brier"]["after"]
-    found["test/ece"] = record["calibration"]["ece"]["after"]
-    found["test/share_abstained"] = record["conformal"]["abstention"]
-    found["test/groups"] = record["data"]["n_groups"]
-    return {key: float(value) for key, value in found.items() if value is not None}
+    metrics["test/auc_within_experiments"] = within.get("value")
+    metrics["test/brier"] = record["calibration"]["brier"]["after"]
+    metrics["test/ece"] = record["calibration"]["ece"]["after"]
+    metrics["test/share_abstained"] = record["conformal"]["abstention"]
+    metrics["test/groups"] = record["data"]["n_groups"]
+    return {key: float(value) for key, value in metrics.items() if value is not None}
 
 
 def explanation(record: dict) -> dict[str, float]:
     """The two numbers of an explanation that tell models apart."""
-    found = {
+    metrics = {
         "test/purity": _dig(record, "embedding", "purity", "features", "other_groups", "purity"),
         "test/cam_iou_gain": _dig(record, "agreement", "dead_map", "iou", "gain"),
     }
-    return {key: float(value) for key, value in found.items() if value is not None}
+    return {key: float(value) for key, value in metrics.items() if value is not None}
 
 
 def note(model: dict, record: dict | None, folders: Sequence[str]) -> str:
@@ -93,7 +93,7 @@ def note(model: dict, record: dict | None, folders: Sequence[str]) -> str:
         f"{model['patches']['dead']} dead patches of {model['groups']} groups, {model['scheme']}.",
         _figures(record) if record else "Not evaluated yet.",
         "Artifacts: "
-        + ", ".join(f"`{name}` ({WHAT[name]})" for name in folders if name in WHAT)
+        + ", ".join(f"`{name}` ({CONTENTS[name]})" for name in folders if name in CONTENTS)
         + ".",
         "For research, not for diagnosis.",
     ]
@@ -109,7 +109,7 @@ def _trained(params: dict) -> str:
     return "all layers trained"
 
 
-WHAT = {
+CONTENTS = {
     "model": "weights and record",
     "train": "history of epochs",
     "evaluate": "record, predictions, figures",
@@ -128,8 +128,8 @@ def _figures(record: dict) -> str:
     ]
     rows += [("AUC within experiments", within)] if within else []
     lines = [
-        f"| {title} | {number(found['value'])} | {interval(found['group_interval'])} |"
-        for title, found in rows
+        f"| {title} | {number(measure['value'])} | {interval(measure['group_interval'])} |"
+        for title, measure in rows
     ]
     head = (
         f"| test: {data['n_patches']} patches of {data['n_groups']} groups "

@@ -31,15 +31,15 @@ ABOUT = (
     "run says why in the tag `failure`; `attributes.status = 'FINISHED'` hides them."
 )
 VIEW = "mlflow.sharedViewState.results"  # a saved view, which the page of runs lists under "Views"
-SHOWN = ["tags.`partition`", "params.`model.arch`", "metrics.`test/balanced_accuracy`",
+SHOWN_COLUMNS = ["tags.`partition`", "params.`model.arch`", "metrics.`test/balanced_accuracy`",
          "metrics.`test/auc`", "metrics.`test/auc_within_experiments`", "metrics.`test/brier`",
          "tags.`dvc_exp`"]  # fmt: skip
 RESULTS = json.dumps(
-    {"name": "Results", "createdAt": 0, "state": json.dumps({"selectedColumns": SHOWN})}
+    {"name": "Results", "createdAt": 0, "state": json.dumps({"selectedColumns": SHOWN_COLUMNS})}
 )
 
 # MLflow's tags of what runs
-SOURCE = {"mlflow.source.name", "mlflow.source.git.commit", "mlflow.source.git.branch"}
+SOURCE_TAGS = {"mlflow.source.name", "mlflow.source.git.commit", "mlflow.source.git.branch"}
 
 
 def connect() -> MlflowClient:
@@ -86,7 +86,7 @@ def run(
 
 def _forget_source(client: MlflowClient, run_id: str) -> None:
     """Takes away MLflow's tags of who makes this run."""
-    for tag in client.get_run(run_id).data.tags.keys() & SOURCE:
+    for tag in client.get_run(run_id).data.tags.keys() & SOURCE_TAGS:
         client.delete_tag(run_id, tag)
 
 

@@ -36,12 +36,12 @@ def find_run(digest: str, stage: str = "train") -> str | None:
     client = connect()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     same = f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}'"
-    for found in client.search_runs([experiment.experiment_id], same):
-        cut_off = stage != "train" or "restored" in found.data.tags
-        if found.info.status == "RUNNING" and cut_off:
-            client.set_terminated(found.info.run_id, "KILLED")
-        elif found.info.status in ("RUNNING", "FINISHED"):
-            return found.info.run_id
+    for seen in client.search_runs([experiment.experiment_id], same):
+        cut_off = stage != "train" or "restored" in seen.data.tags
+        if seen.info.status == "RUNNING" and cut_off:
+            client.set_terminated(seen.info.run_id, "KILLED")
+        elif seen.info.status in ("RUNNING", "FINISHED"):
+            return seen.info.run_id
     return None
 
 
@@ -53,10 +53,10 @@ def training_run(partition: str, models: Path = MODELS) -> str:
     to.
     """
     model = read_json(models / partition / "model.json")
-    if found := find_run(model["digest"]):
+    if known := find_run(model["digest"]):
         if experiment := os.environ.get("DVC_EXP_NAME"):
-            add_experiment(found, experiment)
-        return found
+            add_experiment(known, experiment)
+        return known
     with run("train", run_name(model), {DIGEST: model["digest"]}, restored=True) as run_id:
         log_training(model, models / partition)
         log_history(pd.read_csv(REPORTS / "train" / partition / "history.csv"))
@@ -71,14 +71,14 @@ def add_experiment(run_id: str, experiment: str, trained: bool = False) -> None:
     where it was trained.
     """
     client = MlflowClient()
-    found = client.get_run(run_id)
-    tags = found.data.tags
+    tracked = client.get_run(run_id)
+    tags = tracked.data.tags
     names = [name for name in tags.get("dvc_exps", "").split(", ") if name]
     if experiment not in names:
         client.set_tag(run_id, "dvc_exps", ", ".join([*names, experiment])[:5000])
     if trained and "restored" in tags and "dvc_exp" not in tags:
         client.set_tag(run_id, "dvc_exp", experiment)
-        client.update_run(run_id, name=f"{experiment}: {found.info.run_name}")
+        client.update_run(run_id, name=f"{experiment}: {tracked.info.run_name}")
 
 
 def run_name(model: dict) -> str:
@@ -129,8 +129,8 @@ def filter_run(restored: bool = False) -> str:
     digest = hashlib.sha256(
         b"".join(p.read_bytes() for p in sorted(directory.iterdir()))
     ).hexdigest()
-    if found := find_run(digest, "filter"):
-        return found
+    if existing := find_run(digest, "filter"):
+        return existing
     metrics = read_json(METRICS / "filter.json")
     facts = read_json(directory / "filter.json")
     tags = {DIGEST: digest, "arch": facts["arch"]}
@@ -138,10 +138,9 @@ def filter_run(restored: bool = False) -> str:
         mlflow.log_params(
             {f"filter.{k}": str(v) for k, v in facts.items() if isinstance(v, str | int | float)}
         )
-        known = {
-            k: metrics[k] for k in ("f1_cells", "f1_not_cells") if metrics[k] is not None
-        }  # None by rules alone
-        mlflow.log_metrics({f"filter/{name}": value for name, value in known.items()})
+        scores = {f"filter/{name}": metrics[name] for name in ("f1_cells", "f1_not_cells")}
+        known = {name: value for name, value in scores.items() if value is not None}
+        mlflow.log_metrics(known)  # none by rules alone
         mlflow.log_artifacts(str(directory), "model")
         mlflow.log_artifacts(str(REPORTS / "filter"), "figures")
         mlflow.log_dict(metrics, "filter.json")

@@ -77,8 +77,8 @@ def _from_file(backbone: Backbone, path: Path) -> tuple[dict, dict]:
 
 
 def _imagenet(backbone: Backbone) -> tuple[dict, dict]:
-    if backbone.name == "tf_efficientnet_lite0" and (found := _from_package(backbone)):
-        return found
+    if backbone.name == "tf_efficientnet_lite0" and (packaged := _from_package(backbone)):
+        return packaged
     model = library_model(backbone)
     try:
         state, origin = (

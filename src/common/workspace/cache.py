@@ -57,14 +57,14 @@ class Kept:
             return
         keys = [self._key(function, key, item) for item in items]
         there = [one in kept for one in keys]
-        new = [item for item, found in zip(items, there) if not found]
+        new = [item for item, held in zip(items, there) if not held]
         if any(there):
             print(f"{name}: {sum(there)} of {len(items)} {unit}s as they were, from the cache")
         fresh = parallel.each(function, new, workers, name, unit, len(new)) if new else iter(())
-        for item, one, found in zip(items, keys, there):
-            result = _back(kept, one, files) if found else None
+        for item, one, held in zip(items, keys, there):
+            result = _back(kept, one, files) if held else None
             if result is None:  # also of an entry that is damaged, or went in the meantime
-                result = function(*item) if found else next(fresh)
+                result = function(*item) if held else next(fresh)
                 if one and one == self._key(function, key, item):  # nobody wrote in between
                     _keep(kept, one, result, files(result))
             yield result
@@ -101,8 +101,8 @@ def file_digest(path: Path) -> str:
     seen, kept = path.stat(), opened()
     times = seen.st_mtime_ns, seen.st_ctime_ns
     mark = f"{path.absolute()} {seen.st_ino} {seen.st_size} {times}"
-    if kept and (found := kept.get(mark)):
-        return found
+    if kept and (remembered := kept.get(mark)):
+        return remembered
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if kept and time_ns() - max(times) > SETTLED:

@@ -62,5 +62,5 @@ def load(*names: str, path: Path | None = None):
 
 def _problem(section: str, item: ErrorDetails) -> str:
     where = ".".join([section, *(str(part) for part in item["loc"])])
-    found = "" if item["type"] in ("missing", "extra_forbidden") else f" (found {item['input']!r})"
-    return f"{where}: {item['msg']}{found}"
+    value = "" if item["type"] in ("missing", "extra_forbidden") else f" (found {item['input']!r})"
+    return f"{where}: {item['msg']}{value}"

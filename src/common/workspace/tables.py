@@ -9,7 +9,15 @@ import pandas as pd
 
 from .errors import UserError
 
-TEXT = ["image_id", "partition", "experiment", "well", "position", "compound", "brightfield", "pi"]
+# Columns of images.csv that are no numbers, even where they look like some
+TEXT_COLUMNS = [
+    "image_id", "partition", "experiment", "well", "position", "compound", "brightfield", "pi",
+]  # fmt: skip
+# What the columns split, label and verdict of the graph's tables hold
+SPLIT_NAMES = ("train", "valid", "test")
+CLASS_NAMES = ("live", "dead")
+LABEL_NAMES = (*CLASS_NAMES, "discarded")
+VERDICT_NAMES = ("cells", "empty", "unusable")
 
 
 class MissingInput(UserError):
@@ -19,7 +27,7 @@ class MissingInput(UserError):
 def read_images(raw: Path, partitions: Sequence[str]) -> pd.DataFrame:
     """The manifest data/raw/images.csv: one row per accepted field of view."""
     return select(
-        pd.read_csv(existing(raw / "images.csv"), dtype=dict.fromkeys(TEXT, "str")),
+        pd.read_csv(existing(raw / "images.csv"), dtype=dict.fromkeys(TEXT_COLUMNS, "str")),
         partitions,
         "images",
     )
@@ -38,14 +46,14 @@ def select(
 
     Raises MissingInput if a partition has none.
     """
-    found = set(table["partition"])
-    if missing := [p for p in partitions if p not in found]:
+    held = set(table["partition"])
+    if missing := [p for p in partitions if p not in held]:
         raise MissingInput(
             f"{name} has no rows of partition {', '.join(missing)}; it holds "
-            f"{', '.join(sorted(found)) or 'nothing'}. "
+            f"{', '.join(sorted(held)) or 'nothing'}. "
             "Set dataset.partitions in params.yaml to what the source holds."
         )
-    if aloud and (ignored := sorted(found - set(partitions))):
+    if aloud and (ignored := sorted(held - set(partitions))):
         print(f"{name}: ignoring partition {', '.join(ignored)}, not in dataset.partitions")
     return table[table["partition"].isin(list(partitions))].reset_index(drop=True)
 

@@ -32,10 +32,10 @@ def starts(length: int, size: int, stride: int, edge: str = "drop") -> list[int]
     """
     if size < 1 or stride < 1:
         raise WindowError(f"window and stride must be at least 1 pixel, not {size} and {stride}")
-    found = list(range(0, length - size + 1, stride))
-    if edge == "anchor" and found and found[-1] + size < length:
-        found.append(length - size)
-    return found
+    places = list(range(0, length - size + 1, stride))
+    if edge == "anchor" and places and places[-1] + size < length:
+        places.append(length - size)
+    return places
 
 
 def windows(height: int, width: int, size: int, stride: int, edge: str = "drop") -> list[Window]:
@@ -53,8 +53,8 @@ def remainder(length: int, size: int, stride: int, edge: str = "drop") -> int:
     With a stride wider than the window there are further gaps between windows, which this does not
     count.
     """
-    found = starts(length, size, stride, edge)
-    return length - (found[-1] + size) if found else length
+    places = starts(length, size, stride, edge)
+    return length - (places[-1] + size) if places else length
 
 
 def in_pixels(extent: float, unit: str, pixel_size_um: float | None) -> int:

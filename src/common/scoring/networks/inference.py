@@ -53,14 +53,14 @@ def live_logits(net: Net | StainNet, store, table: pd.DataFrame, desc: str | Non
     if isinstance(net, Net):
         logits = predict(net, store, table, desc=desc).astype(float)
         return logits[:, 1] - logits[:, 0]
-    found = np.empty(len(table))
+    live = np.empty(len(table))
     frames = table.groupby("image_id", sort=False).indices
     if len(frames) >= WORTH_FRAMES:
         net = compiled_net(net)
     for image_id, rows in tqdm(frames.items(), desc=desc, unit="frame", disable=desc is None):
         maps = predict_stain(net, np.asarray(store.brightfield(image_id)))
-        found[rows] = window_logits(maps, table.iloc[rows][["y", "x", "size"]].to_numpy(np.int64))
-    return found
+        live[rows] = window_logits(maps, table.iloc[rows][["y", "x", "size"]].to_numpy(np.int64))
+    return live
 
 
 def embed(
@@ -94,15 +94,15 @@ def _apply(
     if len(table) >= WORTH_WINDOWS and method not in vars(net):  # as it is where compiled already
         net = compiled_net(net, method)
     call = getattr(net, method)
-    found = np.empty((len(table), width), np.float32)
+    outputs = np.empty((len(table), width), np.float32)
     with tqdm(total=len(table), desc=desc, unit="window", disable=desc is None) as bar:
         for rows in _batches(table, batch_size):
             windows = np.stack(
                 [store.window(*row) for row in table.iloc[rows][WINDOWS].itertuples(index=False)]
             )
-            found[rows] = apply_to_windows(net, call, windows, batch_size)
+            outputs[rows] = apply_to_windows(net, call, windows, batch_size)
             bar.update(len(rows))
-    return found
+    return outputs
 
 
 def _batches(table: pd.DataFrame, batch_size: int) -> Iterator[np.ndarray]:

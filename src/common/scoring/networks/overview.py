@@ -39,12 +39,12 @@ def features_of(net: Net, frame8: np.ndarray, corners: np.ndarray) -> np.ndarray
     """
     if net.pooling == "last":
         return apply_to_windows(net, net.features, cut(frame8, corners))
-    found = np.empty((len(corners), net.feature_dim), np.float32)
+    features = np.empty((len(corners), net.feature_dim), np.float32)
     square = corners[:, :2] // SPAN
     for place in np.unique(square, axis=0):
         rows = np.flatnonzero((square == place).all(axis=1))
-        found[rows] = _of_square(net, frame8, corners[rows], place * SPAN)
-    return found
+        features[rows] = _of_square(net, frame8, corners[rows], place * SPAN)
+    return features
 
 
 def cut(frame8: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -81,8 +81,8 @@ def embed_seen(net: Net, store, table: pd.DataFrame, desc: str | None = None) ->
     """Features (N, D) float32 of the windows of a table (image_id, y, x, size) of a patch store."""
     if net.pooling == "last":
         return embed(net, store, table, desc=desc)
-    found = np.empty((len(table), net.feature_dim), np.float32)
+    features = np.empty((len(table), net.feature_dim), np.float32)
     corners = table[["y", "x", "size"]].to_numpy(np.int64)
     for (image_id, _), rows in table.groupby(["image_id", "size"], sort=False).indices.items():
-        found[rows] = features_of(net, np.asarray(store.brightfield(image_id)), corners[rows])
-    return found
+        features[rows] = features_of(net, np.asarray(store.brightfield(image_id)), corners[rows])
+    return features

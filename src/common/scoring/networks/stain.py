@@ -21,7 +21,8 @@ from .backbones import UnknownBackbone, facts
 from .net import Body, body_of, normalised, stage_maps
 
 STAINED = 1.5  # times background: what the second map is the probability of
-FLOOR = 0.02  # excess that is told from none; keeps the logarithm of an unstained window finite
+# Excess that is told from none; keeps the logarithm of an unstained window finite
+EXCESS_FLOOR = 0.02
 WIDTHS = (128, 64, 32, 16)  # channels of the decoder, coarse to fine
 COARSEST = 32  # stride of the last stage: sides are padded to its multiples
 SMALLEST = 4 * COARSEST  # side of an input that every stage still sees something of
@@ -181,4 +182,4 @@ def window_logits(maps: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 def stain_logits(excess: np.ndarray) -> np.ndarray:
     """Live evidence (n,) of areas from their mean excess of PI (n,), in units of the background."""
-    return -np.log(np.maximum(excess, 0) + FLOOR)
+    return -np.log(np.maximum(excess, 0) + EXCESS_FLOOR)

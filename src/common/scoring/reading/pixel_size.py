@@ -73,8 +73,8 @@ def _stated(xml: str, name: str) -> float | None:
     """The first number of that name in OME metadata; some programs write the decimal comma of their
     user.
     """
-    found = re.search(rf"""\b{name}=["']([^"']*)["']""", xml)
-    return float(found[1].replace(",", ".")) if found else None
+    match = re.search(rf"""\b{name}=["']([^"']*)["']""", xml)
+    return float(match[1].replace(",", ".")) if match else None
 
 
 def _micro_manager(tif: tifffile.TiffFile) -> tuple[float, float] | None:

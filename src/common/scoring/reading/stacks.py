@@ -60,8 +60,8 @@ def axis_order(axes: str, stated: str, shape: tuple[int, ...], setting: str) -> 
     if len(shape) == 2:
         return stated if set(stated) == {"Y", "X"} else "YX"
     if axes and len(axes) != len(shape):
-        found = f"the file has shape {shape} ({stated})"
-        raise ImageError("axes", f"{setting} {axes} names {len(axes)} axes, {found}")
+        shown = f"the file has shape {shape} ({stated})"
+        raise ImageError("axes", f"{setting} {axes} names {len(axes)} axes, {shown}")
     if axes:
         return axes
     if set(stated) <= set("TZCYX"):
