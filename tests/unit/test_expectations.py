@@ -13,7 +13,7 @@ import tifffile
 from src.common.check import leakage
 from src.common.check.coverage import uncovered
 from src.common.check.expectations import message, said, validate
-from src.common.check.suites import ARTIFACTS
+from src.common.check.suites import ARTIFACTS, shape
 from src.common.scoring.frames.imaging import percentile_range, to_uint8
 from src.common.scoring.frames.windows import windows
 from src.common.tile.corners import BYTES, COUNT, shared
@@ -251,7 +251,7 @@ def test_what_cannot_be_judged_fails_with_the_reason():
 @pytest.mark.parametrize("name", ARTIFACTS)
 def test_suites_name_each_expectation_once_with_what_to_do(name):
     tables = {"record": RECORD, "frames": pd.DataFrame({"image_id": ["a"]})}
-    suites = [ARTIFACTS[name].shape(["p"]), ARTIFACTS[name].suite(gates.CHECK, tables)]
+    suites = [shape(ARTIFACTS[name], ["p"]), ARTIFACTS[name].suite(gates.CHECK, tables)]
     found = [one for suite in suites for part in suite.values() for one in part]
     names = [one.meta["name"] for one in found]
     assert len(set(names)) == len(names)

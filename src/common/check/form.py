@@ -1,9 +1,13 @@
 """What every suite asks first: columns, no gaps where none may be, rows of every partition."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import great_expectations.expectations as gxe
 import pandas as pd
 
-from .expectations import said
+from ..workspace.tables import existing
+from .expectations import Tables, said
 
 EDITED = "the folder was edited, or is of another version of the code: run `dvc repro "
 MEND_SOURCE = "correct the source or its manifest, then `dvc repro acquire`"
@@ -40,13 +44,13 @@ def form(
     return expectations
 
 
+def read_tables(folder: Path, names: Iterable[str], partitions: list[str]) -> Tables:
+    """The rows of the partitions asked for of each NAME.parquet in a folder."""
+    tables = {name: pd.read_parquet(existing(folder / f"{name}.parquet")) for name in names}
+    return {name: of_partitions(table, partitions) for name, table in tables.items()}
+
+
 def of_partitions(table: pd.DataFrame, partitions: list[str]) -> pd.DataFrame:
     """The rows of the partitions asked for; all, if the column is lacking, which a gate says."""
     chosen = table["partition"].isin(partitions) if "partition" in table else slice(None)
     return table[chosen].reset_index(drop=True)
-
-
-def per_partition(table: pd.DataFrame, partitions: list[str], unit: str) -> pd.DataFrame:
-    """One row per partition: how many rows of the table are its own, in a column `unit`."""
-    counts = table["partition"].value_counts().reindex(partitions, fill_value=0)
-    return pd.DataFrame({"partition": partitions, unit: counts.to_numpy()})

@@ -2,17 +2,17 @@
 are there, and they are those of cells and not of fields.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import great_expectations.expectations as gxe
 import pandas as pd
 
+from ..workspace.records import read_json
 from ..workspace.sections import Check
-from ..workspace.tables import CLASS_NAMES, LABEL_NAMES, existing
+from ..workspace.tables import CLASS_NAMES, LABEL_NAMES
 from .expectations import Suite, Tables, said
-from .form import EDITED, form, of_partitions
+from .form import EDITED, read_tables
 
 WHAT = "Live, dead and discarded patches, by the Gaussian mixture of their PI."
 REDO = f"{EDITED}label`"
@@ -20,26 +20,20 @@ STAIN = (
     "look at reports/label/fig3a_histograms.png; then change label.intensity, "
     "label.log or label.fit_on"
 )
-FIELDS = ["image_id", "partition", "pi_background", "pi_floor", "live", "dead", "discarded"]
+COLUMNS = {
+    "labels": (["patch_id", "image_id", "partition", "intensity", "label"], []),
+    "fields": (
+        ["image_id", "partition", "pi_background", "pi_floor", *LABEL_NAMES],
+        ["experiment"],
+    ),
+}
 LABELLED = 4  # live and dead windows from which on it says something that a field has one class
 
 
 def read(folder: Path, partitions: list[str]) -> Tables:
     """labels.parquet, fields.parquet, and thresholds.json as `record`."""
-    record = json.loads(existing(folder / "thresholds.json").read_text())
-    names = ("labels", "fields")
-    tables = {name: pd.read_parquet(existing(folder / f"{name}.parquet")) for name in names}
-    own = {name: of_partitions(table, partitions) for name, table in tables.items()}
-    return own | {"record": record}
-
-
-def shape(partitions: list[str]) -> Suite:
-    """The suite on columns, gaps and partitions."""
-    columns = ["patch_id", "image_id", "partition", "intensity", "label"]
-    return {
-        "labels": form("labels", columns, [], REDO, partitions),
-        "fields": form("fields", FIELDS, ["experiment"], REDO),
-    }
+    record = read_json(folder / "thresholds.json")
+    return {"record": record} | read_tables(folder, COLUMNS, partitions)
 
 
 def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:

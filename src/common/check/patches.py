@@ -3,27 +3,28 @@
 from pathlib import Path
 
 import great_expectations.expectations as gxe
-import pandas as pd
 
 from ..tile.fingerprint import LENGTH
 from ..workspace.sections import Check
-from ..workspace.tables import existing
 from .coverage import coverage
 from .expectations import Suite, Tables, said
-from .form import EDITED, form, of_partitions
+from .form import EDITED, read_tables
 
 WHAT = "Overlapping windows of the fields, as rows, and the fields' pixels in 8 bit."
 REDO = f"{EDITED}tile`"
-REQUIRED = [
-    "patch_id", "image_id", "partition", "row", "col", "y", "x", "size", "mean_pi",
-    "pi_background", "pi_saturated", "focus", "contrast", "border",
-]  # fmt: skip
-OTHERS = ["experiment", "well", "position", "time", "day", "compound", "concentration"]
-FRAMES = [
-    "image_id", "partition", "shard", "offset", "height", "width", "phash_layout",
-    "phash_corners", "brightfield_sha256", "pi_sha256", "remainder_right", "remainder_bottom",
-    "pi_background", "pi_floor",
-]  # fmt: skip
+COLUMNS = {
+    "patches": (
+        ["patch_id", "image_id", "partition", "row", "col", "y", "x", "size", "mean_pi",
+         "pi_background", "pi_saturated", "focus", "contrast", "border"],
+        ["experiment", "well", "position", "time", "day", "compound", "concentration"],
+    ),
+    "frames": (
+        ["image_id", "partition", "shard", "offset", "height", "width", "phash_layout",
+         "phash_corners", "brightfield_sha256", "pi_sha256", "remainder_right", "remainder_bottom",
+         "pi_background", "pi_floor"],
+        ["experiment", "pixel_size_um"],
+    ),
+}  # fmt: skip
 RANGES = {
     "mean_pi": (0, 65535), "pi_background": (0, 65535), "pi_saturated": (0, 1), "focus": (0, None),
     "contrast": (0, 127.5), "border": (0, 1),
@@ -32,17 +33,7 @@ RANGES = {
 
 def read(folder: Path, partitions: list[str]) -> Tables:
     """patches.parquet and frames.parquet."""
-    names = ("patches", "frames")
-    tables = {name: pd.read_parquet(existing(folder / f"{name}.parquet")) for name in names}
-    return {name: of_partitions(table, partitions) for name, table in tables.items()}
-
-
-def shape(partitions: list[str]) -> Suite:
-    """The suite on columns, gaps and partitions."""
-    return {
-        "patches": form("patches", REQUIRED, OTHERS, REDO, partitions),
-        "frames": form("frames", FRAMES, ["experiment", "pixel_size_um"], REDO),
-    }
+    return read_tables(folder, COLUMNS, partitions)
 
 
 def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:

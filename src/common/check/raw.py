@@ -9,17 +9,19 @@ import tifffile
 from ..workspace.sections import Check
 from ..workspace.tables import TEXT_COLUMNS, existing
 from .expectations import Suite, Tables, said
-from .form import EDITED, MEND_SOURCE, form, of_partitions, per_partition
+from .form import EDITED, MEND_SOURCE, of_partitions
 
 WHAT = "Raw fields: bright-field and propidium iodide (PI), 16 bit, with their manifest."
 REDO = f"{EDITED}acquire`"
-REQUIRED = [
-    "image_id", "partition", "brightfield", "pi", "height", "width", "brightfield_bits",
-    "pi_bits", "brightfield_sha256", "pi_sha256",
-]  # fmt: skip
-OTHERS = [
-    "experiment", "well", "position", "time", "day", "compound", "concentration", "pixel_size_um",
-]  # fmt: skip
+COLUMNS = {
+    "images": (
+        ["image_id", "partition", "brightfield", "pi", "height", "width", "brightfield_bits",
+         "pi_bits", "brightfield_sha256", "pi_sha256"],
+        ["experiment", "well", "position", "time", "day", "compound", "concentration",
+         "pixel_size_um"],
+    ),
+    "rejected": ([], ["image_id", "file", "reason", "duplicate_of"]),
+}  # fmt: skip
 RANGES = {
     "pixel_size_um": (0.02, 10),
     "brightfield_bits": (8, 16),
@@ -39,12 +41,6 @@ def read(folder: Path, partitions: list[str]) -> Tables:
     return {"images": of_partitions(images, partitions), "rejected": rejected}
 
 
-def shape(partitions: list[str]) -> Suite:
-    """The suite on columns, gaps and partitions."""
-    lacking = form("rejected", [], ["image_id", "file", "reason", "duplicate_of"], REDO)
-    return {"images": form("images", REQUIRED, OTHERS, REDO, partitions), "rejected": lacking}
-
-
 def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     """files: what is on disk of each channel; partitions: fields of each; found: the counts."""
     images = tables["images"]
@@ -53,12 +49,10 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
         wells=("well", "nunique"), smallest_px=("height", "min"), largest_px=("width", "max"),
     )  # fmt: skip
     files = pd.concat([_files(images, folder, channel) for channel in ("brightfield", "pi")])
-    counted = per_partition(images, partitions, "fields")
+    fields = counts["fields"].reindex(partitions).rename_axis("partition").reset_index()
     return {
-        "files": files.reset_index(drop=True),
-        "partitions": counted,
-        "found": counts.reset_index(),
-    }
+        "files": files.reset_index(drop=True), "partitions": fields, "found": counts.reset_index(),
+    }  # fmt: skip
 
 
 def suite(check: Check, tables: Tables) -> Suite:

@@ -2,7 +2,6 @@
 classes balanced as the scheme allows.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,22 +9,26 @@ import great_expectations.expectations as gxe
 import pandas as pd
 
 from ..exposure.session import EXPOSURE, alike, mixed
+from ..workspace.records import read_json
 from ..workspace.sections import Check
-from ..workspace.tables import existing
 from . import leakage
 from .expectations import Suite, Tables, said
-from .form import EDITED, form, of_partitions
+from .form import EDITED, read_tables
 
 WHAT = "Labelled patches in train, valid and test, or in folds, by whole groups."
 REDO = f"{EDITED}split`"
-SPLITS = [
-    "patch_id", "image_id", "partition", "group", "y", "x", "size", "label", "mean_pi",
-    "intensity", "split", "fold",
-]  # fmt: skip
-FRAMES = [
-    "image_id", "partition", "group", "phash_layout", "phash_corners", "brightfield_sha256",
-    "pi_sha256", "height", "width",
-]  # fmt: skip
+COLUMNS = {
+    "splits": (
+        ["patch_id", "image_id", "partition", "group", "y", "x", "size", "label", "mean_pi",
+         "intensity", "split", "fold"],
+        ["experiment"],
+    ),
+    "frames": (
+        ["image_id", "partition", "group", "phash_layout", "phash_corners", "brightfield_sha256",
+         "pi_sha256", "height", "width"],
+        ["experiment", "position", "time", *EXPOSURE],
+    ),
+}  # fmt: skip
 LEAK = (
     f"{REDO}; if the leak comes from the source, correct its image ids, wells and positions there"
 )
@@ -37,20 +40,8 @@ SESSIONS = (
 
 def read(folder: Path, partitions: list[str]) -> Tables:
     """splits.parquet, frames.parquet, and split.json as `record`."""
-    record = json.loads(existing(folder / "split.json").read_text())
-    names = ("splits", "frames")
-    tables = {name: pd.read_parquet(existing(folder / f"{name}.parquet")) for name in names}
-    own = {name: of_partitions(table, partitions) for name, table in tables.items()}
-    return own | {"record": record}
-
-
-def shape(partitions: list[str]) -> Suite:
-    """The suite on columns, gaps and partitions."""
-    others = ["experiment", "position", "time", *EXPOSURE]
-    return {
-        "splits": form("splits", SPLITS, ["experiment"], REDO, partitions),
-        "frames": form("frames", FRAMES, others, REDO),
-    }
+    record = read_json(folder / "split.json")
+    return {"record": record} | read_tables(folder, COLUMNS, partitions)
 
 
 def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
