@@ -6,13 +6,12 @@ Reads data/labels and data/patches; writes data/splits.
 
 import pandas as pd
 
-from ..common.exposure.session import EXPOSURE
 from ..common.patches.groups import groups
 from ..common.split.divide import divide, require_classes, tally
 from ..common.workspace.params import load
 from ..common.workspace.paths import LABELS, PATCHES, SPLITS
 from ..common.workspace.records import write_json
-from ..common.workspace.tables import CLASS_NAMES, read_table
+from ..common.workspace.tables import CLASS_NAMES, EXPOSURE, read_table
 
 SPLIT_COLUMNS = [
     "patch_id", "image_id", "partition", "experiment", "group", "y", "x", "size", "label",

@@ -39,7 +39,7 @@ ROOMS = {
     "acquire": {"exposure", "images", "scoring"},
     "tile": {"exposure", "patches", "scoring"},
     "weights": {"scoring"}, "filter": {"figures", "metrics", "patches", "scoring"},
-    "label": {"figures", "metrics", "patches"}, "split": {"exposure", "patches"},
+    "label": {"figures", "metrics", "patches"}, "split": {"patches"},
     "describe": {"figures", "metrics", "patches"}, "check": {"exposure", "split", "tile"},
     "train": {"patches", "scoring", "split", "tracking"},
     "evaluate": {"patches", "scoring", "split", "metrics", "figures"},

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.common.exposure.session import EXPOSURE, alike, exposure, exposures, mixed, notes
+from src.common.exposure.session import alike, exposure, exposures, mixed, notes
+from src.common.workspace.tables import EXPOSURE
 
 LEVELS = {"a": 300, "b": 3000, "c": 9000, "d": 42000}  # median counts of four sessions
 

@@ -10,6 +10,7 @@ from ..exposure import session
 from ..images import registration
 from ..images.entries import summary
 from ..images.field import SourceError
+from ..workspace.tables import EXPOSURE
 from .intake import MANIFEST_COLUMNS, REJECTED, Outcome
 
 
@@ -75,6 +76,6 @@ def registration_notes(outcomes: Sequence[Outcome]) -> list[str]:
 
 def session_notes(outcomes: Sequence[Outcome]) -> list[str]:
     """Which experiments of the accepted fields may be one session, or hold several."""
-    columns = ["image_id", "experiment", *session.EXPOSURE]
+    columns = ["image_id", "experiment", *EXPOSURE]
     rows = [o.accepted | o.exposure for o in outcomes if o.accepted]
     return session.notes(pd.DataFrame(rows, columns=columns))

@@ -8,9 +8,10 @@ from pathlib import Path
 import great_expectations.expectations as gxe
 import pandas as pd
 
-from ..exposure.session import EXPOSURE, alike, mixed
+from ..exposure.session import alike, mixed
 from ..workspace.records import read_json
 from ..workspace.sections import Check
+from ..workspace.tables import EXPOSURE
 from . import leakage
 from .expectations import Suite, Tables, said
 from .form import EDITED, read_tables

@@ -17,11 +17,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from ..workspace.tables import EXPOSURE
 from .background import backgrounds
 
 SAME = {"brightfield_median": 0.1, "brightfield_contrast": 0.3, "pi_background": 0.5}
 FAR = {"brightfield_median": 0.35, "pi_background": 1.0}
-EXPOSURE = ["brightfield_bits", *SAME]
 BACKGROUND = 5  # percentile of PI where fields are not cut yet and `tile.background` is not asked
 WORDS = {"brightfield_median": "bright-field median", "pi_background": "PI background"}
 

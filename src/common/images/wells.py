@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 
 FORMATS = {96: (8, 12), 384: (16, 24), 1536: (32, 48)}  # wells: rows, columns
-INDICES = tuple(f"well{wells}" for wells in FORMATS)  # groups of patterns: row by row from 1
 _NAME = re.compile(r"([A-Za-z]{1,2})0?([1-9]\d?)")  # one zero of padding: W00013 is no well
 _QUARTER = re.compile(r"([A-H])([a-d])0?([1-9]\d?)")  # Hd48: plate makers' names of 1536 wells
 _ROW_COLUMN = re.compile(r"r(\d{1,2})c(\d{1,2})", re.IGNORECASE)

@@ -13,6 +13,8 @@ from .errors import UserError
 TEXT_COLUMNS = [
     "image_id", "partition", "experiment", "well", "position", "compound", "brightfield", "pi",
 ]  # fmt: skip
+# Of a field: by these it is told which were imaged together
+EXPOSURE = ["brightfield_bits", "brightfield_median", "brightfield_contrast", "pi_background"]
 # What the columns split, label and verdict of the graph's tables hold
 SPLIT_NAMES = ("train", "valid", "test")
 CLASS_NAMES = ("live", "dead")

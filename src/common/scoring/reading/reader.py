@@ -17,7 +17,7 @@ from .tiff import open_tiff
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-FORMATS = {b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
+FOREIGN = {b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
           b"PK\x03\x04": "a ZIP archive", b"%PDF": "a PDF document", b"\x1f\x8b": "a gzip archive",
           b"\x89HDF": "an HDF5 file", b"<": "an XML or HTML text"}  # fmt: skip
 
@@ -91,7 +91,7 @@ def _kind(source: Path | bytes) -> Callable:
         return _png
     if not head:
         raise ImageError("unreadable", "damaged or truncated: it is empty (0 bytes)")
-    for first, kind in FORMATS.items():
+    for first, kind in FOREIGN.items():
         if head.startswith(first):
             raise ImageError("format", f"it is {kind}, whatever its name: use TIFF or PNG")
     raise ImageError("unreadable", "damaged or truncated: it does not begin as a TIFF or PNG does")
