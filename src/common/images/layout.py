@@ -138,14 +138,6 @@ def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileF
     return changed, notes
 
 
-FIELD_FACTS = (*TEXTS, *NUMBERS)
-KNOWN_COLUMNS = (
-    "image_id",
-    *BOTH,
-    "brightfield_channel",
-    "pi_channel",
-    "row",
-    "column",
-    *FIELD_FACTS,
-)
-GROUPS = ("image_id", "channel", "row", "column", "well96", "well384", "well1536", *FIELD_FACTS)
+GIVEN = (*TEXTS, *NUMBERS)
+KNOWN_COLUMNS = ("image_id", *BOTH, "brightfield_channel", "pi_channel", "row", "column", *GIVEN)
+GROUPS = ("image_id", "channel", "row", "column", "well96", "well384", "well1536", *GIVEN)
