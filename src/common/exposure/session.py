@@ -20,7 +20,7 @@ import pandas as pd
 from ..workspace.tables import EXPOSURE
 from .background import backgrounds
 
-SAME = {"brightfield_median": 0.1, "brightfield_contrast": 0.3, "pi_background": 0.5}
+CLOSE = {"brightfield_median": 0.1, "brightfield_contrast": 0.3, "pi_background": 0.5}
 FAR = {"brightfield_median": 0.35, "pi_background": 1.0}
 BACKGROUND = 5  # percentile of PI where fields are not cut yet and `tile.background` is not asked
 WORDS = {"brightfield_median": "bright-field median", "pi_background": "PI background"}
@@ -114,13 +114,13 @@ def _mixed_note(name: str, gaps: pd.DataFrame) -> str:
 def _logarithms(frames: pd.DataFrame) -> pd.DataFrame:
     known = frames[frames["experiment"].fillna("") != ""].copy()
     known[EXPOSURE] = known[EXPOSURE].astype(float)  # a table without rows has no types
-    known[list(SAME)] = np.log(known[list(SAME)].clip(lower=1e-3))
+    known[list(CLOSE)] = np.log(known[list(CLOSE)].clip(lower=1e-3))
     return known
 
 
 def _close(one: pd.Series, other: pd.Series) -> bool:
     same = one["brightfield_bits"] == other["brightfield_bits"]
-    return bool(same and all(abs(one[name] - other[name]) < limit for name, limit in SAME.items()))
+    return bool(same and all(abs(one[name] - other[name]) < limit for name, limit in CLOSE.items()))
 
 
 def _gaps(name: str, own: pd.DataFrame) -> Iterator[dict]:

@@ -23,7 +23,7 @@ MAX_OVERLAP = 0.1  # reached by two Gaussians of one width and weight with means
 # Dead over live intensity from which on it is a stain: 2.5 on the paper's plates, 1.9 on the real
 # MCF-7 fields; fields of noise alone differ by parts in a thousand
 MIN_RATIO = 1.2
-FEWEST = 20  # values below which two components with two parameters each are not worth fitting
+MIN_FIT = 20  # values below which two components with two parameters each are not worth fitting
 
 
 class MixtureError(UserError):
@@ -94,9 +94,9 @@ def fit(values: np.ndarray, log: bool, seed: int) -> Mixture:
 
     Raises MixtureError for too few values, or values at or below zero under `log`.
     """
-    if len(values) < FEWEST:
+    if len(values) < MIN_FIT:
         raise MixtureError(
-            f"a mixture needs at least {FEWEST} patches with cells, and there are {len(values)}"
+            f"a mixture needs at least {MIN_FIT} patches with cells, and there are {len(values)}"
         )
     if not np.isfinite(values).all():
         raise MixtureError(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-FILE, RANGE = (
+TENSORS, RANGE = (
     "novelty.safetensors",
     "training_range.json",
 )  # as they lie beside the model in models/PARTITION
@@ -47,14 +47,14 @@ class Novelty:
             "limit": np.array([self.limit]),
             "k": np.array([self.k]),
         }
-        save_file(tensors, directory / FILE)
+        save_file(tensors, directory / TENSORS)
 
 
 def load_novelty(directory: Path) -> Novelty | None:
     """The bank saved in a directory; None for a model that was packaged without."""
-    if not (directory / FILE).exists():
+    if not (directory / TENSORS).exists():
         return None
-    tensors = load_file(directory / FILE)
+    tensors = load_file(directory / TENSORS)
     return Novelty(tensors["bank"], float(tensors["limit"][0]), int(tensors["k"][0]))
 
 
