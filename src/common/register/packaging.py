@@ -20,7 +20,7 @@ from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from .. import scoring
 from ..scoring.networks.backbones import facts
-from ..scoring.novelty import TENSORS, RANGE
+from ..scoring.novelty import RANGE, TENSORS
 from ..scoring.operating import Operating
 from ..workspace.errors import UserError
 from ..workspace.paths import LABELS, METRICS, MODELS, PATCHES
