@@ -64,6 +64,17 @@ def test_a_copy_keeps_its_corners(change):
     assert shared(prints)[0, 1] > 10 * gates.CHECK.shared_corners / 4
 
 
+def test_copies_are_found_among_many_fields_and_asked_for_only_where_they_lie_apart():
+    fields = [field(seed, 160) for seed in range(60)]
+    turned, beside = np.rot90(fields[7]), field(3, 300)
+    fields += [turned.copy(), turned[:, ::-1].copy(), beside[:160, :160], beside[:160, 100:260]]
+    codes = [fingerprint(np.ascontiguousarray(one))["phash_corners"] for one in fields]
+    many = {pair for pair, n in shared(codes).items() if n > gates.CHECK.shared_corners}
+    assert many == {(7, 60), (7, 61), (60, 61), (62, 63)}
+    apart = shared(codes, lambda i, j: (i < 60) & (j == 61))
+    assert (7, 61) in apart and all(i < 60 and j == 61 for i, j in apart)
+
+
 def test_different_fields_correlate_as_chance_predicts():
     prints = [fingerprint(field(seed)) for seed in range(40)]
     layouts = [p["phash_layout"] for p in prints]
@@ -142,7 +153,7 @@ def test_simulated_fields_never_look_alike():
 
 
 @pytest.mark.slow
-def test_fields_in_blocks_by_a_sample_and_by_longer_keys_are_found_as_at_once(monkeypatch):
+def test_fields_in_blocks_and_by_a_sample_are_found_as_at_once(monkeypatch):
     """What bounds memory and time where fields are many."""
     fields = [field(seed) for seed in range(30)]
     fields += [CHANGES["exposure"](fields[3]), np.ascontiguousarray(fields[9][:, ::-1])]
@@ -151,11 +162,9 @@ def test_fields_in_blocks_by_a_sample_and_by_longer_keys_are_found_as_at_once(mo
     monkeypatch.setattr(leakage, "BLOCK", 7)
     pd.testing.assert_frame_equal(leakage.twins(table, frames)[1], again)
     monkeypatch.setattr(leakage, "SAMPLE", 20)
-    monkeypatch.setattr("src.common.tile.corners.BUCKET", 0.1)
-    fewer, sampled = leakage.twins(table, frames)
+    sampled = leakage.twins(table, frames)[1]
     pairs = {("f3", "f30"), ("f9", "f31")}
-    for found in (copies, fewer):
-        assert named(found, "corners", gates.CHECK.shared_corners) == pairs
+    assert named(copies, "corners", gates.CHECK.shared_corners) == pairs
     likest = again.set_index("image_id")["sigmas"]
     near = sampled.set_index("image_id")["sigmas"]
     assert (near[likest > 5] / likest[likest > 5] - 1).abs().max() < 0.1

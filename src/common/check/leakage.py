@@ -6,7 +6,7 @@ A leak is the same thing on both sides of a split: a group, an image, the same p
 
 Found among the 75 real MCF-7 fields and copies of 12 of them, by more than 10 shared corners: all
 12 turned by 90, 180 or 270 degrees, mirrored, with half the exposure and noise, and shifted by 16
-to 256 of 512 px; of neighbours that overlap by a tenth of 512 px 5, by 15 in 100 9, by a fifth 12.
+to 256 of 512 px; of neighbours that overlap by a tenth of 512 px 8, by 15 or 20 in 100 12.
 Different fields share 7 at most. The three true pairs of one position at two times are found by
 their layout, without false alarm.
 """
@@ -80,22 +80,24 @@ def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     well be imaged before and after treatment, and each partition has its own model.
     """
     table = _fields(splits, frames)
-    found = shared(table["phash_corners"].tolist())
-    copies = [
-        _pair(table, i, j) | {"corners": n}
-        for (i, j), n in found.items()
-        if _apart(table, [i])[0, j]
-    ]
+    found = shared(table["phash_corners"].tolist(), lambda i, j: _apart(table, i, j))
+    copies = [_pair(table, i, j) | {"corners": n} for (i, j), n in found.items()]
     columns = ["image_id", "other_id", "part", "other_part"]
     return pd.DataFrame(copies, columns=[*columns, "corners"]), _nearest(table)
 
 
 def _fields(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """One row per labelled field that frames.parquet describes, by image_id."""
+    """One row per labelled field that frames.parquet describes, by image_id; what it lies in also
+    as whole numbers, which compare fast.
+    """
     by = splits.groupby("image_id", sort=False)
     place = by[["partition", "group"]].first()
     place["part"] = by["part"].agg(lambda parts: "/".join(sorted(set(parts))))
     prints = frames.drop_duplicates("image_id").set_index("image_id")
+    place["torn"] = place["part"].str.contains("/")
+    place["in_partition"] = place.groupby("partition").ngroup()
+    place["in_part"] = place.groupby("part").ngroup()
+    place["in_group"] = place.groupby(["partition", "group"]).ngroup()
     return place.join(prints[["phash_layout", "phash_corners"]], how="inner")
 
 
@@ -153,21 +155,16 @@ def by_group_alone(splits: pd.DataFrame, partitions: Sequence[str]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def _apart(table: pd.DataFrame, rows: Sequence[int]) -> np.ndarray:
-    """Which fields are of another part and group than those of `rows`: (rows, N) bool."""
-    torn = table["part"].str.contains("/").to_numpy()  # an image in two parts is apart from all
-    apart = ~_same(table["part"], rows) | torn[rows][:, None] | torn
-    apart[np.arange(len(rows)), rows] = False
-    return apart & ~_grouped(table, rows)
+def _apart(table: pd.DataFrame, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which fields `ones` are of another part and group than `others`; the two broadcast."""
+    torn = table["torn"].to_numpy()  # an image in two parts is apart from all
+    apart = ~_same(table["in_part"], ones, others) | torn[ones] | torn[others]
+    return apart & ~_same(table["in_group"], ones, others)
 
 
-def _grouped(table: pd.DataFrame, rows: Sequence[int]) -> np.ndarray:
-    return _same(table["group"], rows) & _same(table["partition"], rows)
-
-
-def _same(column: pd.Series, rows: Sequence[int]) -> np.ndarray:
-    codes = pd.factorize(column)[0]
-    return codes[rows][:, None] == codes
+def _same(numbers: pd.Series, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    values = numbers.to_numpy()
+    return values[ones] == values[others]
 
 
 def _nearest(table: pd.DataFrame) -> pd.DataFrame:
@@ -182,10 +179,11 @@ def _nearest(table: pd.DataFrame) -> pd.DataFrame:
     sizes = table.groupby(["partition", "group"], sort=False).size().to_numpy(np.int64)
     pairs = int(len(table) ** 2 - (sizes**2).sum()) // 2
     scale *= _quantile(max(pairs, MANY)) / _quantile(MANY)
-    found = []
+    found, every = [], np.arange(len(table))
     for start in range(0, len(table), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(table)))
-        apart = _apart(table, rows) & _same(table["partition"], rows)
+        rows = every[start : start + BLOCK]
+        pairs_of = rows[:, None], every
+        apart = _apart(table, *pairs_of) & _same(table["in_partition"], *pairs_of)
         sigmas = np.where(apart, (_likeness(layouts, rows) - middle) / scale, -np.inf)
         for this, other in enumerate(sigmas.argmax(axis=1)):
             if apart[this, other]:
@@ -202,7 +200,8 @@ def _usual(table: pd.DataFrame, layouts: Layouts) -> tuple[float, float]:
     """
     count = len(table)
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
-    others = _likeness(layouts, rows)[~_grouped(table, rows)] if count else np.empty(0)
+    grouped = _same(table["in_group"], rows[:, None], np.arange(count))
+    others = _likeness(layouts, rows)[~grouped] if count else np.empty(0)
     if others.size < 2 * ENOUGH:  # every pair stands there twice
         return USUAL
     middle = float(np.median(others))

@@ -4,26 +4,26 @@ turned, mirrored, shifted, in the overlap of two fields of a tile scan, at anoth
 ORB (Rublee et al., "ORB: an efficient alternative to SIFT or SURF", 2011): 256 bits a corner, which
 turn with it; a mirrored field is described once more. Its arithmetic is that of integers, so that
 the bytes do not depend on the processor. Comparing corners needs no trial of eight orientations and
-all shifts, and an index finds them at a cost that grows little faster than the number of fields.
+all shifts. Corners that are alike are found by sorting: descriptions that differ in few bits stand
+close together in one of several orders, each by other bits first (Charikar, "Similarity estimation
+techniques from rounding algorithms", 2002). That costs what sorting costs, however many fields
+there are and however much their corners resemble each other.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
+import pandas as pd
 
 COUNT = 400  # corners of a field, those of highest contrast
 BYTES = 36  # of a corner: x and y (uint16) and 32 of its description
-NEAREST = 6  # corners of all fields that are looked at for each corner
-VOTES = 4  # corners of a field near to those of another: worth a closer look
+ORDERS = 16  # in which all corners are sorted, each by other bytes first
+KEY = 8  # bytes they are sorted by
+BESIDE = 8  # corners after each in each order that it is compared with
+VOTES = 4  # corners alike of two fields, in one arrangement: worth a closer look
 ALIKE = 40  # bits in which two descriptions of one corner may differ; of different ones 64 to 75 do
 REACH = 3.0  # px that matched corners may lie from where one turn and shift puts them all
-INDEX = {"algorithm": 6, "table_number": 8, "multi_probe_level": 1}  # FLANN's LSH
-# Corners of one key: with more fields keys grow longer, so that a look-up costs the same
-BUCKET = 32
-KEY_BITS = 14  # of up to 1,300 fields
 
 
 def describe(frame: np.ndarray, seen: np.ndarray) -> bytes:
@@ -37,14 +37,25 @@ def describe(frame: np.ndarray, seen: np.ndarray) -> bytes:
     return b"".join(rows[:count].tobytes() for rows in both)
 
 
-def shared(codes: Sequence[bytes]) -> dict[tuple[int, int], int]:
+def shared(
+    codes: Sequence[bytes], apart: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+) -> dict[tuple[int, int], int]:
     """Corners that two of N fields have in common in one arrangement: {(i, j): count}, i < j, for
-    all pairs that may have some.
+    pairs that may have some. `apart(i, j)`, arrays of fields: which of these pairs are wanted.
     """
-    if not any(codes):
-        return {}
     fields = [np.frombuffer(code, np.uint8).reshape(2, -1, BYTES) for code in codes]
-    return {pair: _aligned(fields[pair[0]], fields[pair[1]]) for pair in sorted(_near(fields))}
+    if not any(field.size for field in fields):
+        return {}
+    alike = _alike(fields)
+    if apart is not None:
+        alike = alike[apart(alike["i"].to_numpy(), alike["j"].to_numpy())]
+    found: dict[tuple[int, int], int] = {}
+    for (i, j, side), pairs in alike.groupby(["i", "j", "side"]):
+        one, other = fields[i][0], fields[j][side]
+        near = one[pairs["corner"].unique()], other[pairs["its"].unique()]
+        if min(len(part) for part in near) >= VOTES and _inliers(*near) >= VOTES:
+            found[i, j] = max(found.get((i, j), 0), _inliers(one, other))
+    return found
 
 
 def _corners(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -57,32 +68,40 @@ def _corners(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.hstack([places.view(np.uint8), descriptions])
 
 
-def _near(fields: Sequence[np.ndarray]) -> set[tuple[int, int]]:
-    """Pairs of fields of which several corners are among the nearest of all fields' corners."""
-    count = sum(field.shape[1] for field in fields)
-    bits = max(KEY_BITS, math.ceil(math.log2(count / BUCKET)))
-    index = cv2.FlannBasedMatcher(INDEX | {"key_size": bits}, {})
-    index.add([np.ascontiguousarray(field[0, :, 4:]) for field in fields])
-    index.train()
-    pairs = set()
-    for this, field in enumerate(fields):
-        for side in field:
-            votes = Counter(_voted(index, side, this))
-            pairs |= {(min(this, j), max(this, j)) for j, n in votes.items() if n >= VOTES}
-    return pairs
+def _alike(fields: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Corners of two fields that differ in at most ALIKE bits: fields i < j, the number of the
+    corner in i and of its like (its) in the one `side` of j.
+    """
+    counts = np.repeat([field.shape[1] for field in fields], 2)
+    sides = np.repeat(np.arange(len(counts)), counts)
+    bits = np.concatenate([field[..., 4:].reshape(-1, BYTES - 4) for field in fields])
+    found = np.empty(0, np.int64)
+    for first in range(0, BYTES - 4, (BYTES - 4) // ORDERS):
+        near = [found]
+        for one, other in _beside(bits, first):
+            low, high = np.minimum(one, other), np.maximum(one, other)
+            # Two fields both mirrored are as neither is
+            new = (sides[low] // 2 < sides[high] // 2) & (sides[low] % 2 == 0)
+            near.append(low[new] * len(bits) + high[new])
+        found = np.unique(np.concatenate(near))
+    low, high = np.divmod(found, len(bits))
+    starts = np.cumsum(counts) - counts
+    i, j = sides[low] // 2, sides[high] // 2
+    corner, its = low - starts[sides[low]], high - starts[sides[high]]
+    return pd.DataFrame({"i": i, "j": j, "side": sides[high] % 2, "corner": corner, "its": its})
 
 
-def _voted(index: cv2.FlannBasedMatcher, corners: np.ndarray, this: int) -> Iterator[int]:
-    """Another field for each of a field's corners that has its like there."""
-    if not len(corners):
-        return
-    for near in index.knnMatch(np.ascontiguousarray(corners[:, 4:]), NEAREST):
-        yield from {m.imgIdx for m in near if m.imgIdx != this and m.distance <= ALIKE}
-
-
-def _aligned(one: np.ndarray, other: np.ndarray) -> int:
-    """The most corners of two fields that one turn, shift and scale unites, either way up."""
-    return max(_inliers(one[0], side) for side in other)
+def _beside(bits: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of corners that stand close together, sorted by KEY bytes from the `first` on, and
+    differ in at most ALIKE bits.
+    """
+    key = np.ascontiguousarray(np.roll(bits, -first, axis=1)[:, :KEY]).view(">u8").ravel()
+    order = np.argsort(key.astype(np.uint64), kind="stable")
+    words = np.ascontiguousarray(bits[order]).view(np.uint64)
+    for step in range(1, BESIDE + 1):
+        differ = np.bitwise_count(words[:-step] ^ words[step:]).sum(axis=1)
+        near = np.flatnonzero(differ <= ALIKE)
+        yield order[near], order[near + step]
 
 
 def _inliers(one: np.ndarray, other: np.ndarray) -> int:
