@@ -119,11 +119,11 @@ def verdict(checks: list[dict], unit: str, number: int, training_known: bool, pr
     if FAILS in outcomes:
         return _verdict("disagrees", text, [])
     if UNJUDGED in {by[key]["outcome"] for key in ("sensitivity", "specificity", "called")}:
-        return _verdict("not judged", text, settle(by, unit, number))
-    return _verdict("undecided" if OPEN in outcomes else "agrees", text, settle(by, unit, number))
+        return _verdict("not judged", text, settle(by, unit))
+    return _verdict("undecided" if OPEN in outcomes else "agrees", text, settle(by, unit))
 
 
-def settle(by: dict[str, dict], unit: str, number: int) -> list[str]:
+def settle(by: dict[str, dict], unit: str) -> list[str]:
     """What would close the open checks."""
     undecided = [one for one in by.values() if one["outcome"] in (OPEN, UNJUDGED)]
     if not undecided:

@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ..common.evaluate import figures as plots
+from ..common.figures.style import save_figure
 from ..common.metrics.intervals import few_groups
 from ..common.workspace.tables import LABEL_NAMES
 from . import agreement, checks, differences, heldout, output, page, stained
@@ -20,7 +21,6 @@ from .stained import Options, Stained
 WELL_KEYS = ["experiment", "well", "time"]
 FIELD_KEYS = ["experiment", "well", "position", "time", "image_id"]
 CALL_ORDER = ["dead", "abstain", "live"]
-DPI = 120
 PAGE = "validation.html"
 FILES = ("*.png", "fields.csv", "wells.csv", "experiments.csv")  # gone unless made anew
 
@@ -160,8 +160,7 @@ def draw(
     for name, figure in figures.items():
         if record["synthetic"]:
             figure.axes[0].set_title("synthetic model", fontsize=10, loc="right", color="#9b1c31")
-        figure.savefig(out / f"{name}.png", dpi=DPI, metadata={"Software": None})
-        plt.close(figure)
+        save_figure(figure, out / f"{name}.png")
         drawn[name] = page.inline(out / f"{name}.png")
     return drawn
 
@@ -172,24 +171,7 @@ def calls_figure(test: pd.DataFrame) -> Figure:
     counts = pd.crosstab(test["label"], test["call"]).reindex(
         index=["dead", "live"], columns=CALL_ORDER, fill_value=0
     )
-    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).to_numpy()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts.to_numpy()):
-        colour = "white" if shares[row, column] > 0.6 else "black"
-        axes.text(
-            column,
-            row,
-            f"{count}\n{shares[row, column]:.0%}",
-            ha="center",
-            va="center",
-            color=colour,
-        )
-    axes.set(
-        xticks=range(3),
-        xticklabels=["dead", "abstained", "live"],
-        yticks=[0, 1],
-        yticklabels=["dead", "live"],
-    )
+    plots.counts_by_class(axes, counts.to_numpy(), ["dead", "abstained", "live"], ".0%")
     axes.set(xlabel="called", ylabel="truth (PI)")
     return figure
 

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from sklearn import metrics as sk
@@ -38,25 +39,23 @@ def draw_all(test: pd.DataFrame, record: dict, thresholds: dict, directory: Path
         save_figure(figure, directory / f"{name}.png")
 
 
+def counts_by_class(axes: Axes, counts: np.ndarray, calls: list[str], form: str) -> None:
+    """Draws counts (2, N) of dead and live patches by how they were called, and their shares."""
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        text = f"{count}\n{shares[row, column]:{form}}"
+        axes.text(column, row, text, ha="center", va="center", color=colour)
+    axes.set(xticks=range(len(calls)), xticklabels=calls)
+    axes.set(yticks=[0, 1], yticklabels=["dead", "live"])
+
+
 def confusion_figure(test: pd.DataFrame) -> Figure:
     """Confusion matrix at the operating threshold: counts and shares of each true class."""
     figure, axes = plt.subplots(figsize=(4.4, 4.0), layout="constrained")
     cells = sk.confusion_matrix(test["live"], test["called"], labels=[False, True])
-    shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(cells):
-        colour = "white" if shares[row, column] > 0.6 else "black"
-        axes.text(
-            column,
-            row,
-            f"{count}\n{shares[row, column]:.1%}",
-            ha="center",
-            va="center",
-            color=colour,
-        )
-    axes.set(
-        xticks=[0, 1], xticklabels=["dead", "live"], yticks=[0, 1], yticklabels=["dead", "live"]
-    )
+    counts_by_class(axes, cells, ["dead", "live"], ".1%")
     axes.set(xlabel="called at the threshold, none left out", ylabel="truth (PI)")
     return figure
 
