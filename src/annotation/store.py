@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..common.filter.annotations import COLUMNS, KEY, AnnotationError, read_annotations
+from ..common.filter.annotations import ANNOTATION_COLUMNS, KEY, AnnotationError, read_annotations
 from ..common.workspace.errors import UserError
 
 TRIES = (
@@ -51,7 +51,7 @@ class AnnotationFile:
             raise Refused(f"--annotations: the folder {self.path.parent} does not exist")
         self._check_rights()
         if not self.path.exists():
-            self._change(lambda _: (",".join(COLUMNS) + "\n").encode())
+            self._change(lambda _: (",".join(ANNOTATION_COLUMNS) + "\n").encode())
         self.rows()
 
     def _check_rights(self) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from ..common.explain.nuclei import dead_nuclei
 from ..common.images.entries import pixel_digest
-from ..common.images.nuclei import dead_nuclei
 from ..common.scoring.frames.imaging import to_uint8
 from . import cells, output
 from .checked import Checked

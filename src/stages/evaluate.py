@@ -29,10 +29,10 @@ from ..common.evaluate.testset import TestSet
 from ..common.evaluate.texture import textures
 from ..common.evaluate.transfer import cross_partition
 from ..common.patches.frozen import FrozenFeatures
+from ..common.patches.rounds import rounds
 from ..common.patches.store import PatchStore
 from ..common.scoring.networks.inference import embed
 from ..common.scoring.networks.net import build
-from ..common.split.rounds import rounds
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import load
 from ..common.workspace.paths import FEATURES, LABELS, METRICS, MODELS, PATCHES, REPORTS, SPLITS

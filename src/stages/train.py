@@ -12,9 +12,9 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..common.patches.frozen import FrozenFeatures
+from ..common.patches.rounds import rounds
 from ..common.patches.store import PatchStore
 from ..common.scoring.networks.backbones import CLASSES
-from ..common.split.rounds import rounds
 from ..common.tracking import runs as tracking
 from ..common.train import training_range
 from ..common.train.devices import is_rank_zero, precision

@@ -62,8 +62,8 @@ def test_the_network_gives_the_scores_that_were_measured(fitted):
 
 def test_large_data_are_seen_in_fewer_orientations(monkeypatch, live_dead):
     store, table = live_dead
-    monkeypatch.setattr(head, "MOST", 2 * len(table) + 1)
+    monkeypatch.setattr(head, "ROWS_KEPT", 2 * len(table) + 1)
     net = build(ARCH).eval()
     assert head.views(net, store, table).shape[0] == 2
-    monkeypatch.setattr(head, "MOST", 1)
+    monkeypatch.setattr(head, "ROWS_KEPT", 1)
     assert head.views(net, store, pd.DataFrame(table)).shape[0] == 1

@@ -8,8 +8,8 @@ import tifffile
 
 from src.assay import cells, score
 from src.assay.model import Model
+from src.common.explain.nuclei import dead_nuclei
 from src.common.images.layout import Layout
-from src.common.images.nuclei import dead_nuclei
 
 SIZE_UM = 0.5
 CONTRACT = {

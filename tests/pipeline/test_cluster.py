@@ -129,7 +129,7 @@ import sys
 from pathlib import Path
 import numpy as np, pandas as pd
 from src.common.filter import features
-features.BLOCK = 64
+features.AT_ONCE = 64
 root = Path.cwd()
 windows = pd.read_parquet(root / "data/patches/patches.parquet")
 windows = pd.concat([windows] * 30, ignore_index=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.common.images.nuclei import dead_nuclei, matched
+from src.common.explain.nuclei import dead_nuclei, matched
 
 PIXEL = 1.2  # um: a nucleus is about 11 px wide
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.common.patches.groups import SplitError, groups
+from src.common.patches.rounds import class_counts, rounds
 from src.common.split.assign import assign
-from src.common.split.rounds import class_counts, rounds
 
 
 def table(**columns) -> pd.DataFrame:

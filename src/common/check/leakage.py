@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from ..split.rounds import rounds
+from ..patches.rounds import rounds
 from ..tile.corners import shared
 from ..tile.fingerprint import Layouts
 from ..workspace.tables import SPLIT_NAMES

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from ..metrics.confounding import live_share, live_share_of_others
 from ..metrics.paired import MAIN, difference
 from ..metrics.point import point_metrics, weighted_metrics
-from ..split.rounds import Round
+from ..patches.rounds import Round
 from .record import within
 from .rounds import operate_rounds, test_rows
 from .testset import TestSet, of_width

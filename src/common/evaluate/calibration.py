@@ -49,8 +49,8 @@ def fit_platt(logit: np.ndarray, live: np.ndarray) -> tuple[float, float]:
 
     middle = float(np.mean([np.median(logit[live]), np.median(logit[~live])]))
     span = (float(np.min(logit)) - 1, float(np.max(logit)) + 1)
-    found = minimize(loss, [0.0, middle], bounds=[LOG_TEMPERATURE, span], method="L-BFGS-B")
-    return round(float(np.exp(found.x[0])), 6), round(float(found.x[1]), 6)
+    fit = minimize(loss, [0.0, middle], bounds=[LOG_TEMPERATURE, span], method="L-BFGS-B")
+    return round(float(np.exp(fit.x[0])), 6), round(float(fit.x[1]), 6)
 
 
 def smoothed(live: np.ndarray) -> np.ndarray:
@@ -73,8 +73,8 @@ def fit_temperature(logit: np.ndarray, live: np.ndarray) -> float:
         scaled = logit / np.exp(log_t)
         return float((np.logaddexp(0, scaled) - truth * scaled).mean())
 
-    found = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded", options={"xatol": 1e-8})
-    return round(float(np.exp(found.x)), 6)
+    fit = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded", options={"xatol": 1e-8})
+    return round(float(np.exp(fit.x)), 6)
 
 
 def fit_threshold(

@@ -34,26 +34,26 @@ def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
     after = pd.DataFrame(reliability(probability.to_numpy(), live.to_numpy())).assign(
         calibrated="after"
     )
-    found = {"confusion": called, "reliability": pd.concat([before, after])}
+    curves = {"confusion": called, "reliability": pd.concat([before, after])}
     if live.nunique() < 2:
-        return found
+        return curves
     fpr, tpr, cuts = sk.roc_curve(live, test["score"])
     precision, recall, pr_cuts = sk.precision_recall_curve(
         live, test["score"], drop_intermediate=True
     )
-    found["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": _as_probability(cuts)})
+    curves["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": _as_probability(cuts)})
     cuts = _as_probability(pr_cuts, len(recall))
-    found["pr"] = pd.DataFrame({"recall": recall, "precision": precision, "threshold": cuts})
-    return found
+    curves["pr"] = pd.DataFrame({"recall": recall, "precision": precision, "threshold": cuts})
+    return curves
 
 
 def _as_probability(scores: np.ndarray, length: int | None = None) -> np.ndarray:
     """Cuts of the calibrated logit as probabilities; curves have one point more than cuts, whose
     cut is above all.
     """
-    found = np.ones(length or len(scores))
-    found[: len(scores)] = calibrate(scores, 1.0)
-    return found
+    probability = np.ones(length or len(scores))
+    probability[: len(scores)] = calibrate(scores, 1.0)
+    return probability
 
 
 def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -118,14 +118,14 @@ def pr_figure(test: pd.DataFrame, record: dict) -> Figure:
 
 
 def _with_intervals(record: dict, name: str) -> str:
-    found = record["overall"][name]
-    text = number(found["value"])
+    measure = record["overall"][name]
+    text = number(measure["value"])
     for kind, over in (
         ("patch_interval", "patches"),
         ("group_interval", f"{record['data']['n_groups']} groups"),
     ):
-        if found[kind]:
-            text += f"\n{interval(found[kind])} over {over}"
+        if measure[kind]:
+            text += f"\n{interval(measure[kind])} over {over}"
     return text
 
 

@@ -123,15 +123,16 @@ def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
         axes.set_xscale("log" if test[column].min() > 0 else "linear")
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(ScalarFormatter())
-    found = record["correlation"][column]
+    correlation = record["correlation"][column]
     text = ", ".join(
-        f"{name.capitalize()} {number(found[name]['value'])}" for name in ("pearson", "spearman")
+        f"{name.capitalize()} {number(correlation[name]['value'])}"
+        for name in ("pearson", "spearman")
     )
     unit = (
         "mean PI (16-bit counts)" if column == "mean_pi" else "mean PI over the field's median PI"
     )
     axes.set(xlabel=unit, ylabel="live probability", ylim=(-0.03, 1.03))
-    legend_below(figure, title=f"{text}, n = {found['n']}")
+    legend_below(figure, title=f"{text}, n = {correlation['n']}")
     return figure
 
 

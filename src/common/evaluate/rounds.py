@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..patches.rounds import Round
 from ..patches.store import PatchStore
 from ..scoring.networks.inference import live_logits, load_model
 from ..scoring.operating import Operating, calibrate, called_live, conformal_call, evidence
-from ..split.rounds import Round
 from ..workspace.errors import UserError
 from ..workspace.sections import Evaluate
 from .calibration import fit_operating

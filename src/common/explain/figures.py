@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from ..figures.style import CALLS, save_figure
+from ..figures.style import CALL_COLOURS, save_figure
 from ..patches.store import PatchStore
 from ..scoring.networks.backbones import CLASSES
 from .gradcam import enlarge
@@ -67,9 +67,13 @@ def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: 
         figsize=(6.4, np.clip(6.4 * height / width, 3, 9) + 0.5), layout="constrained"
     )
     order = np.random.default_rng(0).permutation(len(places))  # so that no class covers the other
-    axes.scatter(*places[order].T, s=14, lw=0, alpha=0.75, c=[CALLS[kind] for kind in kinds[order]])
-    for kind in [k for k in CALLS if (kinds == k).any()]:
-        axes.scatter([], [], s=30, color=CALLS[kind], label=f"{kind} (n = {(kinds == kind).sum()})")
+    axes.scatter(
+        *places[order].T, s=14, lw=0, alpha=0.75, c=[CALL_COLOURS[kind] for kind in kinds[order]]
+    )
+    for kind in [k for k in CALL_COLOURS if (kinds == k).any()]:
+        axes.scatter(
+            [], [], s=30, color=CALL_COLOURS[kind], label=f"{kind} (n = {(kinds == kind).sum()})"
+        )
     _legend(figure, legend)
     _bare(axes, title)
     return figure
@@ -88,7 +92,7 @@ def thumbnail_figure(
     )
     axes.imshow(canvas, interpolation="antialiased")
     for label in CLASSES:
-        axes.plot([], [], "s", color=CALLS[label], label=label)
+        axes.plot([], [], "s", color=CALL_COLOURS[label], label=label)
     _legend(figure, "frame: truth (PI)")
     _bare(axes, title)
     return figure
@@ -112,7 +116,7 @@ def thumbnail_canvas(
         small = cv2.resize(
             np.ascontiguousarray(window), (size - 4, size - 4), interpolation=cv2.INTER_AREA
         )
-        canvas[y : y + size, x : x + size] = _rgb(CALLS[label])
+        canvas[y : y + size, x : x + size] = _rgb(CALL_COLOURS[label])
         canvas[y + 2 : y + size - 2, x + 2 : x + size - 2] = small[..., None]
     return canvas
 

@@ -82,28 +82,28 @@ def evidence(net: Net, windows: np.ndarray, batch_size: int = 16) -> np.ndarray:
         layer.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_())
         for layer in layers
     ]
-    targets, found = [margin(CLASSES.index("live"))], []
+    targets, maps = [margin(CLASSES.index("live"))], []
     try:
         with RawGradCAM(net, layers) as cam:
             for start in range(0, len(windows), batch_size):
                 batch = prepare(net.backbone, windows[start : start + batch_size])
-                found.append(
+                maps.append(
                     cam(batch.contiguous(memory_format=torch.channels_last), targets * len(batch))
                 )
     finally:
         for cut in cuts:
             cut.remove()
-    return np.concatenate(found).astype(np.float32)
+    return np.concatenate(maps).astype(np.float32)
 
 
 def window_evidence(net: Net, store: PatchStore, table: pd.DataFrame) -> list[np.ndarray]:
     """`evidence` of each row (image_id, y, x, size): N arrays (h, w) float32."""
-    found: list[np.ndarray] = [np.empty(0)] * len(table)
+    maps: list[np.ndarray] = [np.empty(0)] * len(table)
     for _, rows in table.reset_index(drop=True).groupby("size"):
         windows = np.stack([store.window(*row) for row in rows[WINDOWS].itertuples(index=False)])
         for position, cam in zip(rows.index, evidence(net, windows), strict=True):
-            found[position] = cam
-    return found
+            maps[position] = cam
+    return maps
 
 
 def enlarge(cam: np.ndarray, size: int) -> np.ndarray:

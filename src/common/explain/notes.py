@@ -21,7 +21,7 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
 
     rows: label, outcome (right, wrong, abstained), forced (live, dead).
     """
-    found = (
+    outcomes = (
         rows["outcome"]
         .value_counts()
         .reindex(["right", "wrong", "abstained"], fill_value=0)
@@ -29,28 +29,28 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
     )
     return (
         {"test": len(rows)}
-        | found
+        | outcomes
         | {"wrong_at_threshold": int((rows["forced"] != rows["label"]).sum())}
     )
 
 
-def error_heading(title: str, found: Mapping[str, int], apart: int, shown: int) -> str:
+def error_heading(title: str, counted: Mapping[str, int], apart: int, shown: int) -> str:
     """Heading of the gallery of wrong calls: which calls, how many, and why not all of them are
     shown.
 
-    found: of `counts`; apart: wrong calls of which no two overlap; shown: those on the figure.
+    counted: of `counts`; apart: wrong calls of which no two overlap; shown: those on the figure.
     """
-    left = ["overlapping windows"] if apart < found["wrong"] else []
+    left = ["overlapping windows"] if apart < counted["wrong"] else []
     left += [f"{apart - shown} less confident ones"] if apart > shown else []
     out = f", {' and '.join(left)} left out" if left else ""
-    called = found["right"] + found["wrong"]
+    called = counted["right"] + counted["wrong"]
     return (
         f"{title}: most confident wrong calls, live or dead where the model does not abstain "
         "(conformal)\n"
-        f"{found['wrong']} wrong of {called} called, {found['abstained']} abstained; {shown} "
+        f"{counted['wrong']} wrong of {called} called, {counted['abstained']} abstained; {shown} "
         f"shown{out}\n"
-        f"Confusion matrix: all {found['test']} called by the threshold, "
-        f"{found['wrong_at_threshold']} of them wrong"
+        f"Confusion matrix: all {counted['test']} called by the threshold, "
+        f"{counted['wrong_at_threshold']} of them wrong"
     )
 
 
@@ -108,21 +108,21 @@ def models_used(rounds: Sequence[str], mapped: str) -> str:
     )
 
 
-def on_empty_windows(found: dict) -> str:
+def on_empty_windows(empty: dict) -> str:
     """What keeps empty windows out."""
     filtered = "it is the filter that keeps empty windows out of the scores"
-    if not found["scored"]:
+    if not empty["scored"]:
         return (
             "the filter dropped no window of the test images as empty; "
             f"where there are any, {filtered}"
         )
     return (
-        f"trained on cells alone, the network has no class for emptiness: of {found['scored']} "
+        f"trained on cells alone, the network has no class for emptiness: of {empty['scored']} "
         "windows of the test "
-        f"images that the filter dropped as empty it would call {found['share_live']:.0%} live, "
-        f"{found['share_dead']:.0%} dead, and abstain on {found['share_abstained']:.0%} (mean "
+        f"images that the filter dropped as empty it would call {empty['share_live']:.0%} live, "
+        f"{empty['share_dead']:.0%} dead, and abstain on {empty['share_abstained']:.0%} (mean "
         "live probability "
-        f"{found['live_probability']:.2f}); {filtered}"
+        f"{empty['live_probability']:.2f}); {filtered}"
     )
 
 
@@ -130,25 +130,25 @@ def key_numbers(record: dict) -> dict:
     """The few numbers of an explanation that tell models apart, flat for `dvc metrics diff`."""
     pure = record["embedding"]["purity"]["features"]["other_groups"]
     sizes = {name: record["embedding"][name] for name in ("windows", "groups")}
-    found = {name: record[name] for name in ("partition", "arch", "synthetic")}
-    found["purity"] = {"value": pure["purity"], "chance": pure["chance"]} | sizes
+    numbers = {name: record[name] for name in ("partition", "arch", "synthetic")}
+    numbers["purity"] = {"value": pure["purity"], "chance": pure["chance"]} | sizes
     dead = record["agreement"].get("dead_map")
     if dead:
-        found["dead_map"] = {name: dead[name] for name in ("windows", "groups", "area_share")}
-        found["dead_map"] |= {name: flat(dead[name]) for name in AGREEMENT}
+        numbers["dead_map"] = {name: dead[name] for name in ("windows", "groups", "area_share")}
+        numbers["dead_map"] |= {name: flat(dead[name]) for name in AGREEMENT}
         sanity = record["sanity"]
-        found["rank_correlation"] = {
+        numbers["rank_correlation"] = {
             "other_windows": sanity["other_windows"]["mean_absolute"],
             "random_head": sanity["head"]["mean_absolute"],
             "random_network": sanity["all"]["mean_absolute"],
         }
-    return found | {"empty_windows": record["empty_windows"]}
+    return numbers | {"empty_windows": record["empty_windows"]}
 
 
-def flat(found: dict) -> dict:
+def flat(gain: dict) -> dict:
     """A comparison with chance, its interval as two numbers."""
-    low, high = found["gain_interval"] or (None, None)
-    numbers = {name: found[name] for name in ("observed", "chance", "gain", "p")}
+    low, high = gain["gain_interval"] or (None, None)
+    numbers = {name: gain[name] for name in ("observed", "chance", "gain", "p")}
     return numbers | {"gain_low": low, "gain_high": high}
 
 
@@ -156,15 +156,15 @@ def main_figures(record: dict) -> str:
     """The main numbers in few lines, for the terminal."""
     pure = record["embedding"]["purity"]["features"]["other_groups"]
     lines = [f"purity of neighbours from other groups {pure['purity']}, by chance {pure['chance']}"]
-    if found := record["agreement"].get("dead_map"):
+    if dead := record["agreement"].get("dead_map"):
         lines.append(
-            f"dead map against PI-stained nuclei, {found['windows']} windows of {found['groups']} "
+            f"dead map against PI-stained nuclei, {dead['windows']} windows of {dead['groups']} "
             "groups:"
         )
         lines += [
-            f"  {name} {found[name]['observed']}, by chance {found[name]['chance']}, gain "
-            f"{found[name]['gain']}, "
-            f"95% interval over groups {found[name]['gain_interval']}"
+            f"  {name} {dead[name]['observed']}, by chance {dead[name]['chance']}, gain "
+            f"{dead[name]['gain']}, "
+            f"95% interval over groups {dead[name]['gain_interval']}"
             for name in AGREEMENT
         ]
     lines.append(on_empty_windows(record["empty_windows"]))

@@ -114,11 +114,11 @@ def iou_pairs(values: np.ndarray, masks: np.ndarray) -> np.ndarray:
     order = np.argsort(-values, axis=1, kind="stable")
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(values.shape[1])[None], axis=1)
-    found = np.empty((len(values), len(masks)))
+    overlaps = np.empty((len(values), len(masks)))
     for j, mask in enumerate(masks):
         area = (ranks < mask.sum()) & (values > 0)
-        found[:, j] = (area & mask).sum(1) / np.maximum((area | mask).sum(1), 1)
-    return found
+        overlaps[:, j] = (area & mask).sum(1) / np.maximum((area | mask).sum(1), 1)
+    return overlaps
 
 
 def against_chance(pairs: np.ndarray, groups: np.ndarray) -> dict:

@@ -46,16 +46,16 @@ def purity(
     are near-duplicates of each other: with groups (N,) only neighbours of other groups count. None
     for all if no point has a candidate.
     """
-    found = neighbours(points, k, groups)
+    near = neighbours(points, k, groups)
     same = labels[:, None] == labels[None, :]
-    present = found.rows >= 0
+    present = near.rows >= 0
     kept = present.any(1)
     if not kept.any():
         return {"k": k, "n": 0, "purity": None, "chance": None, "excess": None, "by_label": {}}
-    own = (np.take_along_axis(same, np.maximum(found.rows, 0), 1) & present).sum(1)[
+    own = (np.take_along_axis(same, np.maximum(near.rows, 0), 1) & present).sum(1)[
         kept
     ] / present.sum(1)[kept]
-    expected = (same & found.candidates).sum(1)[kept] / found.candidates.sum(1)[kept]
+    expected = (same & near.candidates).sum(1)[kept] / near.candidates.sum(1)[kept]
     by_label = {
         str(c): _means(own[labels[kept] == c], expected[labels[kept] == c])
         for c in np.unique(labels[kept])

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from ..figures.style import save_figure
-from ..images.nuclei import DIAMETER_UM, dead_nuclei, matched
 from ..metrics.intervals import percentile, resample
 from ..patches.store import PI_REDUCTION, PatchStore
 from ..scoring.networks.stain import predict_stain
 from ..workspace.words import with_interval
 from .models import Models
+from .nuclei import DIAMETER_UM, dead_nuclei, matched
 
 DEFAULT_PIXEL = 0.3225  # um of the paper, where the pixel size is not known
 SHOWN = 6  # fields in the figure
@@ -53,7 +53,7 @@ def agreement_of_field(
     """
     known = np.isfinite(measured)
     logs = [np.log(np.maximum(ratio[known], 0.5)) for ratio in (predicted, measured)]
-    found = {"pearson": float(np.corrcoef(*logs)[0, 1]) if known.sum() > 3 else np.nan}
+    alike = {"pearson": float(np.corrcoef(*logs)[0, 1]) if known.sum() > 3 else np.nan}
     means = np.array(
         [
             [np.nanmean(m[y : y + s, x : x + s]) for m in (predicted, measured)]
@@ -61,14 +61,14 @@ def agreement_of_field(
         ]
     )
     enough = len(means) >= 4 and np.isfinite(means).all()
-    found["spearman"] = float(spearmanr(*means.T).statistic) if enough else np.nan
+    alike["spearman"] = float(spearmanr(*means.T).statistic) if enough else np.nan
     nuclei = [
         dead_nuclei(np.where(known, ratio, np.nan), pixel_size_um)
         for ratio in (predicted, measured)
     ]
     reach = DIAMETER_UM / pixel_size_um
     hits = matched(*nuclei, reach)
-    return found | {"predicted_nuclei": len(nuclei[0]), "nuclei": len(nuclei[1]), "matched": hits}
+    return alike | {"predicted_nuclei": len(nuclei[0]), "nuclei": len(nuclei[1]), "matched": hits}
 
 
 def stain_agreement(
@@ -155,12 +155,12 @@ def stain_figure(store: PatchStore, panels: list, title: str) -> Figure:
 
 def stain_numbers(record: dict) -> dict:
     """The few numbers that tell models apart, flat enough for `dvc metrics diff`."""
-    found = {name: record[name] for name in ("partition", "target", "arch", "synthetic")}
+    flat = {name: record[name] for name in ("partition", "target", "arch", "synthetic")}
     stain = record["stain"]
     for name in ("pearson", "spearman", "nuclei_precision", "nuclei_recall"):
         low, high = stain[name]["interval"] or (None, None)
-        found[name] = {"value": stain[name]["value"], "low": low, "high": high}
-    return found | {"count_spearman": stain["count_spearman"], "groups": stain["groups"]}
+        flat[name] = {"value": stain[name]["value"], "low": low, "high": high}
+    return flat | {"count_spearman": stain["count_spearman"], "groups": stain["groups"]}
 
 
 def stain_lines(record: dict) -> str:

@@ -13,7 +13,7 @@ from ..scoring.frames.imaging import bright_field_measures
 from ..workspace.csv_table import TableError, read_rows
 from ..workspace.errors import UserError
 
-COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
+ANNOTATION_COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 KEY = ["image_id", "y", "x", "size"]
 MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
 
@@ -38,14 +38,14 @@ def read_annotations(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise AnnotationError(
             f"filter.annotations: {path} does not exist; a file with the header "
-            f"{','.join(COLUMNS)} alone will do"
+            f"{','.join(ANNOTATION_COLUMNS)} alone will do"
         )
     try:
-        rows = read_rows(path, COLUMNS[:5], comments=True)
+        rows = read_rows(path, ANNOTATION_COLUMNS[:5], comments=True)
     except TableError as error:
-        raise AnnotationError(f"{error}; the header is {','.join(COLUMNS)}") from None
+        raise AnnotationError(f"{error}; the header is {','.join(ANNOTATION_COLUMNS)}") from None
     table = pd.DataFrame(
-        [row.cells for row in rows], columns=None if rows else COLUMNS, dtype="str"
+        [row.cells for row in rows], columns=None if rows else ANNOTATION_COLUMNS, dtype="str"
     )
     lines = [row.line for row in rows]
     for column in ("y", "x", "size"):
@@ -93,10 +93,10 @@ def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFra
     measured = patches[names].reindex(merged["place"]).set_axis(merged.index)
     for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
         frame = np.asarray(store.brightfield(image_id))
-        found = bright_field_measures(
+        measures = bright_field_measures(
             frame, black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64)
         )
-        measured.loc[part.index, names] = np.column_stack([found[name] for name in names])
+        measured.loc[part.index, names] = np.column_stack([measures[name] for name in names])
     return merged.join(measured)
 
 
@@ -116,5 +116,5 @@ def _refuse(path: Path, lines: list[int], cells: pd.Series, wrong: pd.Series, wa
         return
     first, count = int(np.flatnonzero(wrong)[0]), int(wrong.sum())
     more = f" (and {count - 1} more rows)" if count > 1 else ""
-    found = f"{cells.name} is '{cells.iloc[first]}', not {wanted}"
-    raise AnnotationError(f"{path.name}, line {lines[first]}: {found}{more}")
+    fault = f"{cells.name} is '{cells.iloc[first]}', not {wanted}"
+    raise AnnotationError(f"{path.name}, line {lines[first]}: {fault}{more}")

@@ -16,7 +16,7 @@ from ..scoring.networks.net import Net
 from ..scoring.networks.overview import compiled_filter, embed_seen, filter_net
 from ..workspace.cache import Kept, file_digest
 
-BLOCK = 512  # windows of one image at most: sixteen batches, a few seconds of one core
+AT_ONCE = 512  # windows of one image at most: sixteen batches, a few seconds of one core
 
 
 def features(
@@ -29,17 +29,17 @@ def features(
     """
     rows = list(windows.groupby(["image_id", "size"], sort=False).indices.values())
     if sees == "windows":
-        rows = [block[i : i + BLOCK] for block in rows for i in range(0, len(block), BLOCK)]
+        rows = [block[i : i + AT_ONCE] for block in rows for i in range(0, len(block), AT_ONCE)]
     version = weights.stat().st_mtime_ns, (patches / "frames.parquet").stat().st_mtime_ns
     opened = arch, weights, sees, patches, version, len(windows) >= WORTH_WINDOWS
     items = [(opened, windows.iloc[block][WINDOWS]) for block in rows]
     rests_on = partial(_rests_on, file_digest(weights), PatchStore(patches))
     made = Kept.of_stage("filter").each(_block, items, rests_on, 1, "embed", "block")
     first = next(made)
-    found = _on_disk((len(windows), first.shape[1]), patches.parent)
+    features_made = _on_disk((len(windows), first.shape[1]), patches.parent)
     for block, part in zip(rows, chain([first], made), strict=True):
-        found[block] = part
-    return found
+        features_made[block] = part
+    return features_made
 
 
 def _on_disk(shape: tuple[int, int], folder: Path) -> np.memmap:

@@ -67,14 +67,14 @@ def quality(table: pd.DataFrame, features: np.ndarray, chosen: EmptyFilter, para
         options = {"kernel": params.kernel, "C": params.C, "one_class": params.svm == "one_class"}
         scores = cross_validate(features, cells, images, params.folds, params.seed, **options)
     scored = np.isfinite(scores)
-    found = {
+    facts = {
         "scored_windows": int(scored.sum()),
         "scored_images": len(set(images[scored])),
         "paper_f1": PAPER_F1,
     }
     if cells[scored].all() or not cells[scored].any():
-        return found | {"f1_cells": None, "f1_not_cells": None}
-    return f1_scores(cells[scored], scores[scored] > 0, images[scored], params.seed) | found
+        return facts | {"f1_cells": None, "f1_not_cells": None}
+    return f1_scores(cells[scored], scores[scored] > 0, images[scored], params.seed) | facts
 
 
 def tally(verdicts: pd.Series) -> dict[str, int]:
@@ -131,12 +131,12 @@ def cross_validate(
 
 
 def f1_scores(
-    truth: np.ndarray, found: np.ndarray, images: np.ndarray, seed: int
+    truth: np.ndarray, kept: np.ndarray, images: np.ndarray, seed: int
 ) -> dict[str, float | list[float]]:
     """F1 of cells and of not cells from (N,) bool, each with a 95% interval by bootstrap over
     images.
     """
-    outcomes = [truth & found, truth & ~found, ~truth & found, ~truth & ~found]
+    outcomes = [truth & kept, truth & ~kept, ~truth & kept, ~truth & ~kept]
     _, codes = np.unique(images, return_inverse=True)
     counts = np.stack(
         [np.bincount(codes, weights=outcome) for outcome in outcomes], axis=1
@@ -162,10 +162,10 @@ def limits(windows: pd.DataFrame, max_border: float) -> dict[str, float]:
     fall below. Where texture is measured, blurred means a smaller share of it than white noise
     would leave.
     """
-    found = {"border": max_border}
+    bounds = {"border": max_border}
     for name, values in (("detail", detail(windows)), ("sharpness", sharpness(windows))):
         logs = np.log(np.maximum(values, 1e-9))
         middle = np.median(logs)
         spread = 1.4826 * np.median(np.abs(logs - middle))
-        found[name] = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
-    return found | ({"sharpness": NOISE_TEXTURE} if "texture" in windows else {})
+        bounds[name] = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
+    return bounds | ({"sharpness": NOISE_TEXTURE} if "texture" in windows else {})

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ..patches.groups import SplitError
+from ..patches.rounds import class_counts, rounds
 from ..workspace.sections import Split
 from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
 from .assign import assign
-from .rounds import class_counts, rounds
 
 
 def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:

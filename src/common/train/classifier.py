@@ -71,12 +71,12 @@ class Classifier(pl.LightningModule):
         self.valid_loss.update(nn.functional.cross_entropy(logits, labels), len(labels))
 
     def on_validation_epoch_end(self) -> None:
-        found = {
+        metrics = {
             "valid_loss": self.valid_loss,
             "valid_auc": self.auc,
             "valid_balanced_accuracy": self.recall,
         }
-        for name, metric in found.items():
+        for name, metric in metrics.items():
             self.log(name, metric.compute(), prog_bar=name == "valid_auc", sync_dist=True)
             metric.reset()
 

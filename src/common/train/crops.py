@@ -12,8 +12,8 @@ from ..patches.store import PI_REDUCTION, PatchStore
 from ..scoring.networks.stain import STAINED, oriented, reduced
 from ..workspace.sections import Stain, Train
 
-MOST = 5.0  # excess of PI over background beyond which brighter says no more about death
-STRIDE = 2  # pixels of a crop to one of its target, as the network's output
+CAP = 5.0  # excess of PI over background beyond which brighter says no more about death
+SHRUNK = 2  # pixels of a crop to one of its target, as the network's output
 # What varies between sessions, in the image's range of -1..1: chosen by trial (docs/accuracy.md)
 SCALE = (0.8, 1.25)  # pixel size and size of cells
 CONTRAST, GAMMA, BRIGHTNESS, TILT = (0.6, 1.5), 0.25, 0.15, 0.2
@@ -23,7 +23,7 @@ BLUR, NOISE = 1.2, 0.1  # most: sigma in reduced pixels, in half of the crops; s
 class Crops(Dataset):
     """Batches of crops by step: images (B, 1, n, n), targets (B, 3, n / 2, n / 2), float32.
 
-    Target: excess of PI over background (0 to MOST), share above STAINED, and weight: 1 where the
+    Target: excess of PI over background (0 to CAP), share above STAINED, and weight: 1 where the
     stain is known, 0 in borders, negative where PI is clipped, so that it is a lower bound.
     fields: (group, image_id); those of a group of k weigh k to the power -stain.balance.
     """
@@ -81,7 +81,7 @@ def draw(
     y, x = (int(rng.integers(max(n - size, 0) // PI_REDUCTION + 1)) for n in frame.shape)
     image = reduced(_piece(frame, y * PI_REDUCTION, x * PI_REDUCTION, size, 0), stain.reduction)
     image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    target = target_of(store, image_id, (y, x, size // PI_REDUCTION), side // STRIDE)
+    target = target_of(store, image_id, (y, x, size // PI_REDUCTION), side // SHRUNK)
     number = int(rng.integers(8)) if strength else 0
     turned = oriented(torch.from_numpy(image), number).numpy()
     seen = optics(turned, strength, rng) if strength else turned
@@ -99,7 +99,7 @@ def target_of(
     known = np.isfinite(ratio)
     ratio = np.where(known, ratio, 1.0)
     weight = np.where(known, np.where(clipped, -1.0, 1.0), 0.0)
-    parts = [np.clip(ratio - 1, 0, MOST), ratio > STAINED, weight]
+    parts = [np.clip(ratio - 1, 0, CAP), ratio > STAINED, weight]
     resized = [cv2.resize(p.astype(np.float32), (side, side)) for p in parts]
     return torch.from_numpy(np.stack(resized))
 

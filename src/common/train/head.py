@@ -22,7 +22,7 @@ from .loading import oriented
 
 ORIENTATIONS = 8  # rotations by right angles, each also mirrored
 # Rows of features kept in memory: of more windows than an eighth, fewer orientations are seen
-MOST = 20000
+ROWS_KEPT = 20000
 
 
 class Turned:
@@ -38,7 +38,7 @@ class Turned:
 
 def views(net: Net, store: PatchStore, table: pd.DataFrame) -> np.ndarray:
     """Features (V, N, D) float32 of a table's N windows in V orientations, unturned first."""
-    turns = range(max(1, min(ORIENTATIONS, MOST // len(table))))
+    turns = range(max(1, min(ORIENTATIONS, ROWS_KEPT // len(table))))
     return np.stack(
         [embed(net, Turned(store, k), table, desc=f"features {k + 1}/{len(turns)}") for k in turns]
     )

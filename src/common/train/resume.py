@@ -11,12 +11,12 @@ from pathlib import Path
 
 import mlflow
 
+from ..patches import rounds
 from ..scoring.networks import backbones, inference, net, stain
-from ..split import rounds
 from ..tracking import runs as tracking
 from .loading import TrainingError
 
-ROOM = Path(__file__).parent
+HERE = Path(__file__).parent
 
 
 def identity(settings: Sequence[str], files: Sequence[Path]) -> str:
@@ -24,7 +24,7 @@ def identity(settings: Sequence[str], files: Sequence[Path]) -> str:
     on only if it is the same.
     """
     code = [
-        *sorted(ROOM.glob("*.py")),
+        *sorted(HERE.glob("*.py")),
         *(Path(m.__file__) for m in (backbones, net, inference, stain, rounds)),
     ]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, *code]]

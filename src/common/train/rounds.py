@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from ..patches.rounds import Round
 from ..patches.store import PatchStore
 from ..scoring.networks.net import Net, build
 from ..scoring.networks.stain import build_stain
-from ..split.rounds import Round
 from ..tracking import runs as tracking
 from ..workspace.records import read_json
 from ..workspace.sections import Model, Stain, Train

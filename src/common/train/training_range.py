@@ -49,13 +49,13 @@ def fit_novelty(features: np.ndarray, groups: np.ndarray, seed: int) -> Novelty:
 
 def least_sharpness(store: PatchStore, table: pd.DataFrame) -> float:
     """The sharpness below which the least sharp 1% of windows (image_id, y, x, size) lie."""
-    found = [
+    values = [
         sharpness(
             np.asarray(store.brightfield(image_id)), part[["y", "x", "size"]].to_numpy(np.int64)
         )
         for image_id, part in table.groupby("image_id")
     ]
-    return round(float(np.quantile(np.concatenate(found), 1 - QUANTILE)), 9)
+    return round(float(np.quantile(np.concatenate(values), 1 - QUANTILE)), 9)
 
 
 def record(
