@@ -13,7 +13,7 @@ from ..metrics.point import point_metrics
 THIRDS = ["lower third", "middle third", "upper third"]  # in the order of the alphabet, too
 DENSITIES = ["1 sparse, below 0.9", "2 dense, 0.9 to 0.99", "3 closed, from 0.99"]
 SMOOTH, LOCAL = 2.0, 25  # sigma and side of the neighbourhood, in pixels
-NOISES, TEXTURE = (
+NOISES, LEAST_SD = (
     3.0,
     5.0,
 )  # multiples of the noise; grey levels that count as texture where there is none
@@ -112,5 +112,5 @@ def _textured(window: np.ndarray) -> float:
     smooth = cv2.GaussianBlur(image, (0, 0), SMOOTH)
     mean = cv2.blur(smooth, (LOCAL, LOCAL))
     variance = cv2.blur(smooth * smooth, (LOCAL, LOCAL)) - mean * mean
-    limit = max(NOISES * noise / (2 * SMOOTH * np.sqrt(np.pi)), TEXTURE)
+    limit = max(NOISES * noise / (2 * SMOOTH * np.sqrt(np.pi)), LEAST_SD)
     return float((np.sqrt(np.maximum(variance, 0)) > limit).mean())

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 LIVE_DEAD = {"live": "#1b7837", "dead": "#c51b7d"}
 CALL_COLOURS = LIVE_DEAD | {"abstain": "#999999"}
 LABEL_COLOURS = LIVE_DEAD | {"discarded": "#9a9a9a"}
-VERDICTS = {"cells": "#1b7f79", "empty": "#c8a020", "unusable": "#7a4b94"}
+VERDICT_COLOURS = {"cells": "#1b7f79", "empty": "#c8a020", "unusable": "#7a4b94"}
 GREY = "#777777"
 DPI = 120
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from ..figures.style import VERDICTS as COLOURS
+from ..figures.style import VERDICT_COLOURS
 
 MAP_POINTS = 1500
 
@@ -50,10 +50,12 @@ def contact_sheet(
         axes.imshow(
             store.window(row.image_id, row.y, row.x, row.size), cmap="gray", vmin=0, vmax=255
         )
-        axes.set_title(f"{row.verdict} {row.score:.2f}", fontsize=7, color=COLOURS[row.verdict])
+        axes.set_title(
+            f"{row.verdict} {row.score:.2f}", fontsize=7, color=VERDICT_COLOURS[row.verdict]
+        )
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
-            spine.set(color=COLOURS[row.verdict], linewidth=2)
+            spine.set(color=VERDICT_COLOURS[row.verdict], linewidth=2)
     return figure
 
 
@@ -94,7 +96,7 @@ def barcodes(
             vmin=0,
             vmax=255,
         )
-        picture.set_ylabel(row["verdict"], color=COLOURS[row["verdict"]], fontsize=9)
+        picture.set_ylabel(row["verdict"], color=VERDICT_COLOURS[row["verdict"]], fontsize=9)
         code.imshow(scaled[index, order][None], aspect="auto", cmap="gray", vmin=-2, vmax=2)
         for axes in (picture, code):
             axes.set(xticks=[], yticks=[])
@@ -126,13 +128,14 @@ def feature_map(table: pd.DataFrame, place: np.ndarray, total: int) -> Figure:
         axes.scatter(
             *place[own.index].T,
             s=9,
-            color=COLOURS[name],
+            color=VERDICT_COLOURS[name],
             label=f"{name} ({len(own)})",
             linewidths=0,
         )
+    rim = {"s": 26, "facecolors": "none", "linewidths": 1.1}
     for name, own in table[table["annotation"] != ""].groupby("annotation", sort=True):
-        rim = {"s": 26, "facecolors": "none", "edgecolors": COLOURS[name], "linewidths": 1.1}
-        axes.scatter(*place[own.index].T, label=f"annotated {name} ({len(own)})", **rim)
+        label = f"annotated {name} ({len(own)})"
+        axes.scatter(*place[own.index].T, label=label, edgecolors=VERDICT_COLOURS[name], **rim)
     axes.set(
         xticks=[], yticks=[], title=f"t-SNE of backbone features, {len(table)} of {total} patches"
     )

@@ -20,7 +20,7 @@ from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from .. import scoring
 from ..scoring.networks.backbones import facts
-from ..scoring.novelty import RANGE, TENSORS
+from ..scoring.novelty import BANK_FILE, RANGE
 from ..scoring.operating import Operating
 from ..workspace.errors import UserError
 from ..workspace.paths import LABELS, METRICS, MODELS, PATCHES
@@ -161,7 +161,7 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     )
     (scorer / "net").mkdir()
     take(MODELS / partition / "model.safetensors", scorer / "net" / "model.safetensors")
-    take(MODELS / partition / TENSORS, scorer / TENSORS)
+    take(MODELS / partition / BANK_FILE, scorer / BANK_FILE)
     write_json(scorer / "contract.json", contract(partition, tile))
     add_code(directory)
     return digest_of(directory)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-TENSORS, RANGE = (
+BANK_FILE, RANGE = (
     "novelty.safetensors",
     "training_range.json",
 )  # as they lie beside the model in models/PARTITION
@@ -47,14 +47,14 @@ class Novelty:
             "limit": np.array([self.limit]),
             "k": np.array([self.k]),
         }
-        save_file(tensors, directory / TENSORS)
+        save_file(tensors, directory / BANK_FILE)
 
 
 def load_novelty(directory: Path) -> Novelty | None:
     """The bank saved in a directory; None for a model that was packaged without."""
-    if not (directory / TENSORS).exists():
+    if not (directory / BANK_FILE).exists():
         return None
-    tensors = load_file(directory / TENSORS)
+    tensors = load_file(directory / BANK_FILE)
     return Novelty(tensors["bank"], float(tensors["limit"][0]), int(tensors["k"][0]))
 
 

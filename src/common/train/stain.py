@@ -3,7 +3,6 @@ the mask. The recipe is that of docs/accuracy.md: AdamW, one cycle, the body at 
 """
 
 import warnings
-from collections.abc import Callable
 
 import lightning.pytorch as pl
 import torch
@@ -13,13 +12,13 @@ from torch.utils.data import DataLoader
 from ..patches.store import PatchStore
 from ..scoring.networks.stain import StainFacts, StainNet
 from ..workspace.sections import Stain, Train
+from .checkpoint import Report
 from .crops import Crops, Steps
 from .fine_tuning import EXPECTED, lightning_trainer
 from .freezing import freeze
 
 CLIP = 1.0  # norm of the gradient: a few very bright fields would otherwise set the pace
 BODY_RATE = 0.3  # of train.lr: the body is pretrained
-Report = Callable[[dict[str, float], int], None]
 
 
 def stain_facts(stain: Stain) -> StainFacts:
