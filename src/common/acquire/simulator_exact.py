@@ -81,9 +81,9 @@ def stamp(
 
 def add_ball(image: np.ndarray, y: float, x: float, radius: float, level: float) -> None:
     """Add the projection of a ball, `level` high in its middle, of sum 2/3 pi radius^2 level."""
-    found = stamp(image.shape, y, x, radius)
-    if found is not None:
-        window, dy, dx = found
+    spot = stamp(image.shape, y, x, radius)
+    if spot is not None:
+        window, dy, dx = spot
         image[window] += level * np.sqrt(
             np.maximum(0.0, 1 - (dy * dy + dx * dx) / (radius * radius))
         )

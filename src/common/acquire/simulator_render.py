@@ -74,10 +74,10 @@ def _territories(plan: "FieldPlan", cells: Cells) -> tuple[np.ndarray, np.ndarra
     shape = (plan.height, plan.width)
     owner, first, second = np.zeros(shape, np.int64), np.full(shape, 2.0), np.full(shape, 2.0)
     for i in np.flatnonzero(~cells.round):
-        found = stamp(shape, cells.y[i], cells.x[i], 1.45 * cells.radius[i])
-        if found is None:
+        spot = stamp(shape, cells.y[i], cells.x[i], 1.45 * cells.radius[i])
+        if spot is None:
             continue
-        window, dy, dx = found
+        window, dy, dx = spot
         rho = _outline_distance(dy, dx, cells.radius[i], cells.outline[i])
         nearer = rho < first[window]
         second[window] = np.where(nearer, first[window], np.minimum(second[window], rho))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from ..images.field import Field, Found, Frame, SourceError
 from .simulator import FieldPlan, plan_plate, simulate_field, true_windows
 
-WINDOW, STRIDE = (
-    224,
-    112,
-)  # the paper's, for the truth about windows that the tests and the annotation script use
+# The paper's, for the truth about windows that the tests and the annotation script use
+WINDOW, STRIDE = 224, 112
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,8 @@ from sklearn.metrics import roc_auc_score
 from ..patches.rounds import rounds
 from ..tile.corners import shared
 from ..tile.fingerprint import Layouts
-from ..workspace.tables import SPLIT_NAMES
+from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
 
-CLASSES = ("live", "dead")
 # Pairs: fewer do not show how different fields correlate; more, and chance has more tries
 ENOUGH, MANY = 100, 5000
 BLOCK = 256  # fields that are held against all others at a time
@@ -63,12 +62,12 @@ def beside_first(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 def by_pixels(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     """Fields of each part beside the first of the same pixels of a channel."""
     placed = splits[["image_id", "part", "group"]].drop_duplicates()
-    found = []
+    tables = []
     for channel in ("brightfield_sha256", "pi_sha256"):
         digests = frames[["image_id", channel]].rename(columns={channel: "sha256"})
         merged = placed.merge(digests.assign(channel=channel), on="image_id")
-        found.append(beside_first(merged, ["sha256"]))
-    return pd.concat(found, ignore_index=True)
+        tables.append(beside_first(merged, ["sha256"]))
+    return pd.concat(tables, ignore_index=True)
 
 
 def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -80,8 +79,8 @@ def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     well be imaged before and after treatment, and each partition has its own model.
     """
     table = _fields(splits, frames)
-    found = shared(table["phash_corners"].tolist(), lambda i, j: _apart(table, i, j))
-    copies = [_pair(table, i, j) | {"corners": n} for (i, j), n in found.items()]
+    in_common = shared(table["phash_corners"].tolist(), lambda i, j: _apart(table, i, j))
+    copies = [_pair(table, i, j) | {"corners": n} for (i, j), n in in_common.items()]
     columns = ["image_id", "other_id", "part", "other_part"]
     return pd.DataFrame(copies, columns=[*columns, "corners"]), _nearest(table)
 
@@ -117,13 +116,13 @@ def balance(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> pd
     every = pd.MultiIndex.from_product([partitions, part_names(record)], names=keys)
     sizes = splits.groupby(keys).agg(groups=("group", "nunique"), fields=("image_id", "nunique"))
     counts = pd.crosstab([splits[key] for key in keys], splits["label"]).reindex(
-        columns=list(CLASSES), fill_value=0
+        columns=list(CLASS_NAMES), fill_value=0
     )
     table = sizes.join(counts).reindex(every).fillna(0).astype(int).reset_index()
-    whole = table.groupby("partition")[list(CLASSES)].transform("sum")
+    whole = table.groupby("partition")[list(CLASS_NAMES)].transform("sum")
     fraction = table["live"] / (table["live"] + table["dead"])  # of an empty part: none
     distance = (fraction - whole["live"] / whole.sum(axis=1)).abs().fillna(1.0).round(6)
-    smallest = table[list(CLASSES)].min(axis=1)
+    smallest = table[list(CLASS_NAMES)].min(axis=1)
     return table.assign(live_fraction=fraction, distance=distance, smallest=smallest)
 
 
@@ -133,7 +132,7 @@ def training(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> p
     for partition in partitions:
         mine = splits[splits["partition"] == partition]
         for part in rounds(mine, record):
-            live, dead = (int((mine["label"][part.train] == label).sum()) for label in CLASSES)
+            live, dead = (int((mine["label"][part.train] == label).sum()) for label in CLASS_NAMES)
             counts = {"live": live, "dead": dead, "smallest": min(live, dead)}
             rows.append({"partition": partition, "round": part.name} | counts)
     return pd.DataFrame(rows)
@@ -179,7 +178,7 @@ def _nearest(table: pd.DataFrame) -> pd.DataFrame:
     sizes = table.groupby(["partition", "group"], sort=False).size().to_numpy(np.int64)
     pairs = int(len(table) ** 2 - (sizes**2).sum()) // 2
     scale *= _quantile(max(pairs, MANY)) / _quantile(MANY)
-    found, every = [], np.arange(len(table))
+    nearest, every = [], np.arange(len(table))
     for start in range(0, len(table), BLOCK):
         rows = every[start : start + BLOCK]
         pairs_of = rows[:, None], every
@@ -188,8 +187,8 @@ def _nearest(table: pd.DataFrame) -> pd.DataFrame:
         for this, other in enumerate(sigmas.argmax(axis=1)):
             if apart[this, other]:
                 far = round(float(sigmas[this, other]), 3)
-                found.append(_pair(table, rows[this], other) | {"sigmas": far})
-    return pd.DataFrame(found, columns=["image_id", "other_id", "part", "other_part", "sigmas"])
+                nearest.append(_pair(table, rows[this], other) | {"sigmas": far})
+    return pd.DataFrame(nearest, columns=["image_id", "other_id", "part", "other_part", "sigmas"])
 
 
 def _usual(table: pd.DataFrame, layouts: Layouts) -> tuple[float, float]:

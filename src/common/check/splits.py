@@ -11,7 +11,7 @@ import pandas as pd
 from ..exposure.session import alike, mixed
 from ..workspace.records import read_json
 from ..workspace.sections import Check
-from ..workspace.tables import EXPOSURE
+from ..workspace.tables import CLASS_NAMES, EXPOSURE
 from . import leakage
 from .expectations import Suite, Tables, said
 from .form import EDITED, read_tables
@@ -83,7 +83,7 @@ def suite(check: Check, tables: Tables) -> Suite:
         "splits": [
             _unique("patch_id"),
             _among("part", names, "split_names"),
-            _among("label", list(leakage.CLASSES), "class_names"),
+            _among("label", list(CLASS_NAMES), "class_names"),
             gxe.ExpectColumnValuesToBeInSet(column="image_id", value_set=described, **listed),
         ],
         "counts": [

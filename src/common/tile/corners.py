@@ -49,13 +49,13 @@ def shared(
     alike = _alike(fields)
     if apart is not None:
         alike = alike[apart(alike["i"].to_numpy(), alike["j"].to_numpy())]
-    found: dict[tuple[int, int], int] = {}
+    inliers: dict[tuple[int, int], int] = {}
     for (i, j, side), pairs in alike.groupby(["i", "j", "side"]):
         one, other = fields[i][0], fields[j][side]
         near = one[pairs["corner"].unique()], other[pairs["its"].unique()]
         if min(len(part) for part in near) >= VOTES and _inliers(*near) >= VOTES:
-            found[i, j] = max(found.get((i, j), 0), _inliers(one, other))
-    return found
+            inliers[i, j] = max(inliers.get((i, j), 0), _inliers(one, other))
+    return inliers
 
 
 def _corners(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
