@@ -24,11 +24,8 @@ CALL_MAP = LinearSegmentedColormap.from_list("calls", ["#D55E00", "#F2F2F2", "#0
 UNLIKE = "#F0E442"
 TINT, DIM = 0.38, 0.45  # how strong the colour is, and how dark what is not called
 WIDTH, DPI = 1100, 110  # px of the picture
-HEAD, FOOT, EDGE = (
-    0.47,
-    0.98,
-    0.11,
-)  # inches above, below and beside the image: title, legend, margin
+# Inches above, below and beside the image: title, legend, margin
+HEAD, FOOT, EDGE = 0.47, 0.98, 0.11
 MARKS = {"live": ("o", "#0072B2"), "dead": ("s", "#D55E00"), "abstain": ("o", "none")}
 MARK, BAR_TEXT = 14, 18  # points; the page shows the picture at a third of its size
 BARS = (5, 10, 20, 50, 100, 200, 500, 1000)  # um

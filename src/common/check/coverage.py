@@ -36,10 +36,8 @@ def uncovered(y: np.ndarray, x: np.ndarray, size: np.ndarray, height: int, width
     cols = np.unique(np.clip([0, width, *x, *(x + size)], 0, width))
     seen = np.zeros((len(rows) - 1, len(cols) - 1), bool)
     for top, left, extent in zip(y, x, size, strict=True):
-        down, across = (
-            np.searchsorted(rows, [top, top + extent]),
-            np.searchsorted(cols, [left, left + extent]),
-        )
+        down = np.searchsorted(rows, [top, top + extent])
+        across = np.searchsorted(cols, [left, left + extent])
         seen[slice(*down), slice(*across)] = True
     return int((~seen * np.outer(np.diff(rows), np.diff(cols))).sum())
 

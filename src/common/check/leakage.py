@@ -27,10 +27,8 @@ from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
 ENOUGH, MANY = 100, 5000
 BLOCK = 256  # fields that are held against all others at a time
 SAMPLE = 2000  # fields that say how like different ones are
-USUAL = (
-    1.2,
-    0.95,
-)  # centre and scale (sd) of different fields' likeness, of real and of simulated ones
+# Centre and scale (sd) of different fields' likeness, of real and of simulated ones
+USUAL = (1.2, 0.95)
 
 
 def part_names(record: dict) -> list[str]:

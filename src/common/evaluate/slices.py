@@ -13,10 +13,8 @@ from ..metrics.point import point_metrics
 THIRDS = ["lower third", "middle third", "upper third"]  # in the order of the alphabet, too
 DENSITIES = ["1 sparse, below 0.9", "2 dense, 0.9 to 0.99", "3 closed, from 0.99"]
 SMOOTH, LOCAL = 2.0, 25  # sigma and side of the neighbourhood, in pixels
-NOISES, LEAST_SD = (
-    3.0,
-    5.0,
-)  # multiples of the noise; grey levels that count as texture where there is none
+NOISES = 3.0  # multiples of the noise that count as texture
+LEAST_SD = 5.0  # grey levels that do where there is none
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 

@@ -19,10 +19,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 MOVE = "alias."  # begins the key of a move's tag
 MOVING = "moving"  # the tag of a version whose move of an alias has begun: that move
 REPLACED = "replaced"  # the tag of a former champion: by which version, and why
-ABSENT = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_PARAMETER_VALUE",
-)  # what MLflow says of an unknown model, and alias
+# What MLflow says of an unknown model, and alias
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 TAG_LIMIT = 5000  # characters MLflow keeps of a version's tag and of its description
 NONE = (
     "none in this store: `unstained sync` registers the models at hand; without any, "

@@ -15,10 +15,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-BANK_FILE, RANGE = (
-    "novelty.safetensors",
-    "training_range.json",
-)  # as they lie beside the model in models/PARTITION
+# As they lie beside the model in models/PARTITION
+BANK_FILE, RANGE = "novelty.safetensors", "training_range.json"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ without a class where few groups hold it.)
 
 import numpy as np
 
-STARTS, DESCENTS = (
-    2000,
-    10,
-)  # random assignments drawn, and how many of the best are improved by exchanges
+STARTS = 2000  # random assignments drawn
+DESCENTS = 10  # of the best of them, improved by exchanges
 
 
 def assign(counts: np.ndarray, fractions: np.ndarray, seed: int) -> np.ndarray:

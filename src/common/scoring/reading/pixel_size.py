@@ -18,10 +18,8 @@ UM = {
     "nm": 1e-3,
 }
 UM |= {"micrometer": 1.0, "micrometre": 1.0, "inch": 25400.0, "\\u00B5m": 1.0}
-PLAUSIBLE = (
-    0.005,
-    50.0,
-)  # um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um)
+# um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um)
+PLAUSIBLE = (0.005, 50.0)
 MICRO_MANAGER = 51123
 
 
