@@ -133,10 +133,8 @@ def _refuse_unsafe(member: zipfile.ZipInfo) -> None:
 
 
 def _refuse_too_large(members: list[zipfile.ZipInfo], folder: Path) -> None:
-    total, largest = (
-        sum(m.file_size for m in members),
-        max(members, key=lambda m: m.file_size, default=None),
-    )
+    total = sum(m.file_size for m in members)
+    largest = max(members, key=lambda m: m.file_size, default=None)
     if largest and largest.file_size > MAX_MEMBER:
         raise SourceError(
             f"the archive is refused: {largest.filename} would be {largest.file_size} bytes"

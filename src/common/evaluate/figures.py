@@ -167,10 +167,8 @@ def slice_figure(record: dict) -> Figure:
     """
     rows = [row for row in record["slices"] if row["auc"] is not None][::-1]
     figure, axes = plt.subplots(figsize=(7.5, 1.6 + 0.24 * len(rows)), layout="constrained")
-    y, few = (
-        np.arange(len(rows)),
-        np.array([min(r["n_live"], r["n_dead"]) < FEW for r in rows], bool),
-    )
+    y = np.arange(len(rows))
+    few = np.array([min(r["n_live"], r["n_dead"]) < FEW for r in rows], bool)
     for name, marker, colour in (
         ("auc", "o", "black"),
         ("balanced_accuracy", "s", LIVE_DEAD["dead"]),

@@ -84,10 +84,8 @@ def distance_thirds(test: pd.DataFrame, live_below: float, dead_above: float) ->
 
 def frame_position(test: pd.DataFrame) -> pd.Series:
     """edge: the window comes closer than half a window to the frame's border; else centre."""
-    far_y, far_x = (
-        test["height"] - test["y"] - test["size"],
-        test["width"] - test["x"] - test["size"],
-    )
+    far_y = test["height"] - test["y"] - test["size"]
+    far_x = test["width"] - test["x"] - test["size"]
     nearest = pd.concat([test["y"], test["x"], far_y, far_x], axis=1).min(axis=1)
     return pd.Series(np.where(nearest < test["size"] / 2, "edge", "centre"), test.index)
 
