@@ -315,3 +315,17 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     monkeypatch.setattr(tifffile, "TiffFile", forbidden)
     with pytest.raises(Refused, match="not allowed: this user may not read the file"):
         read_plane(Plane(tmp_path / "a.tif", "a.tif"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [({}, "channel"), ({"channel": 9}, "channel"), ({"channel": "GFP"}, "channel"),
+     ({"channel": 0}, "axes"), ({"channel": 0, "z": 9}, "axes")],
+)  # fmt: skip
+def test_a_choice_that_is_not_made_is_not_called_damage(tmp_path, asked, kind):
+    image = np.zeros((2, 3, 40, 50), np.uint16)
+    plane = save(tmp_path, "a.ome.tif", image, ome=True, metadata={"axes": "CZYX"})
+    with pytest.raises(Refused) as refused:
+        read_plane(at(plane, **asked))
+    assert refused.value.kind == kind and refused.value.file == "a.ome.tif"
+    assert "damaged" not in refused.value.detail

@@ -110,13 +110,13 @@ def _channel(plane: Plane, stack: Stack) -> int:
         same = [i for i, name in enumerate(names) if name.casefold() == wanted.casefold()]
         if len(same) == 1 and same[0] < count:
             return same[0]
-        raise Refused("channel", f"no single channel is named {wanted!r}: {held}", plane.name)
+        raise ImageError("channel", f"no single channel is named {wanted!r}: {held}")
     if wanted is None and count > 1:
         which = f"say which with {setting}, by number from 0 or by name"
-        raise Refused("channel", f"{held}: {which}", plane.name)
+        raise ImageError("channel", f"{held}: {which}")
     if wanted and wanted >= count:
         leave = f"for one file a channel leave {setting} empty"
-        raise Refused("channel", f"no channel {wanted} (from 0): {held}; {leave}", plane.name)
+        raise ImageError("channel", f"no channel {wanted} (from 0): {held}; {leave}")
     return wanted or 0
 
 
@@ -124,8 +124,8 @@ def _focus(plane: Plane, stack: Stack) -> int:
     count, setting = stack.length("Z"), plane.settings.z
     if plane.z is None and count > 1:
         choose = f"choose one with {setting}, from 0"
-        raise Refused("axes", f"the file holds {count} focus planes: {choose}", plane.name)
+        raise ImageError("axes", f"the file holds {count} focus planes: {choose}")
     if (plane.z or 0) >= count:
         held = f"the file holds {count}, from 0"
-        raise Refused("axes", f"no focus plane {plane.z}: {held}", plane.name)
+        raise ImageError("axes", f"no focus plane {plane.z}: {held}")
     return plane.z or 0
