@@ -76,16 +76,9 @@ def score(
     """Score bright-field images without stain: tables, pictures and a summary page."""
     from .assay.score import Options
     from .assay.score import score as run
-    from .common.images.layout import Layout
+    from .common.images.layout import Layout, as_number
 
-    layout = Layout(
-        (),
-        pattern,
-        int(brightfield) if brightfield.isdigit() else brightfield or None,
-        None,
-        axes,
-        z,
-    )
+    layout = Layout((), pattern, as_number(brightfield or None), None, axes, z)
     options = Options(layout, manifest, pixel_size_um, overlays, stain, controls)
     table = run(images, model, out, options, allow_synthetic)
     for status, part in table.groupby("status", sort=False):
@@ -118,15 +111,12 @@ def validate(
     """
     from .assay.validate import Options
     from .assay.validate import validate as run
-    from .common.images.layout import Layout
+    from .common.images.layout import Layout, as_number
 
     if thresholds not in ("model", "own"):
         raise ValueError(f"--thresholds is model or own, not {thresholds!r}")
-    channels = {
-        name: int(v) if v.isdigit() else v
-        for name, v in {"brightfield": brightfield, "pi": pi}.items()
-    }
-    layout = Layout(["validation"], pattern, **channels, axes=axes, z=z)
+    channels = as_number(brightfield), as_number(pi)
+    layout = Layout(["validation"], pattern, *channels, axes, z)
     record = run(images, model, out, Options(layout, manifest, pixel_size_um), thresholds == "own")
     typer.echo(f"{record['verdict']['outcome']}: {record['verdict']['text']}")
     for wanted in record["verdict"]["settle"]:

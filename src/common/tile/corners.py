@@ -75,16 +75,16 @@ def _alike(fields: Sequence[np.ndarray]) -> pd.DataFrame:
     counts = np.repeat([field.shape[1] for field in fields], 2)
     sides = np.repeat(np.arange(len(counts)), counts)
     bits = np.concatenate([field[..., 4:].reshape(-1, BYTES - 4) for field in fields])
-    found = np.empty(0, np.int64)
+    pairs = np.empty(0, np.int64)
     for first in range(0, BYTES - 4, (BYTES - 4) // ORDERS):
-        near = [found]
+        near = [pairs]
         for one, other in _beside(bits, first):
             low, high = np.minimum(one, other), np.maximum(one, other)
             # Two fields both mirrored are as neither is
             new = (sides[low] // 2 < sides[high] // 2) & (sides[low] % 2 == 0)
             near.append(low[new] * len(bits) + high[new])
-        found = np.unique(np.concatenate(near))
-    low, high = np.divmod(found, len(bits))
+        pairs = np.unique(np.concatenate(near))
+    low, high = np.divmod(pairs, len(bits))
     starts = np.cumsum(counts) - counts
     i, j = sides[low] // 2, sides[high] // 2
     corner, its = low - starts[sides[low]], high - starts[sides[high]]
@@ -106,8 +106,8 @@ def _beside(bits: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, np.ndarr
 
 def _inliers(one: np.ndarray, other: np.ndarray) -> int:
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True)
-    found = matcher.match(*(np.ascontiguousarray(side[:, 4:]) for side in (one, other)))
-    pairs = [(m.queryIdx, m.trainIdx) for m in found if m.distance <= ALIKE]
+    matches = matcher.match(*(np.ascontiguousarray(side[:, 4:]) for side in (one, other)))
+    pairs = [(m.queryIdx, m.trainIdx) for m in matches if m.distance <= ALIKE]
     if len(pairs) < 4:
         return 0
     here, there = np.transpose(pairs)
