@@ -4,7 +4,7 @@ The model sees bright-field alone; the labels come from PI by the rule the model
 which travels in its contract.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -49,7 +49,9 @@ class Stained:
     refused: list[dict] = field(default_factory=list)  # image_id, reason
     digests: set[str] = field(default_factory=set)  # of the bright-field of those that count
     training_known: bool = True
-    sessions: dict[str, list[np.ndarray]] = field(default_factory=dict)  # channels over shifts
+    sessions: dict[str, registration.Session] = field(
+        default_factory=lambda: defaultdict(registration.Session)
+    )
 
     def told(self) -> str:
         """What became of the images, in words."""
@@ -184,7 +186,7 @@ def _one(
         return
     stained.counts["counted"] += 1
     shifts = registration.correlation(brightfield, pi)
-    stained.sessions.setdefault(entry.experiment, []).append(shifts)
+    stained.sessions[entry.experiment].add(shifts)
     stained.digests.add(pixel_digest(brightfield))
     facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(

@@ -8,13 +8,15 @@ on.
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..common.acquire import digests, sources
 from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, rests_on, take
-from ..common.acquire.tables import judge, registration_notes, session_notes, write_tables
+from ..common.acquire.tables import judge, session_notes, write_tables
+from ..common.images import registration
 from ..common.images.entries import expand, refuse_same_ids, size_note
 from ..common.images.field import Field
 from ..common.workspace.cache import Kept
@@ -23,16 +25,23 @@ from ..common.workspace.params import load
 from ..common.workspace.paths import RAW
 
 
-def read_fields(fields: Sequence[Field], limits: Limits, workers: int) -> list[Outcome]:
+def read_fields(
+    fields: Sequence[Field], limits: Limits, workers: int
+) -> tuple[list[Outcome], dict[str, registration.Session]]:
     """Reads, checks and writes the fields on `workers` processes or a cluster; the result does not
-    depend on either.
+    depend on either. What the channels of the accepted ones correlate is added up by experiment.
     """
     opened = each(expand, [(entry,) for entry in fields], workers, "open", "file", len(fields))
     entries = refuse_same_ids([one for held in opened for one in held])
     jobs = [(entry, RAW, limits) for entry in entries]
     kept = Kept.of_stage("acquire")
     taken = kept.each(_take, jobs, rests_on, workers, "acquire", "field", _files)
-    return refuse_same_pixels([Outcome(**one) for one in taken], RAW)
+    outcomes, sessions = [], defaultdict(registration.Session)
+    for outcome in refuse_same_pixels((Outcome(**one) for one in taken), RAW):
+        if outcome.accepted and outcome.correlation is not None:
+            sessions[outcome.accepted["experiment"]].add(outcome.correlation)
+        outcomes.append(replace(outcome, correlation=None))
+    return outcomes, sessions
 
 
 def _take(entry: Field, raw: Path, limits: Limits) -> dict:
@@ -63,10 +72,11 @@ def main() -> dict[str, int]:
     for role in ("brightfield", "pi"):
         (RAW / role).mkdir(parents=True)
     limits = Limits(tile.window, tile.unit, dataset.pixel_size_um)
-    outcomes = read_fields(fields, limits, acquire.workers)
+    outcomes, sessions = read_fields(fields, limits, acquire.workers)
     images, rejected = write_tables(outcomes, RAW)
     say(size_note(images["pixel_size_um"], dataset.pixel_size_um, "dataset.pixel_size_um"))
-    say(registration_notes(outcomes) + session_notes(outcomes))
+    say(registration.notes(sessions) if sessions else [])
+    say(session_notes(outcomes))
     judge(images, rejected, dataset.partitions, acquire.max_rejected_fraction)
     counts = {"fields": len(images), "rejected": len(rejected)}
     facts = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.common.images import registration
-from src.common.images.registration import correlation, notes, offset
+from src.common.images.registration import Session, correlation, notes, offset
 
 
 def field(seed: int, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -22,10 +22,17 @@ def field(seed: int, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
 FIELDS = [field(seed) for seed in range(4)]
 
 
+def session(fields: list[tuple[np.ndarray, np.ndarray]]) -> Session:
+    found = Session()
+    for channels in fields:
+        found.add(correlation(*channels))
+    return found
+
+
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (40, -64), (-120, 12)])
 def test_a_common_shift_is_found_to_a_step(down, right):
     moved = [(b, np.roll(pi, (down, right), (0, 1))) for b, pi in FIELDS]
-    found = offset([correlation(*channels) for channels in moved])
+    found = offset(session(moved))
     assert found.known and found.apart == bool(down)
     assert abs(found.down - down) <= registration.STEP
     assert abs(found.right - right) <= registration.STEP
@@ -33,7 +40,7 @@ def test_a_common_shift_is_found_to_a_step(down, right):
 
 def test_the_pi_of_other_fields_is_open_and_never_a_shift():
     others = [(FIELDS[i][0], FIELDS[(i + 1) % 4][1]) for i in range(4)]
-    found = [correlation(*channels) for channels in others]
+    found = session(others)
     assert not offset(found).known
     assert notes({"e": found}) == [
         "bright-field and PI lie on each other in 0 of 1 sessions; in 1 it cannot be told from the "
@@ -42,9 +49,8 @@ def test_the_pi_of_other_fields_is_open_and_never_a_shift():
 
 
 def test_a_session_that_is_shifted_is_named():
-    moved = [correlation(b, np.roll(pi, 80, 0)) for b, pi in FIELDS]
-    still = [correlation(*channels) for channels in FIELDS]
-    warning, told = notes({"bad": moved, "good": still, "small": still[:2]})
+    moved = session([(b, np.roll(pi, 80, 0)) for b, pi in FIELDS])
+    warning, told = notes({"bad": moved, "good": session(FIELDS), "small": session(FIELDS[:2])})
     assert warning.startswith("WARNING: bad: PI lies about +80 px down")
     assert told.startswith("bright-field and PI lie on each other in 1 of 3 sessions; in 1 it")
 
@@ -52,4 +58,4 @@ def test_a_session_that_is_shifted_is_named():
 @pytest.mark.parametrize("fill", [0, 7])
 def test_images_without_detail_are_open(fill):
     flat = np.full((64, 80), fill, np.uint16)
-    assert not offset([correlation(flat, flat)] * 3).known
+    assert not offset(session([(flat, flat)] * 3)).known

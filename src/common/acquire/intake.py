@@ -2,7 +2,7 @@
 row of images.csv.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> No
     )
 
 
-def refuse_same_pixels(outcomes: Sequence[Outcome], raw: Path) -> list[Outcome]:
+def refuse_same_pixels(outcomes: Iterable[Outcome], raw: Path) -> Iterator[Outcome]:
     """The outcomes, where a field is refused and removed if an earlier one holds the pixels of
     either channel.
 
@@ -113,7 +113,8 @@ def refuse_same_pixels(outcomes: Sequence[Outcome], raw: Path) -> list[Outcome]:
     wrong about one.
     """
     seen: dict[tuple[str, str], str] = {}
-    return [_once(outcome, raw, seen) if outcome.accepted else outcome for outcome in outcomes]
+    for outcome in outcomes:
+        yield _once(outcome, raw, seen) if outcome.accepted else outcome
 
 
 def _once(outcome: Outcome, raw: Path, seen: dict[tuple[str, str], str]) -> Outcome:

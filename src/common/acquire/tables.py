@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..exposure import session
-from ..images import registration
 from ..images.entries import summary
 from ..images.field import SourceError
 from ..workspace.tables import EXPOSURE
@@ -63,15 +61,6 @@ def judge(
             f"{refused} of {total} fields were refused, more than acquire.max_rejected_fraction "
             f"{limit:g} allows; mend the source, or raise it if the rest is enough"
         )
-
-
-def registration_notes(outcomes: Sequence[Outcome]) -> list[str]:
-    """What the accepted fields say of the registration of their channels, by experiment."""
-    sessions: dict[str, list[np.ndarray]] = {}
-    for outcome in outcomes:
-        if outcome.accepted and outcome.correlation is not None:
-            sessions.setdefault(outcome.accepted["experiment"], []).append(outcome.correlation)
-    return registration.notes(sessions) if sessions else []
 
 
 def session_notes(outcomes: Sequence[Outcome]) -> list[str]:

@@ -9,7 +9,7 @@ were found out, within 8 px; by 80 px, 4 of them. A low peak proves nothing: on 
 nearly all cells are dead there is none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -44,6 +44,19 @@ class Offset:
         return self.known and float(np.hypot(self.down, self.right)) > TOLERANCE
 
 
+@dataclass
+class Session:
+    """The correlations of its fields, added up: memory does not grow with the fields."""
+
+    total: np.ndarray | int = 0
+    fields: int = 0
+
+    def add(self, correlation: np.ndarray) -> None:
+        """One more field's, (2 * SHIFT + 1, 2 * SHIFT + 1) float32."""
+        self.total = self.total + correlation
+        self.fields += 1
+
+
 def correlation(brightfield: np.ndarray, pi: np.ndarray) -> np.ndarray:
     """How well PI (H, W), shifted by up to SHIFT steps either way, lies on bright-field (H, W).
 
@@ -65,17 +78,17 @@ def correlation(brightfield: np.ndarray, pi: np.ndarray) -> np.ndarray:
     return _in_noise(whole[reach])
 
 
-def offset(correlations: Sequence[np.ndarray]) -> Offset:
+def offset(session: Session) -> Offset:
     """The common shift of fields: the highest point of the sum of their correlations."""
-    total = np.sum(correlations, axis=0) / np.sqrt(len(correlations))
+    total = session.total / np.sqrt(session.fields)
     down, right = np.unravel_index(np.argmax(total), total.shape)
     where = STEP * (int(down) - SHIFT), STEP * (int(right) - SHIFT)
     return Offset(*where, round(float(total.max()), 1))
 
 
-def notes(sessions: Mapping[str, Sequence[np.ndarray]]) -> list[str]:
+def notes(sessions: Mapping[str, Session]) -> list[str]:
     """What the fields' correlations, by session, say of the channels' registration, in words."""
-    offsets = {name: offset(own) for name, own in sessions.items() if len(own) >= FEWEST}
+    offsets = {name: offset(own) for name, own in sessions.items() if own.fields >= FEWEST}
     said = [
         f"WARNING: {name or 'all fields'}: PI lies about {one.down:+d} px down and {one.right:+d} "
         "px right of bright-field: register the channels, or labels are of another place"
