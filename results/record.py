@@ -84,7 +84,7 @@ def recipe(params: dict) -> str:
     if train.get("layers") == "head":
         last = params["model"]["pooling"] != "levels"
         return f"head on {'the last layer' if last else 'four levels'}"
-    return f"all layers, {train['optimizer']} {float(train['lr']):g}, {train['epochs']} epochs"
+    return f"fine-tuned, {train['optimizer']} {float(train['lr']):g}, {train['epochs']} epochs"
 
 
 HEAD = (
