@@ -5,17 +5,15 @@ response(c) = bottom + (top - bottom) / (1 + (c / IC50)^hill), fitted by lmfit o
 the concentration. Each well weighs by the inverse of its variance: the binomial one of the patches
 that it is worth (wells.py), largest half-way down the curve, and one between wells that is common
 to all and estimated from what the first fit leaves. The IC50 is the relative one: the concentration
-half-way between top and bottom. Its interval is by profile likelihood (lmfit.conf_interval: F test
-of the fit with the IC50 held), which may be open.
+half-way between top and bottom. Its interval (dose_interval.py) may be open.
 """
-
-import warnings
 
 import lmfit
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .dose_interval import limits
 from .words import number
 
 LEAST = 4  # concentrations above zero
@@ -114,7 +112,7 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
             | values
             | _said("rising", "the live-patch fraction rises with concentration: there is no IC50")
         )
-    low, high, by = _interval(minimizer, result)
+    low, high, by = limits(minimizer, result)
     return (
         blank
         | values
@@ -160,32 +158,6 @@ def _responds(y: np.ndarray, weight: np.ndarray, result) -> bool:
         return flat > 1e-12
     f = (flat - result.chisqr) / 3 / (result.chisqr / result.nfree)
     return bool(stats.f.sf(f, 3, result.nfree) < ALPHA)
-
-
-def _interval(minimizer, result) -> tuple[float, float, str]:
-    """95% limits of the IC50 (infinite or zero: open) and the method that gave them."""
-    best = result.params["log_ic50"]
-    error = best.stderr
-    if best.stderr is None or not np.isfinite(best.stderr):
-        # Only the first step of the search; at a bound of another parameter there is no stderr
-        best.stderr = 0.2
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # a bound or no crossing: the limit is then infinite, which is said
-            found = lmfit.conf_interval(minimizer, result, p_names=["log_ic50"], sigmas=[0.95])[
-                "log_ic50"
-            ]
-            (_, low), _, (_, high) = found
-        if not (np.isnan(low) or np.isnan(high)):
-            return 10**low, 10**high, "profile likelihood"
-    except (lmfit.MinimizerException, ValueError, ZeroDivisionError):
-        pass
-    if error is None or not np.isfinite(error):
-        return np.nan, np.nan, ""
-    half = stats.t.ppf(0.975, result.nfree) * error
-    return 10 ** (best.value - half), 10 ** (best.value + half), "standard error"
 
 
 def _judge(ic50: float, low: float, high: float, facts: dict) -> dict:

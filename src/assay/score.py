@@ -6,7 +6,6 @@ from OUT/parts (see output.py), and so are the same however often a run stopped.
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,19 +17,18 @@ from ..common.images.entries import size_note, summary
 from ..common.images.field import Refused
 from ..common.images.files import FileField
 from ..common.images.layout import Layout
-from ..common.scoring.frames.imaging import to_uint8
-from ..common.scoring.novelty import frame_flags
 from ..common.workspace.errors import UserError
 from ..common.workspace.parallel import each
-from . import images, output, overlay, report
-from .cells import CELL_COLUMNS, outlines
+from . import images, output, report
+from .cells import CELL_COLUMNS
 from .checked import Checked, check
 from .controls import by_controls
 from .fractions import COUNTS, FRACTIONS, of_image
 from .model import Model, load
-from .predicted import part_name, predicted, write_jpeg
+from .pictures import draw, place_files
+from .predicted import predicted
 from .report import NUCLEI, TRAINED_ON
-from .scored import Scored
+from .scored import Scored, flags
 
 IMAGE_FACTS = [
     "experiment", "well", "position", "time", "day", "compound", "concentration", "control",
@@ -89,7 +87,7 @@ def score(
         with output.together(out, report.PAGE, old) as new:
             output.write(new, "patches", collected(scored, "windows", PATCH_COLUMNS))
             output.write(new, "images", result)
-            place_files(out, new, scored, options)
+            place_files(out, new, scored, options.overlays, options.stain)
             masked = any(one.cells is not None for one in scored)
             of_cells = collected(scored, "cells", CELL_COLUMNS) if masked else None
             facts = json.loads((out / output.MODEL).read_text())
@@ -137,34 +135,6 @@ def _parts(one: Checked, model: Model, out: Path, options: Options) -> Scored:
     return Scored(one, windows, stain)
 
 
-def draw(scored: Sequence[Scored], model: Model, out: Path) -> None:
-    """Draws the overlays the parts lack: calls of windows, and of the cells of a mask."""
-    jobs = [(one, model.contract, out.absolute()) for one in scored if one.windows is not None]
-    for _ in each(_draw, jobs, 1, "draw", "image", len(jobs)):
-        pass
-
-
-def _draw(scored: Scored, contract: dict, out: Path) -> None:
-    one, kinds = scored.checked, ["jpg"] if scored.cells is None else ["jpg", "cells.jpg"]
-    lacking = [kind for kind in kinds if not _picture(out, scored, kind).exists()]
-    if not lacking:
-        return
-    frame8 = to_uint8(one.pixels(), one.low, one.high)
-    if "jpg" in lacking:
-        reasons = flags(one, scored.windows, contract)
-        drawn = overlay.draw(frame8, scored.windows, contract, one.pixel_size_um, reasons)
-        output.whole(_picture(out, scored, "jpg"), lambda path: path.write_bytes(drawn))
-    if "cells.jpg" in lacking:
-        picture = outlines(frame8, one.image.mask(), scored.cells)
-        output.whole(_picture(out, scored, "cells.jpg"), lambda path: write_jpeg(path, picture))
-
-
-def _picture(out: Path, scored: Scored, kind: str) -> Path:
-    """Where a picture of calls lies; it changes with the operating point."""
-    moved = f"{scored.shift:+.4f}." if scored.shift else ""
-    return out / "parts" / part_name(scored.checked, kind.replace("jpg", f"{moved}jpg"))
-
-
 def table(scored: Sequence[Scored], model: Model) -> pd.DataFrame:
     """The table of images: a row for each, scored or refused."""
     rows = pd.DataFrame([_row(one, model) for one in scored], columns=IMAGE_COLUMNS)
@@ -194,13 +164,6 @@ def _row(scored: Scored, model: Model) -> dict:
     return row
 
 
-def flags(one: Checked, windows: pd.DataFrame, contract: dict) -> list[str]:
-    """Why a scored image is not trusted, novelty first; empty for one like the training data."""
-    novelty = windows["novelty"].dropna().to_numpy()
-    reasons = frame_flags(contract, one.bits, one.low, one.high, novelty)
-    return sorted(reasons, key=lambda reason: not reason.startswith("unlike"))
-
-
 def collected(scored: Sequence[Scored], of: str, columns: list[str]) -> pd.DataFrame:
     """The windows or cells of all images that were scored, with their image's id."""
     tables = [
@@ -209,32 +172,6 @@ def collected(scored: Sequence[Scored], of: str, columns: list[str]) -> pd.DataF
         if getattr(one, of) is not None
     ]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def place_files(out: Path, new: Path, scored: Sequence[Scored], options: Options) -> None:
-    """Names the parts' files by image, of these images only: NEW/overlays/IMAGE_ID.jpg,
-    .stain.jpg and .cells.jpg, and NEW/stain/IMAGE_ID.ome.tif.
-    """
-    parts = out / "parts"
-    for image in scored:
-        one, name = image.checked, image.checked.image.image_id
-        if options.overlays and image.windows is not None:
-            _link(_picture(out, image, "jpg"), new / "overlays" / f"{name}.jpg")
-            _link(parts / part_name(one, "stain.jpg"), new / "overlays" / f"{name}.stain.jpg")
-        if options.overlays and image.cells is not None:
-            _link(_picture(out, image, "cells.jpg"), new / "overlays" / f"{name}.cells.jpg")
-        if options.stain and image.stain is not None:
-            _link(parts / part_name(one, "ome.tif"), new / "stain" / f"{name}.ome.tif")
-
-
-def _link(source: Path, target: Path) -> None:
-    if not source.exists():
-        return
-    target.parent.mkdir(exist_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 def _reasons(scored: Sequence[Scored]) -> str:

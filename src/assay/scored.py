@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..common.scoring.novelty import frame_flags
 from .checked import Checked
 from .predicted import Predicted
 
@@ -23,3 +24,10 @@ class Scored:
     def cells(self) -> pd.DataFrame | None:
         """The cells of its mask, None where it has none."""
         return None if self.stain is None else self.stain.cells
+
+
+def flags(one: Checked, windows: pd.DataFrame, contract: dict) -> list[str]:
+    """Why a scored image is not trusted, novelty first; empty for one like the training data."""
+    novelty = windows["novelty"].dropna().to_numpy()
+    reasons = frame_flags(contract, one.bits, one.low, one.high, novelty)
+    return sorted(reasons, key=lambda reason: not reason.startswith("unlike"))

@@ -305,6 +305,26 @@ def test_an_image_that_goes_or_changes_after_the_first_look_is_refused_alone(
     assert (table.loc[["good0", "good2", "good3"], "status"] == "scored").all()
 
 
+def test_an_image_that_goes_before_it_is_drawn_lacks_its_picture_alone(
+    plate, model, tmp_path, monkeypatch, capsys
+):
+    draw = score.draw
+
+    def meanwhile(*arguments):
+        (plate / "good1.tif").unlink()
+        tifffile.imwrite(plate / "good2.tif", frame(9))
+        draw(*arguments)
+
+    monkeypatch.setattr(score, "draw", meanwhile)
+    table = run(plate, model, tmp_path / "out").set_index("image_id")
+    assert (table.loc[["good0", "good1", "good2", "good3"], "status"] == "scored").all()
+    drawn = {path.stem for path in (tmp_path / "out" / "overlays").iterdir()}
+    assert {"good0", "good3"} <= drawn and not drawn & {"good1", "good2"}
+    said = capsys.readouterr().out
+    assert "no overlay of good1: missing file" in said and "no overlay of good2: changed" in said
+    assert (tmp_path / "out" / "summary.html").exists()
+
+
 def test_another_model_does_not_write_into_the_same_folder(scored, tmp_path):
     other = save_model(tmp_path, "b" * 64)
     with pytest.raises(output.OutputError, match=r"output of another model.*give another --out"):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 from src.assay import dose
 
@@ -47,6 +48,53 @@ def test_a_known_ic50_is_found_and_the_interval_covers_it_as_often_as_it_says():
     covered = np.mean([fit["low"] <= 1 <= fit["high"] for fit in fits])
     assert covered >= 0.8  # 95% wanted: three standard errors of 25 are 0.13
     assert np.median([fit["high"] / fit["low"] for fit in fits]) < 3  # and not by being wide
+
+
+def uneven(seed: int, levels, wells: int, hill: float, ends, sd: float = 0.5, worth: int = 60):
+    """Tables as `simulated`, and the true log10 IC50, which lies anywhere in the middle step: wells
+    differ by sd in logit, and by the binomial noise of so many patches.
+    """
+    rng = np.random.default_rng(seed)
+    step = np.log10(levels[1] / levels[0])
+    truth = np.log10(levels).mean() + rng.uniform(-step / 2, step / 2)
+    x = np.r_[np.repeat(levels, wells), np.zeros(4)]
+    p = expit(logit(dose.curve(x, *ends, truth, hill)) + rng.normal(0, sd, len(x)))
+    table = pd.DataFrame({"concentration": x, "effective": float(worth)})
+    table["live_patch_fraction"] = rng.binomial(worth, p) / worth
+    return table[x > 0], table[x == 0], truth
+
+
+def coverage(plates) -> tuple[float, float]:
+    """How often the interval covers the truth, and its median width in decades."""
+    covered, width = [], []
+    for dosed, zero, truth in plates:
+        found = dose.fit(dosed, zero)
+        if found["outcome"] == "fitted":
+            low, high = found["low"] or 1e-99, found["high"] or 1e99
+            covered.append(np.log10(low) <= truth <= np.log10(high))
+            width.append(np.log10(high / low))
+    return float(np.mean(covered)), float(np.median(width))
+
+
+WIDE = 10.0 ** (0.75 * np.arange(-2, 3))  # 5 concentrations, one or two of them on the slope
+
+
+def test_few_steep_wells_that_differ_get_an_interval_that_covers():
+    plates = (uneven(seed, WIDE, 3, 2.0, (0.97, 0.02)) for seed in range(40))
+    covered, width = coverage(plates)
+    assert covered >= 0.9  # one dispersion for all wells, and their number as its freedom: COVER
+    assert width < 0.6  # and not by being wide
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("levels", "wells", "hill", "ends"),
+    [(WIDE, 3, 2.0, (0.97, 0.02)), (WIDE, 3, 1.0, (0.97, 0.02)), (SERIES, 1, 1.2, (0.9, 0.1)),
+     (10.0 ** np.linspace(-1.5, 1.5, 10), 4, 4.0, (0.95, 0.05))],
+)  # fmt: skip
+def test_coverage_where_wells_differ(levels, wells, hill, ends):
+    covered, _ = coverage(uneven(seed, levels, wells, hill, ends) for seed in range(300))
+    assert covered >= 0.92  # 95% wanted, less two standard errors of 300
 
 
 @pytest.mark.slow
