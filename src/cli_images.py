@@ -1,11 +1,28 @@
 """The commands that work with images and a registered model, beside the graph: see cli.py."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer()
+
+
+def _above_zero(size: float | None) -> float | None:
+    """A pixel size that can be one. Raises BadParameter: nan, inf and 0 are numbers, too."""
+    if size is None or 0 < size < math.inf:
+        return size
+    raise typer.BadParameter(f"a pixel has a size above 0 um, such as 0.3112, and not {size:g}")
+
+
+def _order(axes: str) -> str:
+    """Axes in capitals, each once. Raises BadParameter for what is no order of T, C, Z, Y, X."""
+    given = axes.upper()
+    each = set(given)
+    if not given or ({"Y", "X"} <= each <= set("TCZYX") and len(each) == len(given)):
+        return given
+    raise typer.BadParameter(f"give each of T, C, Z, Y, X once at most, Y and X too, not {axes!r}")
 
 
 # Options that several commands take
@@ -16,12 +33,16 @@ Manifest = Annotated[Path | None, typer.Option(help="CSV instead of the folder's
 Pattern = Annotated[
     str, typer.Option(help="regular expression of file names, instead of images.csv")
 ]
-PixelSize = Annotated[float | None, typer.Option(help="where neither manifest nor file says")]
+PixelSize = Annotated[
+    float | None, typer.Option(callback=_above_zero, help="where neither manifest nor file says")
+]
 BrightField = Annotated[
     str, typer.Option(help="channel of bright-field: a number from 0, or a name")
 ]
-Axes = Annotated[str, typer.Option(help="axis order of files that do not state it, such as CYX")]
-Plane = Annotated[int | None, typer.Option(help="focus plane of z-stacks, from 0")]
+Axes = Annotated[
+    str, typer.Option(callback=_order, help="axis order of files that do not state it, such as CYX")
+]
+Plane = Annotated[int | None, typer.Option(min=0, help="focus plane of z-stacks, from 0")]
 
 
 @app.command()

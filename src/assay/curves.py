@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .dose import curve
-from .look import FAINT, HUES, INK, SOFT, label
+from .look import FAINT, HUES, INK, SOFT, label, plain
 
 
 def dose_figure(
@@ -48,7 +48,7 @@ def dose_figure(
         xlabel="concentration (unit of the manifest)",
         ylabel="live-patch fraction",
     )
-    axes.set_title(f"{compound}{suffix}", loc="left", pad=16)
+    axes.set_title(f"{plain(compound)}{suffix}", loc="left", pad=16)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -125,7 +125,7 @@ def time_figure(compound: str, wells: pd.DataFrame, column: str, suffix: str) ->
     axes.set(
         ylim=(-0.04, 1.04), xlabel=f"{column} (unit of the manifest)", ylabel="live-patch fraction"
     )
-    axes.set_title(f"{compound or 'Wells'} over {column}{suffix}", loc="left")
+    axes.set_title(f"{plain(compound) or 'Wells'} over {column}{suffix}", loc="left")
     axes.legend(
         fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="concentration"
     )

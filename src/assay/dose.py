@@ -81,7 +81,7 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
     both = pd.concat([dosed, zero])
     if len(levels) < LEAST:
         return blank | _said(
-            "too few", f"{len(levels)} concentrations above zero, a curve needs {LEAST}"
+            "too few", f"concentrations above zero: {len(levels)}, a curve needs {LEAST}"
         )
     if len(both) < LEAST + 1:
         few = (

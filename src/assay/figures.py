@@ -2,6 +2,7 @@
 printed.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from .curves import courses, dose_figure, time_figure
 from .heat_map import heat_maps
-from .look import DPI, STYLE
+from .look import DPI, LONGEST, STYLE
 
 
 def draw(out: Path, wells: pd.DataFrame, plate: dict) -> dict[str, list[str]]:
@@ -37,8 +38,9 @@ def draw(out: Path, wells: pd.DataFrame, plate: dict) -> dict[str, list[str]]:
 
 
 def file_name(name: str) -> str:
-    """A compound's name as part of a file's."""
-    return re.sub(r"[^\w.+-]", "_", name)
+    """A compound's name as part of a file's: two names never give one file, nor any too long."""
+    clean = re.sub(r"[^\w.+-]", "_", name)[:LONGEST]
+    return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _save(figure: Figure, path: Path) -> str:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 DPI = 130
+LONGEST = 60  # letters of a name in a figure
 INK = "#1d2733"
 SOFT = "#6b7680"
 FAINT = "#dfe4e8"
@@ -16,5 +17,13 @@ STYLE = {
 
 def label(experiment: str, time: float | None, column: str) -> str:
     """How a plate and time are named in titles."""
-    parts = [experiment, "" if time is None or pd.isna(time) else f"{column or 'time'} {time:g}"]
-    return ", ".join(part for part in parts if part)
+    when = "" if time is None or pd.isna(time) else f"{column or 'time'} {time:g}"
+    return ", ".join(part for part in (plain(experiment), when) if part)
+
+
+def plain(text: str) -> str:
+    """A text of the user's as it stands, cut where it would leave a figure no room: matplotlib
+    reads what lies between two $ as a formula.
+    """
+    short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return short.replace("$", r"\$")

@@ -126,10 +126,9 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
             warnings.showwarning = lambda *shown, **more: None  # MLflow turns filters of its own on
             loaded = mlflow.pyfunc.load_model(uri)
         version = registered(mlflow.MlflowClient(), uri) if uri.startswith("models:/") else None
-    except (MlflowException, OSError) as error:
-        raise ModelError(
-            f"{uri} cannot be loaded: {str(error).splitlines()[0]}. {_known(uri)}"
-        ) from None
+    except Exception as error:  # of MLflow, or of the client of any store that a URI names
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{uri} cannot be loaded: {said}. {_known(uri)}") from None
     contract = _contract(uri, loaded)
     if contract["synthetic"] and not allow_synthetic:
         raise ModelError(

@@ -134,16 +134,24 @@ def test_every_image_refused_still_gives_a_page(tmp_path):
     assert "too small" in (out / "summary.html").read_text()
 
 
-def test_names_from_a_manifest_cannot_break_page_or_files(tmp_path):
+@pytest.mark.parametrize(
+    "names",
+    [["a/b <script>", "a_b <script>"], ["$\\frac{$", "5$ a $"], ["x" * 300, "x" * 300 + "y"],
+     ["毒" * 200, "../../out"]],
+    ids=["markup", "formula", "long", "letters"],
+)  # fmt: skip
+def test_names_from_a_manifest_cannot_break_page_or_files(tmp_path, names):
     wells = [
-        w | {"compound": "a/b <script>"}
+        w | {"compound": names[w["compound"] != "doxorubicin"], "truth": 0.5}
         for w in plates.layout_96()
-        if w["compound"] == "doxorubicin"
+        if w["compound"]
     ]
-    out = plates.write(tmp_path / "out", plates.images([w | {"truth": 0.5} for w in wells]))
+    out = plates.write(tmp_path / "out", plates.images(wells, fields=2, experiment=names[0]))
     report(out)
     assert "<script>" not in (out / "summary.html").read_text()
-    assert (out / "dose-a_b__script_.png").is_file()
+    drawn = [path.name for path in out.glob("dose-*.png")]
+    assert len(drawn) == 2  # two compounds, two figures, in this folder
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):

@@ -419,6 +419,18 @@ def test_a_model_that_is_not_there_is_said_in_one_line(tmp_path):
         load(str(tmp_path))
 
 
+def test_a_store_whose_client_fails_in_its_own_way_is_one_line(monkeypatch):
+    class Credentials(Exception):  # botocore's, say: no MLflow error, no OSError, no text
+        pass
+
+    def fails(uri):
+        raise Credentials
+
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", fails)
+    with pytest.raises(ModelError, match=r"s3://bucket/model cannot be loaded: Credentials\. Give"):
+        load("s3://bucket/model")
+
+
 def test_a_part_of_the_overlay_is_the_mean_of_the_windows_over_it():
     windows = pd.DataFrame({"y": [0, 0, 0], "x": [0, 2, 4], "size": 4})
     means, rows, columns = overlay.parts(windows, (5, 9), np.array([1.0, 0.0, np.nan]))

@@ -5,8 +5,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
-from src import cli
+from src import cli, cli_images
 from src.common.workspace import params, paths
 
 
@@ -79,3 +80,22 @@ def test_the_summary_says_where_an_interval_lacks(monkeypatch, tmp_path, capsys)
     assert line == (
         "p (SYNTHETIC images): balanced accuracy 0.750 (0.700 to 0.800), AUC 0.500, resnet18"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [("--pixel-size-um", "0", "above 0 um"), ("--pixel-size-um", "-1", "above 0 um"),
+     ("--pixel-size-um", "nan", "not nan"), ("--pixel-size-um", "inf", "not inf"),
+     ("--axes", "QQ", "QQ"), ("--axes", "CY", "CY"), ("--axes", "YYX", "YYX"),
+     ("--z", "-1", "--z")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["score", "validate"])
+def test_how_images_are_read_is_refused_before_any_work(tmp_path, command, option, value, why):
+    given = [command, str(tmp_path), "--model", "m", "--out", str(tmp_path / "out")]
+    ended = CliRunner().invoke(cli.app, [*given, option, value])
+    assert ended.exit_code == 2 and option in ended.output and why in ended.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_axes_may_be_in_small_letters():
+    assert cli_images._order("cyx") == "CYX" and cli_images._order("") == ""
