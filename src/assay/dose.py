@@ -64,8 +64,8 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
 
     outcome: fitted | no response | above | below (the tested range) | rising | not converged | too
     few; `text` says it for people. ic50, low and high are None where they cannot be given; an open
-    side of the interval is None too, and interval_by says how it came about (profile likelihood |
-    standard error | '').
+    side of the interval is None too, and interval_by says how it came about (profile likelihood
+    | '').
     """
     levels = np.sort(dosed["concentration"].unique())
     facts = {

@@ -10,7 +10,7 @@ come out too small by chance, so the F test with one dispersion for all wells mu
 (Angrist and Pischke, Mostly Harmless Econometrics, 2009: the larger of both).
 """
 
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import lmfit
@@ -21,6 +21,8 @@ from scipy import optimize, stats
 
 NAME = "log_ic50"
 CONFIDENCE = 0.95
+LEAST_STEP = 0.02  # decades, of the search for an end
+SLOPES = (1.0, 4.0)  # from which a fit starts, beside the one that was found
 AT_BOUND = 1e-4  # of a parameter's range: one that lies there is not free
 
 
@@ -42,32 +44,39 @@ def limits(minimizer: lmfit.Minimizer, result: MinimizerResult) -> tuple[float, 
     best, spread = result.params[NAME], spread_of(minimizer, result)
     if spread is None:
         return np.nan, np.nan, ""
-    best.stderr = np.sqrt(spread.variance)  # where the search begins
 
-    def accepted(found: MinimizerResult, held: MinimizerResult) -> float:
-        f = (held.chisqr - found.chisqr) / spread.ratio
-        return min(f_compare(found, held), float(stats.f.cdf(f, 1, spread.freedom)))
+    def rejected(value: float) -> float:
+        held = _held(minimizer, result, value)
+        f = max(0.0, held.chisqr - result.chisqr) / spread.ratio
+        return min(f_compare(result, held), stats.f.cdf(f, 1, spread.freedom)) - CONFIDENCE
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no crossing: the limit is infinite, which is said
-            ends = lmfit.conf_interval(
-                minimizer, result, p_names=[NAME], sigmas=[CONFIDENCE], prob_func=accepted
-            )[NAME]
-        low, high = ends[0][1], ends[-1][1]
-        if not (np.isnan(low) or np.isnan(high)):
-            return 10**low, 10**high, "profile likelihood"
-    except (lmfit.MinimizerException, ValueError, ZeroDivisionError):
-        pass
-    tail = (1 + CONFIDENCE) / 2
-    pooled = spread.variance / spread.ratio * result.chisqr / result.nfree
-    half = max(
-        stats.t.ppf(tail, freedom) * np.sqrt(variance)
-        for freedom, variance in (
-            (spread.freedom, spread.variance), (result.nfree, pooled)
-        )
-    )  # fmt: skip
-    return 10 ** (best.value - half), 10 ** (best.value + half), "standard error"
+    step = max(LEAST_STEP, np.sqrt(spread.variance))
+    low = _end(rejected, best.value, best.min, -step)
+    high = _end(rejected, best.value, best.max, step)
+    return 10**low, 10**high, "profile likelihood"
+
+
+def _held(minimizer: lmfit.Minimizer, result: MinimizerResult, value: float) -> MinimizerResult:
+    """The best fit with the IC50 held, from several slopes: the surface has local minima."""
+    tried = []
+    for hill in (result.params["hill"].value, *SLOPES):
+        params = result.params.copy()
+        params[NAME].set(value=value, vary=False)
+        params["hill"].value = hill
+        tried.append(lmfit.Minimizer(minimizer.userfcn, params).minimize(method="leastsq"))
+    return min(tried, key=lambda one: one.chisqr)
+
+
+def _end(rejected: Callable, inside: float, bound: float, step: float) -> float:
+    """Where values begin to be rejected on the way to a bound; infinite where none is."""
+    while inside != bound:
+        outside = inside + step
+        if (bound - outside) * step <= 0:
+            outside = bound
+        if rejected(outside) > 0:
+            return optimize.brentq(rejected, inside, outside, xtol=1e-3)
+        inside, step = outside, 1.5 * step
+    return np.copysign(np.inf, step)
 
 
 def spread_of(minimizer: lmfit.Minimizer, result: MinimizerResult) -> Spread | None:
