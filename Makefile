@@ -82,5 +82,6 @@ licences: $(READY)  ## Write docs/licences.md: the licence of every package in .
 	pip-licenses --format=markdown --ignore-packages unstained --output-file=docs/licences.md
 
 audit: $(READY)  ## Ask a public database for known vulnerabilities of the packages in .venv
+	@command -v uvx > /dev/null || { echo "audit: needs uv (pip install uv)"; exit 2; }
 	@uvx pip-audit@2.10.1 -s osv --path .venv/lib/python3.11/site-packages || \
 	  { echo "audit: not passed: see above what is vulnerable, or that the database did not answer (offline?)"; exit 1; }

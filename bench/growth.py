@@ -1,6 +1,6 @@
 """What an image costs, and how much memory it takes, from 10 images to thousands.
 
-`python bench/growth.py [--images 10 100 1000 3000] [--size 128] [--skip gate ...]`: SYNTHETIC
+`python bench/growth.py [--images 10 100 1000 3000] [--size 128] [--skip twins ...]`: SYNTHETIC
 frames of blurred noise of SIZE x SIZE px, each of its own; for each number of them, and each in a
 process of its own: the stages acquire, tile and filter, the gate check@patches, the search for near
 duplicates of check@splits (`twins`), `unstained score`, both networks small and random, and its
