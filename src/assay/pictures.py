@@ -21,7 +21,7 @@ def draw(scored: Sequence[Scored], model: Model, out: Path) -> None:
     is said.
     """
     jobs = [(one, model.contract, out.absolute()) for one in scored if one.windows is not None]
-    for (one, *_), lacks in zip(jobs, each(_try_draw, jobs, 1, "draw", "image", len(jobs))):
+    for lacks, (one, *_) in zip(each(_try_draw, jobs, 1, "draw", "image", len(jobs)), jobs):
         if lacks:
             print(f"score: no overlay of {one.checked.image.image_id}: {lacks}")
 
