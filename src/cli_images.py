@@ -9,11 +9,14 @@ import typer
 app = typer.Typer()
 
 
-def _above_zero(size: float | None) -> float | None:
-    """A pixel size that can be one. Raises BadParameter: nan, inf and 0 are numbers, too."""
-    if size is None or 0 < size < math.inf:
-        return size
-    raise typer.BadParameter(f"a pixel has a size above 0 um, such as 0.3112, and not {size:g}")
+def _above_zero(text: str) -> float:
+    """A pixel size that can be one. Raises BadParameter."""
+    from .common.workspace.csv_table import number_of
+
+    size = number_of(text)
+    if size is None or not 0 < size < math.inf:
+        raise typer.BadParameter(f"a pixel has a size above 0 um, such as 0.3112, and not {text}")
+    return size
 
 
 def _order(axes: str) -> str:
@@ -34,7 +37,8 @@ Pattern = Annotated[
     str, typer.Option(help="regular expression of file names, instead of images.csv")
 ]
 PixelSize = Annotated[
-    float | None, typer.Option(callback=_above_zero, help="where neither manifest nor file says")
+    float | None,
+    typer.Option(parser=_above_zero, metavar="FLOAT", help="where neither manifest nor file says"),
 ]
 BrightField = Annotated[
     str, typer.Option(help="channel of bright-field: a number from 0, or a name")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -120,6 +121,13 @@ def partitions_of(changes: Sequence[str], place: Path) -> tuple[Dataset, list[st
             raise RealRunError(
                 f"{place}: partition {name!r} (of {file}) cannot name a model: use letters A to Z, "
                 "digits, '_', '.' and '-', beginning with a letter or a digit"
+            )
+    spelled = sorted(files, key=str.casefold)
+    for one, other in pairwise(spelled):
+        if one.casefold() == other.casefold():
+            raise RealRunError(
+                f"{place}: partitions {one!r} (of {files[one]}) and {other!r} (of {files[other]}) "
+                "differ in case alone: spell them alike, as they name files"
             )
     return dataset, sorted(files)
 

@@ -20,6 +20,7 @@ LEAST = 4  # concentrations above zero
 ALPHA = 0.05  # of the test that there is a response at all
 DECADES = 1.0  # beyond the tested range, as far as the IC50 is looked for
 HILL = (0.2, 8.0)
+ALIKE = 0.05  # doses that differ by less may be one, written with more or fewer digits
 
 
 def responses(wells: pd.DataFrame) -> list[dict]:
@@ -47,6 +48,27 @@ def responses(wells: pd.DataFrame) -> list[dict]:
         }
         found.append(head | fit(part[part["concentration"] > 0], same[zero]))
     return found
+
+
+def doses_alike(wells: pd.DataFrame) -> list[str]:
+    """A remark on each compound with doses that may be one; they are fitted as they stand."""
+    remarks = []
+    dosed = wells[(wells["compound"] != "") & (wells["concentration"] > 0)]
+    for compound, part in dosed.groupby("compound"):
+        several = [group for group in apart(part["concentration"]) if len(group) > 1]
+        if several:
+            told = "; ".join(", ".join(f"{dose:g}" for dose in group) for group in several)
+            remarks.append(
+                f"{compound}: doses within {ALIKE:.0%} of each other count as different ones "
+                f"({told}): if they are one, write it alike"
+            )
+    return remarks
+
+
+def apart(doses: pd.Series) -> list[np.ndarray]:
+    """The different doses, sorted, in groups: within one each is at most ALIKE above the last."""
+    levels = np.sort(doses.unique())
+    return np.split(levels, 1 + np.flatnonzero(levels[1:] > (1 + ALIKE) * levels[:-1]))
 
 
 def curve(
@@ -79,10 +101,11 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
         | {"interval_by": ""}
     )
     both = pd.concat([dosed, zero])
-    if len(levels) < LEAST:
-        return blank | _said(
-            "too few", f"concentrations above zero: {len(levels)}, a curve needs {LEAST}"
-        )
+    count = len(apart(dosed["concentration"]))
+    if count < LEAST:
+        which = f" more than {ALIKE:.0%} apart" if count < len(levels) else ""
+        few = f"concentrations above zero{which}: {count}, a curve needs {LEAST}"
+        return blank | _said("too few", few)
     if len(both) < LEAST + 1:
         few = (
             f"{len(both)} wells do not fix a curve of {LEAST} parameters: "

@@ -157,7 +157,7 @@ def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
         lines.append(
             f"{empty} wells have no live-patch fraction: every image left out, or nothing called"
         )
-    return lines
+    return [*lines, *dose.doses_alike(wells)]
 
 
 def clean(value):

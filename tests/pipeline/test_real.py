@@ -1,5 +1,6 @@
 """`unstained real`: names of all kinds reach DVC as they are; what is refused changes nothing."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def test_any_printed_text_survives_the_grammar(text):
         ("dataset.path='a", "cannot be made"),
         ("dataset.partitions=[a b]", "partitions.0"),
         ("dataset.partitions=[a,a]", "named twice"),
+        ("dataset.partitions=[a,A]", "differ in case alone"),
         ("tile.stride=0", r"tile\.stride"),
         ("model.arch=resnet-18", "model.arch.*did you mean resnet18"),
     ],
@@ -138,6 +140,23 @@ def test_what_is_refused_changes_nothing(clone, tmp_path, told, change, why):
         real.run(plate(tmp_path), "head", "", ["train.C=1e-2", change])
     after = (clone / "params.yaml").read_text(), (clone / "sources" / "folder.csv").read_text()
     assert after == before and not told
+
+
+def test_partitions_that_differ_in_case_alone_are_refused_with_their_files(clone, tmp_path, told):
+    folder = plate(tmp_path)
+    rows = "partition,brightfield,pi\nArm,b.png,p.png\narm,p.png,b.png\n"
+    (folder / "images.csv").write_text(rows)
+    with pytest.raises(real.RealRunError, match=r"'Arm' \(of b\.png.*'arm'.*case alone"):
+        real.run(folder, "head", "", [])
+    assert not told
+
+
+def test_a_named_pipe_among_the_images_is_one_line(clone, tmp_path, told):
+    folder = plate(tmp_path)
+    os.mkfifo(folder / "pipe.tif")
+    with pytest.raises(OSError, match=r"pipe\.tif is a named pipe, not a file: take it out"):
+        real.run(folder, "head", "", [])
+    assert not told
 
 
 @pytest.mark.parametrize("partition", ["Kontrolle ü", "a b", "-x", "../x", "a/b", "'x'"])

@@ -2,6 +2,7 @@
 those it cannot.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,13 @@ def test_a_time_stack_is_one_image_for_each_time(tmp_path):
             ["brightfield,concentration", "B02_p1.tif,1 uM"],
             "line 2: concentration must be a number",
         ),
+        *(
+            (["brightfield,concentration", f"B02_p1.tif,{text}"], f"must be a number, not '{text}'")
+            for text in ("1_0", "\uff11\uff10", "nan", "infinity", "0x10", "\u22125")
+        ),
+        (["brightfield,time", "B02_p1.tif,\uff10\uff11d00h00m"], "line 2: time must be a number"),
+        (["brightfield,well", "B02_p1.tif,B\uff11"], "line 2: 'B\uff11' is no well"),
+        (["brightfield,row,column", "B02_p1.tif,B,\uff11"], "is no well"),
     ],
 )
 def test_what_is_wrong_in_a_manifest_is_said_before_anything_is_scored(folder, lines, message):
@@ -145,7 +153,13 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "kind"),
-    [("gone.tif,g", "missing file"), (",e", "missing image"), ("B02_p1.tif,a:b", "image_id")],
+    [
+        ("gone.tif,g", "missing file"),
+        (",e", "missing image"),
+        ("B02_p1.tif,a:b", "image_id"),
+        ("B03_p1.ome.tif,GOOD", "same id twice"),
+        ('"B02\tp1.tif",t', "file name"),
+    ],
 )
 def test_one_bad_image_is_marked_and_the_others_are_kept(folder, line, kind):
     manifest(folder, "brightfield,image_id", "B02_p1.tif,good", line)
@@ -154,6 +168,37 @@ def test_one_bad_image_is_marked_and_the_others_are_kept(folder, line, kind):
     with pytest.raises(Refused) as refused:
         bad.pixels()
     assert refused.value.kind == kind
+
+
+def test_ids_that_some_file_systems_take_for_one_are_told_apart_or_refused(tmp_path):
+    """Overlays are named after ids: one would replace the other where A and a are one letter."""
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/A1.tif", "a1.tif", "\u00fc.tif", "u\u0308.tif"):
+        tifffile.imwrite(tmp_path / name, PIXELS)
+    images, _ = find([tmp_path], layout())
+    assert sorted(one.image_id for one in images if not one.problem) == ["a1", "sub_A1", "\u00fc"]
+    manifest(tmp_path, "brightfield,image_id", "a1.tif,x", "sub/A1.tif,X")
+    first, second = find([tmp_path], layout())[0]
+    assert first.problem is None and second.problem[0] == "same id twice"
+    assert "X differs from x, the id of a1.tif, only in case" in second.problem[1]
+
+
+def test_a_compound_is_one_however_its_accents_are_composed(folder):
+    rows = ["B02_p1.tif,\u00fc", "B03_p1.ome.tif,u\u0308"]
+    manifest(folder, "brightfield,compound", *rows)
+    assert {image.compound for image in find([folder], layout())[0]} == {"\u00fc"}
+
+
+@pytest.mark.parametrize("pattern", ["", r"(?P<position>\w+)\.tif"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, pattern):
+    tifffile.imwrite(tmp_path / "good.tif", PIXELS)
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "device.tif").symlink_to("/dev/zero")
+    images, _ = find([tmp_path], layout(pattern=pattern))
+    said = {one.image_id: one.problem and one.problem[1] for one in images}
+    assert said["good"] is None
+    assert "it is a named pipe, not an image file" in said["pipe"]
+    assert "it is a device, not an image file" in said["device"]
 
 
 def test_the_same_id_twice_is_refused_once(folder):

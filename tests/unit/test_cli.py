@@ -86,6 +86,7 @@ def test_the_summary_says_where_an_interval_lacks(monkeypatch, tmp_path, capsys)
     ("option", "value", "why"),
     [("--pixel-size-um", "0", "above 0 um"), ("--pixel-size-um", "-1", "above 0 um"),
      ("--pixel-size-um", "nan", "not nan"), ("--pixel-size-um", "inf", "not inf"),
+     ("--pixel-size-um", "0_3", "not 0_3"),
      ("--axes", "QQ", "QQ"), ("--axes", "CY", "CY"), ("--axes", "YYX", "YYX"),
      ("--z", "-1", "--z")],
 )  # fmt: skip

@@ -50,6 +50,9 @@ def test_tables_of_all_spreadsheets_say_the_same(tmp_path, text):
         ("Plate 7\na,b\n1,x\n", r"lacks the column\(s\) a; its first line has plate 7"),
         ("a,b,A\n1,x,2\n", r"column\(s\) a twice"),
         (b"a,b\n1,x\n2,\xb5\n", "line 3: is not UTF-8"),
+        ("a,b\n1,x\n2,y\0\n", r"line 3: holds the control NUL \(U\+0000\): take it out"),
+        ("a,b\n1,x\x1by\n", r"line 2: holds the control character \(U\+001B\)"),
+        ("a,b\n1,x\n".encode("utf-16-le"), r"line 1: holds the control NUL .*'CSV UTF-8'"),
         ("", "lacks .* it is empty"),
     ],
 )

@@ -50,6 +50,21 @@ def test_a_known_ic50_is_found_and_the_interval_covers_it_as_often_as_it_says():
     assert np.median([fit["high"] / fit["low"] for fit in fits]) < 3  # and not by being wide
 
 
+def test_doses_that_are_almost_the_same_are_remarked_and_make_no_series():
+    """As a dilution series is rounded by hand: 0.12, 0.123 and 0.1235 are meant as one."""
+    series = [0.12, 0.123, 0.1235, 0.37, 0.37037, 1.11, 1.11111, 3.33, 10.0]
+    dosed, _ = simulated(0, np.array(series), 1)
+    wells = dosed.assign(compound="dox", control="")
+    (remark,) = dose.doses_alike(wells)
+    assert remark.startswith("dox: doses within 5%")
+    assert "(0.12, 0.123, 0.1235; 0.37, 0.37037; 1.11, 1.11111)" in remark
+    assert dose.fit(*simulated(0, np.array(series)))["concentrations"] == 9  # none is merged
+    few = dose.fit(*simulated(0, np.array([0.12, 0.123, 0.1235, 0.37, 1.11])))
+    assert (few["outcome"], few["ic50"]) == ("too few", None)
+    assert "more than 5% apart: 3, a curve needs 4" in few["text"]
+    assert dose.doses_alike(simulated(0)[0].assign(compound="dox")) == []
+
+
 def uneven(seed: int, levels, wells: int, hill: float, ends, sd: float = 0.5, worth: int = 60):
     """Tables as `simulated`, and the true log10 IC50, which lies anywhere in the middle step: wells
     differ by sd in logit, and by the binomial noise of so many patches.

@@ -148,6 +148,8 @@ def test_annotations_are_matched_by_window_and_image(tmp_path):
     [
         ("image_id,y,x,verdict\n", r"lacks the column\(s\) size"),
         (HEADER + "a,0,0,64,cells,m,\na,0,1.5,64,cells,m,\n", "notes.csv, line 3: x is '1.5'"),
+        (HEADER + "a,0,1_0,64,cells,m,\n", "line 2: x is '1_0', not a whole number"),
+        (HEADER + "a,1e300,0,64,cells,m,\n", "line 2: y is '1e300', not a whole number"),
         (HEADER + "a,0,0,64,cells,m,\nb,0,0,64,cells\n", "line 3: 5 cells, and the header has 7"),
         (HEADER + "a,0,0,64,dead,m,\n", "verdict is 'dead', not one of cells, empty, unusable"),
     ],

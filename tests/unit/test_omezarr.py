@@ -1,6 +1,7 @@
 """OME-Zarr plates and images: what their metadata say, what is read, what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -166,6 +167,15 @@ def test_a_cut_chunk_is_refused(plate):
     chunk.write_bytes(chunk.read_bytes()[:-40])
     with pytest.raises(Refused, match="damaged or truncated OME-Zarr"):
         read_plane(plane(plate, "A/1/0", channel=0))
+
+
+@pytest.mark.parametrize("place", ["zarr.json", "A/1/0/0/zarr.json", "A/1/0/0/c/0/0/0"])
+def test_a_pipe_in_a_store_is_refused_and_not_waited_for(plate, place):
+    (plate / place).unlink()
+    os.mkfifo(plate / place)
+    image, *_ = find_to_score([plate], Layout(brightfield=0))[0]
+    with pytest.raises(Refused, match=f"{Path(place).name} in it is a named pipe"):
+        image.pixels()
 
 
 def test_a_missing_well_and_a_broken_plate_are_refused_by_name(plate):

@@ -2,6 +2,7 @@
 by which name.
 """
 
+import os
 import struct
 import zlib
 
@@ -153,6 +154,18 @@ def test_what_is_no_image_is_called_by_its_name(tmp_path, content, message):
         read(tmp_path / "a.tif")
     with pytest.raises((ImageError, RefusedFrame)):
         decode(content)
+
+
+def test_a_file_of_a_series_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "b.tif")
+    tile = '<TiffData FirstC="1"><UUID FileName="b.tif">urn:uuid:0</UUID></TiffData>'
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="50" SizeY="40" '
+        f'SizeC="2" SizeZ="1" SizeT="1"><Channel ID="C:0"/>{tile}</Pixels></Image></OME>'
+    )
+    with pytest.raises(ImageError, match=r"names b\.tif, which is a named pipe"):
+        read(write(tmp_path / "a.ome.tif", np.stack([IMAGE] * 2), description=xml))
 
 
 def test_a_file_cut_before_its_directory_is_called_truncated(tmp_path):

@@ -10,11 +10,12 @@ import pandas as pd
 from ..patches.store import PatchStore
 from ..scoring.emptiness import VERDICTS
 from ..scoring.frames.imaging import bright_field_measures
-from ..workspace.csv_table import TableError, read_rows
+from ..workspace.csv_table import TableError, number_of, read_rows
 from ..workspace.errors import UserError
 
 ANNOTATION_COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 KEY = ["image_id", "y", "x", "size"]
+LONGEST = 10**9  # px: beyond, int64 would wrap around
 MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
 
 
@@ -49,8 +50,8 @@ def read_annotations(path: Path) -> pd.DataFrame:
     )
     lines = [row.line for row in rows]
     for column in ("y", "x", "size"):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        wrong = numbers.isna() | (numbers % 1 != 0) | (numbers < 0)
+        numbers = table[column].map(number_of).astype(float)
+        wrong = numbers.isna() | (numbers % 1 != 0) | (numbers < 0) | (numbers > LONGEST)
         _refuse(path, lines, table[column], wrong, "a whole number of pixels")
         table[column] = numbers.astype("int64")
     unknown = ~table["verdict"].isin(VERDICTS)

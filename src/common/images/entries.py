@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..scoring.reading.stacks import no_file
 from ..workspace.cache import file_digest
 from . import omezarr
-from .field import Field, Refused
+from .field import Field, Refused, same_file
 from .files import FileField
 
 
@@ -29,18 +30,27 @@ def expand(entry: Field) -> list[Field]:
 
 
 def refuse_same_ids(fields: Iterable[Field]) -> list[Field]:
-    """The fields, where every later one with an id already taken is marked as refused."""
-    taken: dict[str, str] = {}
+    """The fields, where every later one with an id already taken is marked as refused; ids name
+    files, and to some file systems capital and small letters are one.
+    """
+    taken: dict[str, Field] = {}
     result = []
     for entry in fields:
-        if not entry.problem and entry.image_id in taken:
-            entry = replace(
-                entry, problem=("same id twice", f"it is already the id of {taken[entry.image_id]}")
-            )
         if not entry.problem:
-            taken[entry.image_id] = entry.name
+            first = taken.setdefault(same_file(entry.image_id), entry)
+            if first is not entry:
+                entry = replace(entry, problem=("same id twice", _taken(entry, first)))
         result.append(entry)
     return result
+
+
+def _taken(entry: Field, first: Field) -> str:
+    if entry.image_id == first.image_id:
+        return f"it is already the id of {first.name}"
+    return (
+        f"{entry.image_id} differs from {first.image_id}, the id of {first.name}, only in case or "
+        "accents: files named after them would replace each other on some systems"
+    )
 
 
 def pixel_digest(image: np.ndarray) -> str:
@@ -57,6 +67,8 @@ def measured(path: Path) -> tuple[int, str]:
     the digest of their digests with their names. Raises OSError.
     """
     if not path.is_dir():
+        if other := no_file(path):
+            raise OSError(f"{path} is {other}, not a file: take it out of the folder")
         return path.stat().st_size, file_digest(path)
     size, digest, store = 0, hashlib.sha256(), omezarr.store_of(path) or path
     for file in omezarr.files_of(path):

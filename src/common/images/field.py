@@ -6,6 +6,7 @@ number of workers.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..workspace.csv_table import number_of
 from ..workspace.errors import UserError
 from . import wells
 
 TEXTS = ("partition", "experiment", "well", "position", "compound", "control")
 NUMBERS = ("time", "day", "concentration", "pixel_size_um")
-_CLOCK = re.compile(r"(\d+)d(\d+)h(\d+)m")  # Incucyte
+_CLOCK = re.compile(r"(\d+)d(\d+)h(\d+)m", re.ASCII)  # Incucyte
 _ID = re.compile(r"[\w.+=@-]{1,200}")
 
 
@@ -102,13 +104,20 @@ def clean_id(text: str) -> str:
     return re.sub(r"[^\w.+=@-]", "_", text).lstrip(".-")[:200]
 
 
+def same_file(name: str) -> str:
+    """A name without what some file systems make no difference of: case, and how accents are
+    composed. Two names that give one text would be one file there.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def metadata(values: Mapping[str, str], where: str) -> dict[str, str | float | None]:
     """Texts as a manifest or a file name gives them, as Field's arguments.
 
     Raises SourceError for no number, and no well.
     """
     facts: dict[str, str | float | None] = {
-        key: values[key].strip() for key in TEXTS if values.get(key)
+        key: unicodedata.normalize("NFC", values[key].strip()) for key in TEXTS if values.get(key)
     }
     try:
         well = wells.stated(values)
@@ -145,10 +154,10 @@ def _read_number(key: str, text: str) -> float:
         return 24 * days + hours + minutes / 60
     if re.fullmatch(r"[1-9]\d{0,2},\d{3}", text):
         raise ValueError(f"is {text!r}, which may be thousands or a decimal comma: write a point")
-    try:
-        return float(text.replace(",", ".") if text.count(",") == 1 else text)
-    except ValueError:
-        raise ValueError(f"must be a number, not {text!r}") from None
+    number = number_of(text.replace(",", ".") if text.count(",") == 1 else text)
+    if number is None:
+        raise ValueError(f"must be a number, not {text!r}; leave it empty if it is not known")
+    return number
 
 
 def known(path: Path, what: str, setting: str = "dataset.path") -> Path:

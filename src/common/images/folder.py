@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import omezarr
-from .field import Found, SourceError, clean_id, known
+from .field import Found, SourceError, clean_id, known, same_file
 from .layout import BOTH, IMAGE_SUFFIX, Layout, brief, make_field, unify_spelling
-from .listing import describe, image_files, unread
+from .listing import describe, image_files, printable, unread
 from .manifest import MANIFEST, by_manifest
 from .pattern import by_pattern
 
@@ -54,11 +54,13 @@ def each_file(
         raise SourceError(f"no image to score.\n{describe(folder)}")
     stated = omezarr.facts(folder / name for name in names)
     said = [stated.get(folder / name, {}) for name in names]
-    short = [_of_plate(facts) or brief(name) for name, facts in zip(names, said)]
-    count = Counter(short)
+    short = [_of_plate(facts) or brief(printable(name)) for name, facts in zip(names, said)]
+    count = Counter(map(same_file, short))
     fields = []
     for name, own, facts in zip(names, short, said):
-        image_id = clean_id(IMAGE_SUFFIX.sub("", name)) if count[own] > 1 else own
+        image_id = (
+            own if count[same_file(own)] == 1 else clean_id(IMAGE_SUFFIX.sub("", printable(name)))
+        )
         planes = {role: layout.plane(folder, name, getattr(layout, role)) for role in roles}
         field = make_field(planes, facts | {"image_id": image_id}, layout, name)
         outside = field.problem and field.problem[0] == "outside"  # named by hand: as it is meant

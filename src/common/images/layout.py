@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..workspace.csv_table import control_in
 from . import omezarr
 from .field import NUMBERS, TEXTS, SourceError, clean_id, metadata, valid_id
 from .files import FileField
@@ -100,6 +101,8 @@ def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, st
             return "missing partner", f"no {TITLES[role]} image"
         if plane is None:
             return "missing image", f"no {TITLES[role]} image"
+        if odd := control_in(plane.name):
+            return "file name", f"{plane.name!r} holds the control {odd}: rename the file"
         path = PurePosixPath(plane.name)
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             return "outside", f"{path} is not inside the folder: give a path relative to it"
@@ -112,7 +115,7 @@ def as_number(channel: Channel) -> Channel:
     """A channel number in a manifest, where spreadsheets and pandas also write 1.0; any other text
     is a name.
     """
-    whole = re.fullmatch(r"(\d+)(\.0+)?", channel) if isinstance(channel, str) else None
+    whole = re.fullmatch(r"([0-9]+)(\.0+)?", channel) if isinstance(channel, str) else None
     return int(whole[1]) if whole else channel
 
 

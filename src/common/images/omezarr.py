@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..scoring.reading.pixel_size import PLAUSIBLE
-from ..scoring.reading.stacks import ImageError, Stack, axis_order, refuse_large
+from ..scoring.reading.stacks import ImageError, Stack, axis_order, no_file, refuse_large
 
 if TYPE_CHECKING:  # slow to import, and most folders hold no store
     import zarr
@@ -94,6 +94,7 @@ def opened(image: Path, axes: str, setting: str) -> Iterator[Stack]:
     Raises ImageError for whatever keeps it from being read.
     """
     with _refused():
+        _refuse_special(image.rglob("*"))
         metadata = _metadata(image)
         if not metadata.get("multiscales"):
             raise ImageError("format", "it is no OME-Zarr image: name a plate, or one image of it")
@@ -151,9 +152,17 @@ def _metadata(path: Path) -> dict:
     Raises ImageError.
     """
     with _refused():
+        _refuse_special(path.glob("*"))
         attributes = _group(path).attrs.asdict()
         _validate(attributes)
         return attributes.get("ome", attributes)
+
+
+def _refuse_special(paths: Iterable[Path]) -> None:
+    """Raises ImageError for a named pipe or the like, for which zarr would wait."""
+    for path in paths:
+        if path.exists() and not path.is_dir() and (other := no_file(path)):
+            raise ImageError("unreadable", f"{path.name} in it is {other}, not a file")
 
 
 def _validate(attributes: dict) -> None:

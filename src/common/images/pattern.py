@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from .field import Found, SourceError
 from .files import FileField
-from .layout import GROUPS, Layout, make_field
+from .layout import GROUPS, Layout, as_number, make_field
 from .listing import describe, image_files, printable, unread
 from .manifest import MANIFEST
 from .presets import expression
@@ -78,8 +78,7 @@ def _role(token: str, layout: Layout, roles: Sequence[str]) -> str | None:
     """
     for role in roles:
         wanted = getattr(layout, role)
-        numbered = isinstance(wanted, int) and token.isdecimal() and int(token) == wanted
-        if token == wanted or numbered:
+        if wanted in (token, as_number(token)):
             return role
     return None
 

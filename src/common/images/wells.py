@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 
 FORMATS = {96: (8, 12), 384: (16, 24), 1536: (32, 48)}  # wells: rows, columns
-_NAME = re.compile(r"([A-Za-z]{1,2})0?([1-9]\d?)")  # one zero of padding: W00013 is no well
-_QUARTER = re.compile(r"([A-H])([a-d])0?([1-9]\d?)")  # Hd48: plate makers' names of 1536 wells
-_ROW_COLUMN = re.compile(r"r(\d{1,2})c(\d{1,2})", re.IGNORECASE)
+_NAME = re.compile(r"([A-Za-z]{1,2})0?([1-9][0-9]?)")  # one zero of padding: W00013 is no well
+_QUARTER = re.compile(r"([A-H])([a-d])0?([1-9][0-9]?)")  # Hd48: plate makers' names of 1536 wells
+_ROW_COLUMN = re.compile(r"r([0-9]{1,2})c([0-9]{1,2})", re.IGNORECASE)
 
 
 def canonical(well: str) -> str:
@@ -55,7 +55,7 @@ def stated(values: Mapping[str, str]) -> str:
         return canonical(f"r{row}c{column}" if row.isdecimal() else f"{row}{column}")
     for wells, (_, columns) in FORMATS.items():
         index = (values.get(f"well{wells}") or "").strip()
-        if index and not (index.isdecimal() and 1 <= int(index) <= wells):
+        if index and not (re.fullmatch("[0-9]+", index) and 1 <= int(index) <= wells):
             raise ValueError(f"well{wells} is {index!r}: wells of that plate are 1 to {wells}")
         if index:
             return f"{row_name((int(index) - 1) // columns)}{(int(index) - 1) % columns + 1}"

@@ -6,6 +6,8 @@ rows and columns. A row of another length than the header is an error with its l
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ from .errors import UserError
 
 DELIMITERS = ",;\t"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # Excel: Unicode text
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_CONTROLS = re.compile(r"[^\t\r\n\x20-\x7e\xa0-\U0010ffff]")  # none belongs into a table
+_CONTROL_NAMES = {"\0": "NUL", "\t": "tab", "\n": "line feed", "\r": "carriage return"}
 
 
 class TableError(UserError):
@@ -48,7 +53,35 @@ def read_rows(path: Path, needed: Sequence[str], comments: bool = False) -> list
     return [_row(path, line, cells, header, delimiter) for line, cells in rows[1:]]
 
 
+def number_of(text: str) -> float | None:
+    """The number that a text is, None for any other text. Digits are 0 to 9, as people and
+    spreadsheets write them: float() would also take 1_0 (for 10), digits of other scripts, nan.
+    """
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def control_in(text: str) -> str:
+    """The first control character of a text by its name, such as NUL (U+0000); '' without one."""
+    for character in text:
+        if unicodedata.category(character) == "Cc":
+            name = _CONTROL_NAMES.get(character, "character")
+            return f"{name} (U+{ord(character):04X})"
+    return ""
+
+
 def _text(path: Path) -> str:
+    """The file's text, without a control character but tabs and line ends. Raises TableError."""
+    text = _decoded(path)
+    if odd := _CONTROLS.search(text):
+        line = text[: odd.start()].count("\n") + 1
+        raise TableError(
+            f"{path}, line {line}: holds the control {control_in(odd[0])}: take it out, or save "
+            "the table anew as 'CSV UTF-8'"
+        )
+    return text
+
+
+def _decoded(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:  # not there, a folder, or not readable for this user

@@ -55,8 +55,10 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def _unique(self):
-        if len(set(self.partitions)) < len(self.partitions):
-            raise ValueError(f"partitions are named twice: {self.partitions}")
+        if len({name.casefold() for name in self.partitions}) < len(self.partitions):
+            raise ValueError(
+                f"partitions are named twice, or differ in case alone: {self.partitions}"
+            )
         return self
 
 

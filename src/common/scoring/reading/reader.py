@@ -12,7 +12,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from .stacks import SHADES, ImageError, Stack, axis_order, refuse_large, sliced
+from .stacks import SHADES, ImageError, Stack, axis_order, no_file, refuse_large, sliced
 from .tiff import open_tiff
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -68,8 +68,6 @@ def _named(error: Exception, heard: list[str]) -> ImageError:
         return ImageError("missing file", "the file is not there")
     if isinstance(error, PermissionError):
         return ImageError("not allowed", "this user may not read the file: mend its permissions")
-    if isinstance(error, IsADirectoryError):
-        return ImageError("unreadable", "it is a folder, not an image file")
     if isinstance(error, MemoryError):
         return ImageError("too large", "it does not fit into memory: cut it into fields")
     if "not supported" in str(error) or "imagecodecs" in str(error):
@@ -81,6 +79,8 @@ def _named(error: Exception, heard: list[str]) -> ImageError:
 def _kind(source: Path | bytes) -> Callable:
     """What opens a file, by its first bytes. Raises ImageError for another kind of file."""
     if isinstance(source, Path):
+        if other := no_file(source):
+            raise ImageError("unreadable", f"it is {other}, not an image file")
         with source.open("rb") as stream:
             head = stream.read(8)
     else:

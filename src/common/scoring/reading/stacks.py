@@ -4,8 +4,10 @@ Axes are letters: Y, X, C channel, Z focus plane, T time. What a file states is 
 nothing states is refused, never guessed. Ships inside registered models.
 """
 
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,9 @@ SHADES = {  # photometric interpretations whose pixels are no counts
     "if bright cells look dark)",
     3: "holds colours of a palette, not counts: save the raw counts",
 }
+
+OTHERS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket",
+          stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}  # fmt: skip
 
 
 class ImageError(ScoringError):
@@ -43,6 +48,14 @@ class Stack:
     def length(self, axis: str) -> int:
         """How many steps the file has along an axis; 1 for an axis it does not have."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+
+def no_file(path: Path) -> str:
+    """What a path is if it is no regular file, else ''; a named pipe would be waited for without
+    end, a device be read so. Raises OSError.
+    """
+    mode = path.stat().st_mode
+    return next((kind for is_one, kind in OTHERS.items() if is_one(mode)), "")
 
 
 def refuse_large(height: int, width: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from .pixel_size import channel_names, pixel_size
-from .stacks import SHADES, ImageError, Stack, axis_order, refuse_large, sliced
+from .stacks import SHADES, ImageError, Stack, axis_order, no_file, refuse_large, sliced
 
 MOST_PAGES = 10_000
 
@@ -24,6 +24,7 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
     inside = isinstance(source, Path)  # bytes must not lead to files of this machine
     with tifffile.TiffFile(stream, _multifile=inside) as tif:
         _refuse_pages(tif)
+        _refuse_names(tif)
         series = _series(tif)
         refuse_large(*series.keyframe.shape[:2])
         if shade := SHADES.get(int(series.keyframe.photometric)):
@@ -44,18 +45,23 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
 
 
 def _refuse_pages(tif: tifffile.TiffFile) -> None:
-    """Raises ImageError for more pages than a stack has, and for a series that lies in other
-    folders.
-    """
+    """Raises ImageError for more pages than a stack has."""
     try:
         tif.pages[MOST_PAGES]
     except IndexError:
         pass
     else:
         raise ImageError("too large", f"it holds more than {MOST_PAGES} pages: save fewer a file")
+
+
+def _refuse_names(tif: tifffile.TiffFile) -> None:
+    """Raises ImageError for a series that lies in other folders, or in what is no file."""
+    folder = tif.filehandle.dirname  # '' of bytes
     for name in re.findall(r'FileName="([^"]*)"', tif.ome_metadata or "" if tif.is_ome else ""):
         if re.search(r"[/\\]|^\.\.", name):
             raise ImageError("outside", f"its OME metadata names a file of another folder: {name}")
+        if folder and Path(folder, name).exists() and (other := no_file(Path(folder, name))):
+            raise ImageError("unreadable", f"its OME metadata names {name}, which is {other}")
 
 
 def _series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
