@@ -11,20 +11,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
+from pyarrow.parquet import read_metadata
 
 from ..common.exposure.background import FLOOR, backgrounds
 from ..common.exposure.session import exposure
-from ..common.patches.groups import GROUP_COLUMNS
 from ..common.patches.store import ShardWriter, plan_shards
 from ..common.scoring.frames import imaging
 from ..common.scoring.frames.windows import in_pixels, remainder, windows
 from ..common.tile import measures as stain
 from ..common.tile.fingerprint import fingerprint
+from ..common.tile.tables import FieldTables
 from ..common.workspace.cache import Kept, file_digest
 from ..common.workspace.params import load
 from ..common.workspace.paths import PATCHES, RAW
 from ..common.workspace.sections import Tile
 from ..common.workspace.tables import read_images
+
+REMAINDER = ["remainder_right", "remainder_bottom"]
 
 
 def cut(
@@ -68,14 +71,6 @@ def rests_on(
     return *files, pixel_size_um, bits, tile.model_dump(exclude={"workers"})
 
 
-def _owned(field: pd.Series, table: pd.DataFrame) -> pd.DataFrame:
-    """A field's windows with their names and what the manifest says of the field."""
-    image_id = field["image_id"]
-    names = [f"{image_id}:{w.y}:{w.x}:{w.size}" for w in table.itertuples()]
-    owners = {"patch_id": names, "image_id": image_id, **{c: field[c] for c in GROUP_COLUMNS}}
-    return pd.concat([pd.DataFrame(owners), table], axis=1)
-
-
 def main() -> dict[str, int]:
     """Runs the stage; returns the numbers of frames and windows."""
     dataset, tile = load("dataset", "tile")
@@ -91,33 +86,34 @@ def main() -> dict[str, int]:
         "pi": ShardWriter(PATCHES, "pi", pi_sizes),
         "pi_ratio": ShardWriter(PATCHES, "pi_ratio", pi_sizes, np.float16),
     }
-    fields = [field for _, field in images.iterrows()]
+    tables = FieldTables(PATCHES, images)
     made = Kept.of_stage("tile").each(
-        cut, [_item(field, tile) for field in fields], rests_on, tile.workers, "tile", "field"
+        cut, _items(images, tile), rests_on, tile.workers, "tile", "field"
     )
-    records, tables = [], []
     for i, (arrays, record, table) in enumerate(made):
         for name, pixels in arrays.items():
             start = offset[i] if name == "brightfield" else pi_offset[i]
             writers[name].put(shard[i], start, pixels)
-        records.append({"shard": shard[i], "offset": offset[i], "pi_offset": pi_offset[i]} | record)
-        tables.append(_owned(fields[i], table))
-    for writer in writers.values():
+        place = {"shard": shard[i], "offset": offset[i], "pi_offset": pi_offset[i]}
+        tables.put(place | record, table)
+    for writer in [*writers.values(), tables]:
         writer.close()
-    frames = pd.concat([images.drop(columns=["brightfield", "pi"]), pd.DataFrame(records)], axis=1)
-    patches = pd.concat(tables, ignore_index=True)
-    frames.to_parquet(PATCHES / "frames.parquet")
-    patches.to_parquet(PATCHES / "patches.parquet")
+    frames = pd.read_parquet(PATCHES / "frames.parquet", columns=REMAINDER)
+    patches = read_metadata(PATCHES / "patches.parquet").num_rows
     print(
-        f"tile: {len(patches)} windows of {len(frames)} fields, "
+        f"tile: {patches} windows of {len(frames)} fields, "
         f"{len(sizes)} shard(s), {_uncovered(frames)}"
     )
-    return {"frames": len(frames), "patches": len(patches)}
+    return {"frames": len(frames), "patches": patches}
 
 
-def _item(field: pd.Series, tile: Tile) -> tuple:
-    files = RAW / field["brightfield"], RAW / field["pi"]
-    return *files, float(field["pixel_size_um"]), int(field["pi_bits"]), tile
+def _items(images: pd.DataFrame, tile: Tile) -> list[tuple]:
+    """What `cut` is given of each field."""
+    columns = images[["brightfield", "pi", "pixel_size_um", "pi_bits"]]
+    return [
+        (RAW / brightfield, RAW / pi, float(size), int(bits), tile)
+        for brightfield, pi, size, bits in columns.itertuples(index=False)
+    ]
 
 
 def _offsets(shard: list[int], areas: list[int]) -> tuple[list[int], list[int]]:
@@ -133,7 +129,7 @@ def _offsets(shard: list[int], areas: list[int]) -> tuple[list[int], list[int]]:
 
 
 def _uncovered(frames: pd.DataFrame) -> str:
-    right, bottom = frames["remainder_right"].max(), frames["remainder_bottom"].max()
+    right, bottom = frames[REMAINDER].max()
     if not right and not bottom:
         return "every pixel covered"
     return (

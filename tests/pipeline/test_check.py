@@ -150,6 +150,9 @@ PATCHES = {
     "remainder_right_noted": (edit("frames.parquet", put("remainder_right", 0)), {"control_0"}),
     "shards_hold_frames": (edit("frames.parquet", put("offset", 10**7, where=3)), {"control_3"}),
     "layout_form": (edit("frames.parquet", put("phash_layout", b"XYZ")), {"control_0"}),
+    "frames_phash_corners_known": (
+        edit("frames.parquet", put("phash_corners", None)), {"control_0"}
+    ),
     "mean_pi_range": (edit("patches.parquet", put("mean_pi", 70000.0)), {"control_0"}),
     "border_range": (edit("patches.parquet", put("border", 1.5)), {"control_0"}),
     "focus_range": (edit("patches.parquet", put("focus", -1.0)), {"control_0"}),

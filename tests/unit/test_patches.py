@@ -1,12 +1,18 @@
 """The patch store gives back the pixels that were put in, in few bytes."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.parquet import read_metadata
 
 from src.common.patches.store import PatchStore, plan_shards
+from src.common.tile import tables
 from src.common.tile.measures import reduce_mean
+from src.common.tile.tables import FieldTables
 from src.common.workspace.tables import MissingInput
 from tests.conftest import write_store
 
@@ -74,3 +80,53 @@ def test_pi_over_background_comes_back_with_what_is_absent_and_what_is_clipped(t
     assert ratio.shape == (17, 23) and ratio.dtype == np.float32
     np.testing.assert_array_equal(ratio[0, :3], [np.nan, 7.5, 2.25])
     assert clipped.sum() == 1 and clipped[0, 1]
+
+
+def fields(count: int) -> tuple[pd.DataFrame, list[dict], list[pd.DataFrame]]:
+    """Rows of images.csv, what was found of each field, and its windows; a well is known of one
+    field, a compound of none.
+    """
+    images = pd.DataFrame({"image_id": [f"f{n}" for n in range(count)], "brightfield": "b"})
+    unknown = {"compound": pd.Series([np.nan] * count, dtype="str"), "concentration": np.nan}
+    wells = pd.Series(["A1", *[np.nan] * (count - 1)], dtype="str")
+    images = images.assign(
+        pi="p",
+        partition="arm",
+        experiment="one",
+        well=wells,
+        position="",
+        time=0.5,
+        day=4,
+        **unknown,
+    )
+    found = [{"shard": n, "pi_floor": n / 2, "phash_layout": bytes([n])} for n in range(count)]
+    windows = [
+        pd.DataFrame({"y": range(n % 3 + 1), "x": 0, "size": 64, "mean_pi": 0.5}).astype(
+            {"y": "int32"}
+        )
+        for n in range(count)
+    ]
+    return images, found, windows
+
+
+def written(folder: Path, count: int) -> dict[str, pd.DataFrame]:
+    folder.mkdir()
+    images, found, windows = fields(count)
+    made = FieldTables(folder, images)
+    for one in zip(found, windows, strict=True):
+        made.put(*one)
+    assert not list(folder.glob("*.parquet"))  # half a table has no name of a whole one
+    made.close()
+    return {n: pd.read_parquet(folder / f"{n}.parquet") for n in ("frames", "patches")}
+
+
+def test_tables_by_row_groups_hold_what_they_hold_at_once(tmp_path, monkeypatch):
+    whole = written(tmp_path / "whole", 8)
+    assert whole["frames"]["phash_layout"].tolist() == [bytes([n]) for n in range(8)]
+    assert whole["patches"]["patch_id"].tolist()[:3] == ["f0:0:0:64", "f1:0:0:64", "f1:1:0:64"]
+    assert whole["patches"]["well"].notna().sum() == 1
+    monkeypatch.setattr(tables, "FIELDS", 3)
+    parts = written(tmp_path / "parts", 8)
+    for name, table in parts.items():
+        assert read_metadata(tmp_path / "parts" / f"{name}.parquet").num_row_groups == 3
+        pd.testing.assert_frame_equal(table, whole[name])

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import great_expectations.expectations as gxe
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile
 
 from ..workspace.tables import existing
 from .expectations import Tables, said
 
 EDITED = "the folder was edited, or is of another version of the code: run `dvc repro "
 MEND_SOURCE = "correct the source or its manifest, then `dvc repro acquire`"
+ROWS = 256  # of a table that are held with their bytes at a time
 
 
 def form(
@@ -48,6 +52,26 @@ def read_tables(folder: Path, names: Iterable[str], partitions: list[str]) -> Ta
     """The rows of the partitions asked for of each NAME.parquet in a folder."""
     tables = {name: pd.read_parquet(existing(folder / f"{name}.parquet")) for name in names}
     return {name: of_partitions(table, partitions) for name, table in tables.items()}
+
+
+def read_sizes(path: Path, partitions: list[str]) -> pd.DataFrame:
+    """The same of one table, where a column of bytes holds how many they are, as "5120 bytes": read
+    some rows at a time, in memory that does not grow with the bytes.
+    """
+    with ParquetFile(existing(path)) as file:
+        parts = [_sizes(batch) for batch in file.iter_batches(ROWS)]
+        empty = _sizes(file.schema_arrow.empty_table())
+    return of_partitions(pa.concat_tables(parts or [empty]).to_pandas(), partitions)
+
+
+def _sizes(rows: pa.RecordBatch | pa.Table) -> pa.Table:
+    """In words, which are no numbers to judge a range of."""
+    columns = dict(zip(rows.schema.names, rows.columns))
+    for name in columns:
+        if pa.types.is_binary(rows.schema.field(name).type):
+            sizes = pc.cast(pc.binary_length(columns[name]), pa.string())
+            columns[name] = pc.binary_join_element_wise(sizes, " bytes", "")
+    return pa.table(columns)
 
 
 def of_partitions(table: pd.DataFrame, partitions: list[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from ..tile.fingerprint import LENGTH
 from ..workspace.sections import Check
 from .coverage import coverage
 from .expectations import Suite, Tables, said
-from .form import EDITED, read_tables
+from .form import EDITED, read_sizes, read_tables
 
 WHAT = "Overlapping windows of the fields, as rows, and the fields' pixels in 8 bit."
 REDO = f"{EDITED}tile`"
@@ -32,8 +32,9 @@ RANGES = {
 
 
 def read(folder: Path, partitions: list[str]) -> Tables:
-    """patches.parquet and frames.parquet."""
-    return read_tables(folder, COLUMNS, partitions)
+    """patches.parquet, and frames.parquet with the sizes of its fingerprints."""
+    frames = read_sizes(folder / "frames.parquet", partitions)
+    return read_tables(folder, ["patches"], partitions) | {"frames": frames}
 
 
 def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
@@ -48,8 +49,7 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     counts = counts.join(windows.groupby("partition").agg(windows=("patch_id", "size"))).join(edges)
     covered = coverage(windows, frames, folder)
     return {
-        "patches": placed, "coverage": covered, "found": counts.reset_index(),
-        "frames": frames.assign(layout_bytes=frames["phash_layout"].map(len)),
+        "patches": placed, "coverage": covered, "found": counts.reset_index(), "frames": frames,
     }  # fmt: skip
 
 
@@ -64,7 +64,9 @@ def suite(check: Check, tables: Tables) -> Suite:
     ]
     frames = [
         gxe.ExpectColumnValuesToBeUnique(column="image_id", **said("frame_unique", every, REDO)),
-        gxe.ExpectColumnValuesToBeInSet(column="layout_bytes", value_set=[LENGTH], **layout),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="phash_layout", value_set=[f"{LENGTH} bytes"], **layout
+        ),
     ]
     return {"patches": patches, "frames": frames, "coverage": _covered()}
 
