@@ -21,6 +21,7 @@ ALPHA = 0.05  # of the test that there is a response at all
 DECADES = 1.0  # beyond the tested range, as far as the IC50 is looked for
 HILL = (0.2, 8.0)
 ALIKE = 0.05  # doses that differ by less may be one, written with more or fewer digits
+NOTHING = dict.fromkeys(("ic50", "low", "high", "top", "bottom", "hill")) | {"interval_by": ""}
 
 
 def responses(wells: pd.DataFrame) -> list[dict]:
@@ -95,53 +96,40 @@ def fit(dosed: pd.DataFrame, zero: pd.DataFrame) -> dict:
         "lowest": float(levels[0]) if len(levels) else None,
         "highest": float(levels[-1]) if len(levels) else None,
     }  # fmt: skip
-    blank = (
-        facts
-        | dict.fromkeys(("ic50", "low", "high", "top", "bottom", "hill"))
-        | {"interval_by": ""}
-    )
-    both = pd.concat([dosed, zero])
-    count = len(apart(dosed["concentration"]))
-    if count < LEAST:
+    blank = facts | NOTHING
+    if (count := len(apart(dosed["concentration"]))) < LEAST:
         which = f" more than {ALIKE:.0%} apart" if count < len(levels) else ""
-        few = f"concentrations above zero{which}: {count}, a curve needs {LEAST}"
-        return blank | _said("too few", few)
+        text = f"concentrations above zero{which}: {count}, a curve needs {LEAST}"
+        return blank | _said("too few", text)
+    both = pd.concat([dosed, zero])
     if len(both) < LEAST + 1:
-        few = (
-            f"{len(both)} wells do not fix a curve of {LEAST} parameters: "
-            "add replicates or controls"
-        )
-        return blank | _said("too few", few)
+        text = f"{len(both)} wells do not fix a curve of {LEAST} parameters"
+        return blank | _said("too few", f"{text}: add replicates or controls")
     x = np.r_[dosed["concentration"], np.zeros(len(zero))]
     y, patches = (both[name].to_numpy(float) for name in ("live_patch_fraction", "effective"))
     _, first = _best(x, y, np.sqrt(patches / patches.mean()), np.log10(levels))
     weight = _weights(curve(x, **first.params.valuesdict()), y, patches)
     minimizer, result = _best(x, y, weight, np.log10(levels))
     if not result.success:
-        return blank | _said(
-            "not converged", "the fit did not converge: look at the wells in the figure"
-        )
-    values = {name: float(result.params[name].value) for name in ("top", "bottom", "hill")}
+        text = "the fit did not converge: look at the wells in the figure"
+        return blank | _said("not converged", text)
     if not _responds(y, weight, result):
         span = f"{number(facts['lowest'])} to {number(facts['highest'])}"
-        none = (
-            f"not reached: no response from {span}, "
-            "as a curve fits no better than a constant (F test)"
-        )
-        return blank | _said("no response", none)
+        text = f"not reached: no response from {span}"
+        text += ", as a curve fits no better than a constant (F test)"
+        return blank | _said("no response", text)
+    return blank | _read_off(minimizer, result, facts)
+
+
+def _read_off(minimizer: lmfit.Minimizer, result, facts: dict) -> dict:
+    """Plateaus, slope and IC50 of a curve that responds, with what may be said of it."""
+    values = {name: float(result.params[name].value) for name in ("top", "bottom", "hill")}
     if values["top"] < values["bottom"]:
-        return (
-            blank
-            | values
-            | _said("rising", "the live-patch fraction rises with concentration: there is no IC50")
-        )
+        text = "the live-patch fraction rises with concentration: there is no IC50"
+        return values | _said("rising", text)
     low, high, by = limits(minimizer, result)
-    return (
-        blank
-        | values
-        | _judge(10 ** result.params["log_ic50"].value, low, high, facts)
-        | {"interval_by": by}
-    )
+    ic50 = 10 ** result.params["log_ic50"].value
+    return values | _judge(ic50, low, high, facts) | {"interval_by": by}
 
 
 def _best(x, y, weight, log_levels) -> tuple[lmfit.Minimizer, lmfit.minimizer.MinimizerResult]:
@@ -192,23 +180,20 @@ def _judge(ic50: float, low: float, high: float, facts: dict) -> dict:
     }
     if ic50 > highest:
         least = f" (95% interval from {number(low)})" if limits["low"] else ""
-        return limits | _said(
-            "above", f"> {number(highest)}{least}: not reached within the tested range"
-        )
+        text = f"> {number(highest)}{least}: not reached within the tested range"
+        return limits | _said("above", text)
     if ic50 < lowest:
-        return limits | _said(
-            "below", f"< {number(lowest)}: the fall begins below the tested range"
-        )
+        text = f"< {number(lowest)}: the fall begins below the tested range"
+        return limits | _said("below", text)
+    at = {"ic50": float(ic50), **limits}
     if np.isnan(low):
-        return {"ic50": float(ic50), **limits} | _said(
-            "fitted", f"{number(ic50)}; its interval cannot be given"
-        )
+        return at | _said("fitted", f"{number(ic50)}; its interval cannot be given")
     left = f"< {number(lowest)}" if low < lowest else number(low)
     right = f"> {number(highest)}" if high > highest else number(high)
     beyond = "above" if high > highest else "below" if low < lowest else ""
     text = f"{number(ic50)} (95% interval {left} to {right})"
     text += f"; it may lie {beyond} the tested range" if beyond else ""
-    return {"ic50": float(ic50), **limits} | _said("fitted", text)
+    return at | _said("fitted", text)
 
 
 def _said(outcome: str, text: str) -> dict:

@@ -9,7 +9,8 @@ flush one and its neighbour share what they add. Otherwise the edge band would c
 import numpy as np
 import pandas as pd
 
-VERDICTS = ["cells", "empty", "unusable"]
+from ..common.scoring.emptiness import VERDICTS
+
 CALLS = ["live", "dead", "abstain"]
 COUNTS = ["windows", *VERDICTS, *CALLS, "unlike"]
 FRACTIONS = ["called", "live_patch_fraction"]

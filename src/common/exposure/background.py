@@ -11,7 +11,7 @@ every processor. A PI count of zero means no count: registration leaves such bor
 
 import numpy as np
 
-BLOCK = 8  # px; smaller than a nucleus (13 um of the real fields are 42 px), larger than noise
+BLOCK_PX = 8  # smaller than a nucleus (13 um of the real fields are 42 px), larger than noise
 FLOOR = 1  # percentile that is still darker than any background asked for, to judge that by
 PILED = 10  # pixels at the brightest count, and as many times those of a count below: clipped
 
@@ -32,7 +32,7 @@ def backgrounds(pi: np.ndarray, percentiles: list[float]) -> list[float]:
     """Percentiles of a field's PI (H, W) uint16 over blocks that are wholly lit, in counts, to 6
     decimals; zeros if there is no such block.
     """
-    means, lit = blocks(pi, BLOCK)
+    means, lit = blocks(pi, BLOCK_PX)
     if not lit.any():
         return [0.0] * len(percentiles)
     return [round(float(value), 6) for value in np.percentile(means[lit], percentiles)]

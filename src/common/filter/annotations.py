@@ -14,7 +14,7 @@ from ..workspace.csv_table import TableError, number_of, read_rows
 from ..workspace.errors import UserError
 
 ANNOTATION_COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
-KEY = ["image_id", "y", "x", "size"]
+WINDOW_KEY = ["image_id", "y", "x", "size"]
 LONGEST = 10**9  # px: beyond, int64 would wrap around
 MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
 
@@ -73,8 +73,8 @@ def match(table: pd.DataFrame, frames: pd.DataFrame) -> Annotations:
         & (inside["x"] + inside["size"] <= inside["width"])
         & (inside["size"] > 0)
     )
-    rows = inside.loc[fits, [*KEY, "verdict"]].drop_duplicates()
-    disputed = rows.duplicated(KEY, keep=False)
+    rows = inside.loc[fits, [*WINDOW_KEY, "verdict"]].drop_duplicates()
+    disputed = rows.duplicated(WINDOW_KEY, keep=False)
     left_out = {
         "of_no_image": int((~known).sum()),
         "beyond_frame": int((~fits).sum()),
@@ -84,21 +84,30 @@ def match(table: pd.DataFrame, frames: pd.DataFrame) -> Annotations:
 
 
 def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The annotated rows with their measures, and `place`: the row of `patches`, or -1 outside the
-    grid.
+    """The annotated rows with their measures and `place`: the row of `patches`, or, of windows
+    outside the grid, numbers from len(patches) on, in their order.
     """
-    place = patches[KEY].assign(place=np.arange(len(patches)))
-    merged = rows.merge(place, on=KEY, how="left")
-    merged["place"] = merged["place"].fillna(-1).astype("int64")
+    place = patches[WINDOW_KEY].assign(place=np.arange(len(patches)))
+    merged = rows.merge(place, on=WINDOW_KEY, how="left")
+    outside = merged["place"].isna()
     names = [name for name in MEASURES if name in patches]
-    measured = patches[names].reindex(merged["place"]).set_axis(merged.index)
-    for image_id, part in merged[merged["place"] < 0].groupby("image_id"):
+    measured = patches[names].reindex(merged["place"].fillna(-1)).set_axis(merged.index)
+    for image_id, part in merged[outside].groupby("image_id"):
         frame = np.asarray(store.brightfield(image_id))
         measures = bright_field_measures(
             frame, black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64)
         )
         measured.loc[part.index, names] = np.column_stack([measures[name] for name in names])
-    return merged.join(measured)
+    merged.loc[outside, "place"] = len(patches) + np.arange(outside.sum())
+    return merged.astype({"place": "int64"}).join(measured)
+
+
+def all_windows(patches: pd.DataFrame, annotated: pd.DataFrame) -> pd.DataFrame:
+    """WINDOW_KEY of the patches and, after them, of the annotated windows outside the grid: a
+    window's row is its place.
+    """
+    outside = annotated[annotated["place"] >= len(patches)]
+    return pd.concat([patches[WINDOW_KEY], outside[WINDOW_KEY]], ignore_index=True)
 
 
 def black_border(frame: np.ndarray) -> np.ndarray:

@@ -25,32 +25,25 @@ class Crops(Dataset):
 
     Target: excess of PI over background (0 to CAP), share above STAINED, and weight: 1 where the
     stain is known, 0 in borders, negative where PI is clipped, so that it is a lower bound.
-    fields: (group, image_id); those of a group of k weigh k to the power -stain.balance.
     """
 
-    def __init__(
-        self, store: PatchStore, fields: list[tuple[str, str]], train: Train, stain: Stain,
-        rank: int
-    ):  # fmt: skip
-        self.store, self.stain, self.batch_size = store, stain, train.batch_size
-        self.images, self.key = [image for _, image in fields], (train.seed, rank)
-        names, counts = np.unique([group for group, _ in fields], return_counts=True)
-        sizes = dict(zip(names, counts))
-        weight = np.array([sizes[group] ** -stain.balance for group, _ in fields])
-        self.share = weight / weight.sum()
+    def __init__(self, store: PatchStore, images: list[str], train: Train, stain: Stain, rank: int):
+        self.store, self.images, self.stain = store, images, stain
+        self.batch_size, self.key = train.batch_size, (train.seed, rank)
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([*self.key, step])
-        pairs = [draw(self.store, self.images[i], self.stain, rng) for i in self.fields(rng)]
+        pairs = [draw(self.store, self.images[i], self.stain, rng) for i in self.drawn(rng)]
         images, targets = zip(*pairs)
         return torch.stack(images), torch.stack(targets)
 
-    def fields(self, rng: np.random.Generator) -> np.ndarray:
-        """Numbers of a batch's fields, drawn systematically: a batch spreads over the groups."""
-        order = rng.permutation(len(self.share))
+    def drawn(self, rng: np.random.Generator) -> np.ndarray:
+        """Numbers of a batch's fields: evenly spaced in a shuffled order, so that none comes twice
+        unless the batch is larger than their number.
+        """
+        order = rng.permutation(len(self.images))
         steps = (np.arange(self.batch_size) + rng.random()) / self.batch_size
-        places = np.searchsorted(np.cumsum(self.share[order]), steps)
-        return order[np.minimum(places, len(order) - 1)]
+        return order[(steps * len(order)).astype(int)]
 
 
 class Steps(Sampler):

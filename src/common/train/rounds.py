@@ -101,9 +101,9 @@ def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
     # Under kfold the other folds choose a round's operating point, so its own validation fold is
     # free to learn from; under holdout that part is all there is to choose by
     rows = part.train if part.name == "holdout" else part.train | part.valid
-    owners = job.table[rows].drop_duplicates("image_id")
+    images = job.table.loc[rows, "image_id"].unique().tolist()
     return fit_stain(
-        net, job.store, list(zip(owners["group"], owners["image_id"])), job.train, job.stain,
+        net, job.store, images, job.train, job.stain,
         lambda row, epoch: tracking.log_epoch(part.name, row, epoch),
     )  # fmt: skip
 

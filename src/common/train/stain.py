@@ -83,19 +83,19 @@ class StainModule(pl.LightningModule):
 
 
 def fit_stain(
-    net: StainNet, store: PatchStore, fields: list[tuple[str, str]], train: Train, stain: Stain,
+    net: StainNet, store: PatchStore, images: list[str], train: Train, stain: Stain,
     report: Report,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], int]:  # fmt: skip
     """Trains a stain network on crops of whole fields, for all of train.epochs.
 
-    fields: (group, image_id) of each. Returns (state dict of the network, one row of metrics per
+    images: ids of the fields. Returns (state dict of the network, one row of metrics per
     epoch, number of the last epoch). No epoch is chosen by validation: of a few sessions, what
     holds for one does not for the next (docs/accuracy.md).
     """
     freeze(net, train.frozen_stages)
     trainer = lightning_trainer(train, [], clip=CLIP)
-    crops = Crops(store, fields, train, stain, trainer.global_rank)
-    seen = train.samples_per_epoch or len(fields)
+    crops = Crops(store, images, train, stain, trainer.global_rank)
+    seen = train.samples_per_epoch or len(images)
     steps = max(1, seen // (train.batch_size * train.devices * train.nodes))
     module = StainModule(net, train, steps * train.epochs, report)
     loader = DataLoader(crops, batch_size=None, sampler=Steps(steps), num_workers=train.workers)

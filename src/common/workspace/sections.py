@@ -193,7 +193,6 @@ class Stain(Section):
     reduction: Literal[1, 2, 4]
     crop: Annotated[int, Field(ge=64, multiple_of=64)]
     augmentation: Fraction
-    balance: Fraction
     orientations: Literal[1, 2, 4, 8]
 
 

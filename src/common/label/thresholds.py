@@ -1,0 +1,94 @@
+"""What stands around the mixture: patches it is fitted on, what it must show, what is kept.
+
+The one-sigma rule itself is `mixture.Mixture`.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from ..workspace.paths import REPORTS
+from ..workspace.records import clean
+from ..workspace.sections import Label
+from ..workspace.tables import CLASS_NAMES, LABEL_NAMES
+from . import mixture as mixtures
+
+UNITS = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's background"}
+
+
+def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
+    """The patches whose intensities set the thresholds.
+
+    Raises MixtureError naming a partition that has none.
+    """
+    if fit_on == "all":
+        return cells
+    held = sorted(cells["partition"].unique())
+    if missing := [name for name in fit_on if name not in held]:
+        raise mixtures.MixtureError(
+            f"label.fit_on names {', '.join(missing)}, which has no patches with cells; there are "
+            f"some in {', '.join(held) or 'no partition'}. Name one of dataset.partitions, or all"
+        )
+    return cells[cells["partition"].isin(fit_on)]
+
+
+def refuse_unseparated(
+    mixture: mixtures.Mixture, counts: dict[str, dict[str, int]], label: Label, step: float
+) -> None:
+    """Raises MixtureError, with what was found and what to change, if the stain does not give two
+    usable classes; `step` is one count of the camera in the intensity's unit.
+    """
+    reasons = mixtures.problems(mixture, step)
+    for partition, part in counts.items():
+        reasons += [
+            f"{partition} has {part[name]} {name} patches, "
+            f"fewer than label.min_class {label.min_class}"
+            for name in CLASS_NAMES
+            if part[name] < label.min_class
+        ]
+    if reasons:
+        raise mixtures.MixtureError(
+            f"the mixture of {label.intensity}{' (log)' if label.log else ''} does not separate "
+            f"live from dead: {'; '.join(reasons)}. Components: {mixtures.describe(mixture)}. "
+            f"Counts: {json.dumps(counts)}. Look at {REPORTS.name}/label/fig3a_histograms.png. To "
+            "change: label.intensity background_ratio if exposure differs between images, "
+            "label.log if the bright component has a long tail, label.fit_on if a partition holds "
+            "both classes in balance, dataset.partitions without one that holds a single class, "
+            "or label.min_class"
+        )
+
+
+def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> dict:
+    """The head of thresholds.json: thresholds in the intensity's own unit, components in the fit's,
+    rounded; `background` is the percentile that a field's background is.
+    """
+    unit = UNITS[label.intensity]
+    parts = zip(CLASS_NAMES, mixture.mean, mixture.sd, mixture.weight, strict=True)
+    components = [
+        {"name": name, "mean": mean, "sd": sd, "weight": weight} for name, mean, sd, weight in parts
+    ]
+    if mixture.log:
+        components = [{**part, "median": float(np.exp(part["mean"]))} for part in components]
+    return clean({
+        "intensity": label.intensity, "background": background, "unit": unit, "log": label.log,
+        "components_unit": f"natural logarithm of {unit}" if label.log else unit,
+        "fit_on": label.fit_on, "components": components, "overlap": mixture.overlap,
+        "live_below": mixture.live_below, "dead_above": mixture.dead_above,
+    })  # fmt: skip
+
+
+def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Rows per partition and value of a column."""
+    return {
+        partition: {name: int((part[column] == name).sum()) for name in names}
+        for partition, part in table.groupby("partition", sort=False)
+    }
+
+
+def labels_by_field(cells: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+    """One row per field with cells: its PI background and its number of patches of each label."""
+    counts = pd.crosstab(cells["image_id"], cells["label"])
+    counts = counts.reindex(columns=list(LABEL_NAMES), fill_value=0)
+    facts = ["image_id", "partition", "experiment", "pi_background", "pi_floor", "pi_median"]
+    return frames[facts].reset_index(drop=True).merge(counts, on="image_id")
