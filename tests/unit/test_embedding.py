@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.common.explain.figures import thumbnail_canvas
+from src.common.explain.map_figures import thumbnail_canvas
 from src.common.explain.purity import purity
 from src.common.figures.embedding import TooFewWindows, tsne
 

@@ -17,6 +17,7 @@ from ..scoring.networks.net import Net
 from ..workspace.sections import Explain
 from . import figures, gradcam, notes
 from .examples import EMPTIEST, confident_mistakes, round_to_map
+from .map_figures import embedding_figures
 from .models import Models
 from .pi_agreement import agreement, stained_nuclei
 from .purity import purities
@@ -48,7 +49,7 @@ def embedding(
     windows = [store.window(*row) for row in part[WINDOWS].itertuples(index=False)]
     heading = f"{models.title}\nt-SNE of {features.shape[1]} features, {len(part)} test windows"
     heading += "" if name == "holdout" else f" of {name}, by its out-of-fold model"
-    figures.embedding_figures(places, part, windows, heading, report)
+    embedding_figures(places, part, windows, heading, report)
     labels, groups = part["label"].to_numpy(), part["group"].to_numpy()
     spaces = {"features": features, "map": places}
     return {
