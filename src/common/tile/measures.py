@@ -4,9 +4,11 @@ All sums are of integers and the rest is elementwise, so that the results are th
 every processor.
 """
 
+from functools import reduce
+
 import numpy as np
 
-from ..exposure.background import backgrounds, blocks, ceiling
+from ..exposure.background import backgrounds, ceiling
 from ..patches.store import PI_REDUCTION
 from ..scoring.frames.imaging import window_sums
 
@@ -36,24 +38,31 @@ def ratio(pi: np.ndarray, background: float, bits: int) -> np.ndarray:
     NaN where a pixel has no count, or everywhere if there is no background; negative where a pixel
     is clipped, so that its size is a lower bound.
     """
-    means, lit = blocks(pi, PI_REDUCTION)
+    means = _over_blocks(np.add, pi.astype(np.uint32), PI_REDUCTION) / PI_REDUCTION**2
+    lit = _over_blocks(np.minimum, pi, PI_REDUCTION) > 0
     if background <= 0:
         return np.full(means.shape, np.nan, np.float16)
-    clipped, _ = blocks((pi >= ceiling(pi, bits)).astype(np.uint16), PI_REDUCTION)
-    signed = np.where(clipped > 0, -means, means) / background
+    clipped = _over_blocks(np.logical_or, pi >= ceiling(pi, bits), PI_REDUCTION)
+    signed = np.where(clipped, -means, means) / background
     return np.where(lit, np.clip(signed, -65504, 65504), np.nan).astype(np.float16)
 
 
 def reduce_mean(frame: np.ndarray, factor: int = PI_REDUCTION) -> np.ndarray:
-    """A (H, W) integer frame averaged over factor x factor blocks (rounded down), edge blocks
-    padded by repetition.
+    """A (H, W) unsigned frame, up to 16 bit, averaged over factor x factor blocks (rounded down),
+    edge blocks padded by repetition.
+    """
+    return _over_blocks(np.add, frame.astype(np.uint32), factor) // factor**2
+
+
+def _over_blocks(combine: np.ufunc, frame: np.ndarray, factor: int) -> np.ndarray:
+    """A frame (H, W) combined over factor x factor blocks, edge blocks padded by repetition.
+
+    Whole rows first: numpy's own reduction over both axes of a block takes ten times as long.
     """
     height, width = frame.shape
-    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge").astype(
-        np.int64
-    )
-    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
-    return blocks.sum(axis=(1, 3)) // factor**2
+    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge")
+    rows = reduce(combine, [padded[first::factor] for first in range(factor)])
+    return reduce(combine, [rows[:, first::factor] for first in range(factor)])
 
 
 def reduced_size(height: int, width: int, factor: int = PI_REDUCTION) -> int:
