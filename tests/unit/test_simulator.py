@@ -18,6 +18,7 @@ from sklearn.mixture import GaussianMixture
 from src.common.acquire.simulator import SimulatedField, plan_plate, simulate_field, true_windows
 from src.common.acquire.simulator_cells import SIGNS, Cells, place_cells
 from src.common.acquire.simulator_render import render_brightfield, render_pi
+from src.common.acquire.simulator_thickness import thickness
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH, SIZE, STRIDE = 560, 784, 224, 112
@@ -216,7 +217,23 @@ def one_cell(**values) -> Cells:
     cell = {"y": 128.0, "x": 160.0, "radius": 29.0, "dead": False, "immune": False, "round": False}
     cell |= {"lifted": False, "blebs": 0} | values
     columns = {name: np.array([value]) for name, value in cell.items()}
-    return Cells(**columns, signs=np.zeros((1, 4)), outline=np.zeros((1, 6)))
+    return Cells(**columns, signs=np.zeros((1, len(SIGNS))), outline=np.zeros((1, 6)))
+
+
+@pytest.mark.parametrize(("sign", "outwards"), [("blank", True), ("gathered", False)])
+def test_a_sign_of_place_moves_what_there_is_to_see_and_adds_nothing(small_plan, sign, outwards):
+    def drawn(value: float) -> np.ndarray:
+        signs = np.zeros((1, len(SIGNS)))
+        signs[0, SIGNS.index("granular")] = 1.0
+        signs[0, SIGNS.index(sign)] = value
+        cell = replace(one_cell(), signs=signs)
+        return thickness(small_plan, cell, np.random.default_rng(0))[0]
+
+    without, full = drawn(0.0), drawn(1.0)
+    assert full.sum() == pytest.approx(without.sum(), rel=0.01)
+    dy, dx = np.mgrid[: small_plan.height, : small_plan.width]
+    shift = ((full - without) * np.hypot(dy - 128, dx - 160)).sum()
+    assert (shift > 0) == outwards and abs(shift) > 20
 
 
 def test_pi_shows_the_nucleus_and_glows_beyond_the_cell(small_plan):

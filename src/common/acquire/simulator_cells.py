@@ -1,9 +1,11 @@
 """Which cells a simulated field holds: where they lie, which are dead, and how it shows.
 
 A dead cell differs from a live one in several signs, each of which live cells under stress have as
-well: it retracts, its nucleus condenses, its nucleoli vanish, its cytoplasm turns granular; some
-round up, bleb and detach, as dividing cells round up too. How strong a sign is drifts over the
-field on its own, so that none tells alone. Small immune cells lie on top and die on their own.
+well: it retracts and its outline smooths, its nucleus condenses, its nucleoli vanish and vacuoles
+lie outside, its granules gather around the nucleus and become more; some round up, bleb and detach,
+as dividing cells round up too. How strong a sign is drifts over the field on its own, so that none
+tells alone. Most signs move what there is to see and add little to it: who only measures texture
+reads them badly. Small immune cells lie on top and die on their own.
 """
 
 from dataclasses import dataclass, fields
@@ -16,11 +18,12 @@ from .simulator_exact import clip, normal, smooth_at
 if TYPE_CHECKING:
     from .simulator import FieldPlan
 
-SIGNS = ("retracted", "condensed", "granular", "blank")  # blank: without nucleoli
-SHOWS = (0.9, 1.0, 0.9, 1.1)  # how far death moves each sign, in sd of its drift over the field
-ROUND = (0.10, 0.34)  # share of live and of dead cells that are round
-BLEBS = (0.15, 0.75)  # share of round live and round dead cells that bleb: the early dying have no
-LIFTED = (0.15, 0.50)  # PI yet; share of them above the layer, half out of focus
+SIGNS = ("retracted", "condensed", "granular", "gathered", "blank")  # blank: without nucleoli
+# How far death moves each sign, in sd of its drift over the field
+SHOWS = (1.6, 1.5, 0.5, 1.5, 1.5)
+ROUND = (0.17, 0.24)  # shares of live and of dead cells that are round
+BLEBS = (0.12, 0.80)  # of these, that bleb: the early dying have no PI yet
+LIFTED = (0.30, 0.42)  # of these, above the layer and half out of focus
 STRAY = 0.03  # share of cells in the other state than their surroundings
 ROOM = 100_000  # px of cells of either state in every field: a window or two
 IMMUNE_RADIUS_UM = 3.8
@@ -38,7 +41,7 @@ class Cells:
     round: np.ndarray  # bool: a ball, not part of the layer
     lifted: np.ndarray  # bool: above the plane of focus
     blebs: np.ndarray  # int: number of them
-    signs: np.ndarray  # (n, 4) of 0..1, by SIGNS
+    signs: np.ndarray  # (n, 5) of 0..1, by SIGNS
     outline: np.ndarray  # (n, 6): cos and sin terms 2, 3, 4 of the outline
 
 
@@ -60,11 +63,12 @@ def _tumour(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
     is_round = rng.random(count) < rounding
     lifted = is_round & (rng.random(count) < np.take(LIFTED, now))
     blebbing = is_round & (rng.random(count) < np.take(BLEBS, now))
-    blebs = np.where(blebbing, rng.integers(2, 7, count), 0)
+    blebs = np.where(blebbing, rng.integers(3, 8, count), 0)
     signs = np.stack([_sign(rng, y, x, dead, shows) for shows in SHOWS], axis=1)
-    size = np.where(is_round, 0.52, 1.08 - 0.3 * signs[:, 0]) * (0.88 + 0.24 * rng.random(count))
+    size = np.where(is_round, 0.52, 1.16 - 0.46 * signs[:, 0]) * (0.88 + 0.24 * rng.random(count))
     bumps = np.array([0.18, 0.18, 0.09, 0.09, 0.06, 0.06])
-    outline = normal(rng, count, 6) * bumps * np.where(is_round, 0.2, 1.0)[:, None]
+    slack = np.where(is_round, 0.2, 1.6 - 1.3 * signs[:, 0])[:, None]
+    outline = normal(rng, count, 6) * bumps * slack
     immune = np.zeros(count, bool)
     return Cells(y, x, radius * size, dead, immune, is_round, lifted, blebs, signs, outline)
 
@@ -116,6 +120,6 @@ def _immune(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
     dead = rng.random(count) < plan.immune_dead
     size = radius * (0.9 + 0.2 * rng.random(count))
     yes, no = np.ones(count, bool), np.zeros(count, np.int64)
-    signs = rng.random((count, 4))
+    signs = rng.random((count, len(SIGNS)))
     lifted = rng.random(count) < 0.5
     return Cells(y, x, size, dead, yes, yes, lifted, no, signs, np.zeros((count, 6)))
