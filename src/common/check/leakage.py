@@ -22,13 +22,9 @@ from ..patches.rounds import rounds
 from ..tile.corners import shared
 from ..tile.fingerprint import Layouts
 from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
+from .nearest import likest, usual
 
-# Pairs: fewer do not show how different fields correlate; more, and chance has more tries
-ENOUGH, MANY = 100, 5000
-BLOCK = 256  # fields that are held against all others at a time
-SAMPLE = 2000  # fields that say how like different ones are
-# Centre and scale (sd) of different fields' likeness, of real and of simulated ones
-USUAL = (1.2, 0.95)
+MANY = 5000  # pairs: more, and chance has more tries
 
 
 def part_names(record: dict) -> list[str]:
@@ -166,47 +162,23 @@ def _same(numbers: pd.Series, ones: np.ndarray, others: np.ndarray) -> np.ndarra
 
 def _nearest(table: pd.DataFrame) -> pd.DataFrame:
     """For each field that has others `_apart` from it in its partition, the likest of them: how far
-    their layouts correlate beyond chance, in sd of `_usual`.
+    their layouts correlate beyond chance, in sd of what is usual.
 
-    Fields are held against all others some at a time. Beyond MANY pairs the values shrink, so that
-    the chance of a false alarm among all pairs stays what it is there.
+    Beyond MANY pairs the values shrink, so that the chance of a false alarm among all pairs stays
+    what it is there.
     """
     layouts = Layouts(table["phash_layout"].tolist())
-    middle, scale = _usual(table, layouts)
+    middle, scale = usual(layouts, lambda i, j: ~_same(table["in_group"], i, j))
     sizes = table.groupby(["partition", "group"], sort=False).size().to_numpy(np.int64)
     pairs = int(len(table) ** 2 - (sizes**2).sum()) // 2
     scale *= _quantile(max(pairs, MANY)) / _quantile(MANY)
-    nearest, every = [], np.arange(len(table))
-    for start in range(0, len(table), BLOCK):
-        rows = every[start : start + BLOCK]
-        pairs_of = rows[:, None], every
-        apart = _apart(table, *pairs_of) & _same(table["in_partition"], *pairs_of)
-        sigmas = np.where(apart, (_likeness(layouts, rows) - middle) / scale, -np.inf)
-        for this, other in enumerate(sigmas.argmax(axis=1)):
-            if apart[this, other]:
-                far = round(float(sigmas[this, other]), 3)
-                nearest.append(_pair(table, rows[this], other) | {"sigmas": far})
+    found = likest(layouts, lambda i, j: _apart(table, i, j) & _same(table["in_partition"], i, j))
+    nearest = [
+        _pair(table, one, found.other[one])
+        | {"sigmas": round((float(found.likeness[one]) - middle) / scale, 3)}
+        for one in np.flatnonzero(found.other >= 0)
+    ]
     return pd.DataFrame(nearest, columns=["image_id", "other_id", "part", "other_part", "sigmas"])
-
-
-def _usual(table: pd.DataFrame, layouts: Layouts) -> tuple[float, float]:
-    """Centre and scale of the likeness of fields of different groups (median and MAD), so that what
-    all fields share, dust or uneven light, counts for nothing.
-
-    Of all pairs up to SAMPLE fields; beyond, of SAMPLE fields evenly drawn from all and all others.
-    """
-    count = len(table)
-    rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
-    grouped = _same(table["in_group"], rows[:, None], np.arange(count))
-    others = _likeness(layouts, rows)[~grouped] if count else np.empty(0)
-    if others.size < 2 * ENOUGH:  # every pair stands there twice
-        return USUAL
-    middle = float(np.median(others))
-    return middle, max(1.4826 * float(np.median(np.abs(others - middle))), 1e-6)
-
-
-def _likeness(layouts: Layouts, rows: np.ndarray) -> np.ndarray:
-    return layouts.correlations(rows) / np.maximum(layouts.chance(rows), 1e-6)
 
 
 def _quantile(pairs: int) -> float:

@@ -6,8 +6,9 @@ turn with it; a mirrored field is described once more. Its arithmetic is that of
 the bytes do not depend on the processor. Comparing corners needs no trial of eight orientations and
 all shifts. Corners that are alike are found by sorting: descriptions that differ in few bits stand
 close together in one of several orders, each by other bits first (Charikar, "Similarity estimation
-techniques from rounding algorithms", 2002). That costs what sorting costs, however many fields
-there are and however much their corners resemble each other.
+techniques from rounding algorithms", 2002). Finding them costs what sorting costs. Two fields that
+have some alike in one arrangement are then matched, each corner with each; how many do so by chance
+depends on the images.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ COUNT = 400  # corners of a field, those of highest contrast
 BYTES = 36  # of a corner: x and y (uint16) and 32 of its description
 ORDERS = 16  # in which all corners are sorted, each by other bytes first
 KEY = 8  # bytes they are sorted by
+PIECE = 2**17  # corners that are compared at a time: 4 MB
 BESIDE = 8  # corners after each in each order that it is compared with
 VOTES = 4  # corners alike of two fields, in one arrangement: worth a closer look
 ALIKE = 40  # bits in which two descriptions of one corner may differ; of different ones 64 to 75 do
@@ -49,12 +51,15 @@ def shared(
     alike = _alike(fields)
     if apart is not None:
         alike = alike[apart(alike["i"].to_numpy(), alike["j"].to_numpy())]
+    sides = alike.groupby(["i", "j", "side"])
+    alike = alike[sides["corner"].transform("size") >= VOTES]
     inliers: dict[tuple[int, int], int] = {}
     for (i, j, side), pairs in alike.groupby(["i", "j", "side"]):
         one, other = fields[i][0], fields[j][side]
-        near = one[pairs["corner"].unique()], other[pairs["its"].unique()]
-        if min(len(part) for part in near) >= VOTES and _inliers(*near) >= VOTES:
-            inliers[i, j] = max(inliers.get((i, j), 0), _inliers(one, other))
+        here, there = pairs["corner"].to_numpy(), pairs["its"].to_numpy()
+        if _arranged(one, other, here, there) >= VOTES:
+            count = _arranged(one, other, *_matched(one, other))
+            inliers[i, j] = max(inliers.get((i, j), 0), count)
     return inliers
 
 
@@ -95,26 +100,40 @@ def _beside(bits: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, np.ndarr
     """Numbers of corners that stand close together, sorted by KEY bytes from the `first` on, and
     differ in at most ALIKE bits.
     """
-    key = np.ascontiguousarray(np.roll(bits, -first, axis=1)[:, :KEY]).view(">u8").ravel()
+    taken = np.arange(first, first + KEY) % bits.shape[1]
+    key = np.ascontiguousarray(bits[:, taken]).view(">u8").ravel()
     order = np.argsort(key.astype(np.uint64), kind="stable")
-    words = np.ascontiguousarray(bits[order]).view(np.uint64)
-    for step in range(1, BESIDE + 1):
-        differ = np.bitwise_count(words[:-step] ^ words[step:]).sum(axis=1)
-        near = np.flatnonzero(differ <= ALIKE)
-        yield order[near], order[near + step]
+    for start in range(0, len(order), PIECE):
+        piece = order[start : start + PIECE + BESIDE]
+        words = bits[piece].view(np.uint64)
+        for step in range(1, min(BESIDE, len(piece) - 1) + 1):
+            differ = np.bitwise_count(words[:-step] ^ words[step:]).sum(axis=1)
+            near = np.flatnonzero(differ[:PIECE] <= ALIKE)
+            yield piece[near], piece[near + step]
 
 
-def _inliers(one: np.ndarray, other: np.ndarray) -> int:
+def _matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of corners of two fields that are each other's likest, and alike."""
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True)
     matches = matcher.match(*(np.ascontiguousarray(side[:, 4:]) for side in (one, other)))
     pairs = [(m.queryIdx, m.trainIdx) for m in matches if m.distance <= ALIKE]
-    if len(pairs) < 4:
+    here, there = np.array(pairs, int).reshape(-1, 2).T
+    return here, there
+
+
+def _arranged(one: np.ndarray, other: np.ndarray, here: np.ndarray, there: np.ndarray) -> int:
+    """How many corners, of those numbered `here` and `there` in pairs, one turn, scale and shift
+    puts on each other.
+    """
+    if min(len(np.unique(here)), len(np.unique(there))) < VOTES:
         return 0
-    here, there = np.transpose(pairs)
     matrix, inlier = cv2.estimateAffinePartial2D(
         _places(one[here]), _places(other[there]), ransacReprojThreshold=REACH
     )
-    return 0 if matrix is None else int(inlier.sum())
+    if matrix is None:
+        return 0
+    inside = inlier.ravel() > 0
+    return min(len(np.unique(here[inside])), len(np.unique(there[inside])))
 
 
 def _places(corners: np.ndarray) -> np.ndarray:

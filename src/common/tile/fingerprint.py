@@ -19,7 +19,8 @@ from . import corners
 
 GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
 LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a layout
-SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
+SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+BLOCK = 256  # fields whose layouts are unpacked at a time
 BRIGHTNESS_WEIGHT = 0.85  # of the correlation; the rest is texture's
 
 
@@ -39,59 +40,83 @@ def fingerprint(frame: np.ndarray) -> dict[str, bytes]:
 
 
 class Layouts:
-    """Layouts of N fields, of which some are held against all at a time, in memory that grows with
-    N and not with its square.
+    """Layouts of N fields, held against each other a block of them at a time: 16 kB a field are
+    held, and 40 kB more for each of two blocks.
     """
 
     def __init__(self, layouts: Sequence[bytes]) -> None:
-        bright, self._texture = _maps(layouts)
-        self._bright = bright.reshape(-1, GRID, GRID)
-        self._spectra = [_spectra(part) for part in (bright, self._texture)]
+        self._codes = np.frombuffer(b"".join(layouts), np.int8).reshape(-1, LENGTH)
+        starts = range(0, max(len(layouts), 1), BLOCK)
+        parts = [_spectra(*_maps(self._codes[start : start + BLOCK])) for start in starts]
+        self._spectra = np.concatenate(parts)
 
-    def correlations(self, rows: np.ndarray) -> np.ndarray:
-        """Correlation of the layouts of `rows` with each of N: (rows, N) float32 in -1..1, near 0
-        for different fields.
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def likeness(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """How far the layouts of `rows` correlate with those of `others`, in standard deviations of
+        chance: (rows, others) float32, about 1 for different fields.
+        """
+        return self.correlations(rows, others) / np.maximum(self.chance(rows, others), 1e-6)
+
+    def correlations(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Correlation of the layouts of `rows` with those of `others`: (rows, others) float32 in
+        -1..1, near 0 for different fields.
 
         The best over shifts of one grid cell (1/64 of the field) either way, since a stage does not
         come back exactly.
         """
-        best = np.full((len(rows), len(self._bright)), -1, np.float32)
-        for dy, dx in SHIFTS:  # and their opposites
-            one = _flat(self._bright[:, dy:, max(dx, 0) : GRID + min(dx, 0)])
-            other = _flat(self._bright[:, : GRID - dy, max(-dx, 0) : GRID + min(-dx, 0)])
-            for here, there in ((one, other), (other, one)):
-                best = np.maximum(best, here[rows] @ there.T)
-        texture = self._texture[rows] @ self._texture.T
-        return BRIGHTNESS_WEIGHT * best + (1 - BRIGHTNESS_WEIGHT) * texture
+        bright, texture = _maps(self._codes[rows])
+        their_bright, their_texture = _maps(self._codes[others])
+        best = np.full((len(rows), len(others)), -1, np.float32)
+        for dy, dx in SHIFTS:
+            np.maximum(best, _part(bright, dy, dx) @ _part(their_bright, -dy, -dx).T, out=best)
+        return BRIGHTNESS_WEIGHT * best + (1 - BRIGHTNESS_WEIGHT) * (texture @ their_texture.T)
 
-    def chance(self, rows: np.ndarray) -> np.ndarray:
-        """Standard deviation of those correlations if they were of different fields: (rows, N).
+    def chance(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Standard deviation of those correlations if they were of different fields.
 
         Of two independent random fields with power spectra P and Q (each adding up to 1) it is the
         root of sum(P Q): two smooth fields, as empty or blurred ones are, resemble each other by
         chance more than two finely structured ones.
         """
-        bright, texture = (part[rows] @ part.T for part in self._spectra)
-        weight = BRIGHTNESS_WEIGHT
-        return np.sqrt(weight**2 * bright + (1 - weight) ** 2 * texture)
+        return np.sqrt(self._spectra[rows] @ self._spectra[others].T)
 
 
-def _flat(maps: np.ndarray) -> np.ndarray:
-    return maps.reshape(len(maps), -1)
+def _part(maps: np.ndarray, dy: int, dx: int) -> np.ndarray:
+    """What of N brightness maps meets another map that is shifted by so many cells, flat."""
+    grids = maps.reshape(-1, GRID, GRID)
+    rows, cols = (slice(max(d, 0), GRID + min(d, 0)) for d in (dy, dx))
+    return grids[:, rows, cols].reshape(len(maps), -1)
 
 
-def _maps(layouts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """The brightness (N, 4096) and texture maps (N, 1024) of layouts, rows of length 1 (or 0)."""
-    codes = np.frombuffer(b"".join(layouts), np.int8).reshape(-1, LENGTH).astype(np.float32)
-    return _unit(codes[:, : GRID**2]), _unit(codes[:, GRID**2 :])
+def _maps(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The brightness (N, 4096) and texture maps (N, 1024) of layouts (N, LENGTH) int8, rows of
+    length 1 (or 0), float32.
+    """
+    values = codes.astype(np.float32)
+    return _unit(values[:, : GRID**2]), _unit(values[:, GRID**2 :])
 
 
-def _spectra(maps: np.ndarray) -> np.ndarray:
-    """Power spectra of N square maps, without their mean, each summing to 1: (N, cells) float32."""
+def _spectra(bright: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Of the two maps of N fields what makes the dot product of two rows the variance of their
+    correlation by chance: (N, 2656) float32.
+    """
+    weight = BRIGHTNESS_WEIGHT
+    return np.hstack([weight * _spectrum(bright), (1 - weight) * _spectrum(texture)])
+
+
+def _spectrum(maps: np.ndarray) -> np.ndarray:
+    """Power spectra of N square maps, without their mean, each summing to 1. The half of one that
+    mirrors the other is left out, and what has a mirror image weighs as two (in a product).
+    """
     side = int(np.sqrt(maps.shape[1]))
-    power = np.abs(np.fft.fft2(maps.reshape(-1, side, side))).reshape(len(maps), -1) ** 2
-    power[:, 0] = 0
-    return (power / np.maximum(power.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    power = np.abs(np.fft.rfft2(maps.reshape(-1, side, side))) ** 2
+    power[:, 0, 0] = 0
+    twice = np.full(power.shape[2], 2.0)
+    twice[[0, -1]] = 1
+    power /= np.maximum((power * twice).sum(axis=(1, 2), keepdims=True), 1e-9)
+    return (power * np.sqrt(twice)).reshape(len(maps), -1).astype(np.float32)
 
 
 def _layout(frame: np.ndarray, seen: np.ndarray) -> bytes:
