@@ -27,8 +27,11 @@ repro: $(READY)  ## Build the environment, then run the whole graph: images to r
 	unstained sync
 	unstained summary
 
-test: lint  ## Build the environment, then check style and types and run the tests
-	pytest -n 2 --dist loadfile -m "not slow"
+COVERAGE := .cache/coverage.json
+test: lint  ## Build the environment, then check style and types, run the tests and say how much of src they ran
+	@mkdir -p $(dir $(COVERAGE))
+	python -m slipcover --source src --json --out $(COVERAGE) -m pytest -n 2 --dist loadfile -m "not slow"
+	@python -c "import json; print('lines of src that ran in the tests\' own processes:', json.load(open('$(COVERAGE)'))['summary']['percent_covered_display'] + '%')"
 
 test-slow: $(READY)  ## The tests that take minutes
 	pytest -m slow
