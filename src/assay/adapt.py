@@ -3,7 +3,7 @@ from control wells alone, registered as a version of its own.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,14 @@ FILE = "adaptation.json"
 
 @dataclass(frozen=True)
 class Known:
-    """Windows of known class (image_id, p: live probability, live) and their images' digests."""
+    """Windows of known class (image_id, p: live probability, live), their images' digests, and what
+    became of the images, in words.
+    """
 
     windows: pd.DataFrame
     digests: list[str]
     what: str
+    told: str
 
 
 def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls: bool) -> dict:
@@ -52,8 +55,11 @@ def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls:
         known = (of_controls if controls else of_stain)(images, model, options, out)
         rows, at = known.windows, model.contract["operating"]
         least = LEAST_WINDOWS if controls else 1
+        print(f"adapt: {known.told}")
         if len(rows) < least:
-            raise ControlsError(f"{len(rows)} windows of known class: it takes {least}")
+            raise ControlsError(
+                f"{len(rows)} windows of known class: it takes {least}; {known.told}"
+            )
         if controls and not rows["live"].any():
             raise ControlsError("only all-dead controls: it takes windows of untreated ones too")
         by = move(rows)
@@ -73,20 +79,27 @@ def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls:
 
 def of_stain(images: Path, model: Model, options: stained.Options, out: Path) -> Known:
     """Windows whose class PI tells, by the model's own rule and thresholds."""
-    entries, _ = stained.find(images, options)
+    entries, notes = stained.find(images, options)
+    _say(notes)
     scored = stained.score(model, entries, options, out)
     cells, _ = stained.label(scored.patches, model.contract["label"], own=False)
     told = cells[cells["label"].isin(["live", "dead"])]
     rows = pd.DataFrame({"image_id": told["image_id"], "p": told["live_probability"]})
     return Known(
-        rows.assign(live=told["label"] == "live"), sorted(scored.digests), "stained fields"
+        rows.assign(live=told["label"] == "live"),
+        sorted(scored.digests),
+        "stained fields",
+        scored.told() + _first(one["reason"] for one in scored.refused),
     )
 
 
 def of_controls(images: Path, model: Model, options: stained.Options, out: Path) -> Known:
     """Windows with cells of control wells: untreated ones are live, all-dead ones are not."""
-    entries, _ = inputs.find([images], options.layout, options.manifest)
+    entries, notes = inputs.find([images], options.layout, options.manifest)
+    _say(notes)
     checked = check([one for one in entries if one.control], model, options.pixel_size_um)
+    reasons = [f"{one.image.image_id}: {one.reason}" for one in checked if one.reason]
+    told = f"of {len(entries)} images {len(checked)} of control wells, {len(reasons)} refused"
     tables, digests = [], []
     for one in (each for each in checked if not each.reason):
         frame = one.pixels()
@@ -98,7 +111,19 @@ def of_controls(images: Path, model: Model, options: stained.Options, out: Path)
         tables.append(pd.DataFrame({"image_id": one.image.image_id, "p": p, "live": live}))
         digests.append(pixel_digest(frame.astype(np.uint16)))
     empty = pd.DataFrame({"image_id": [], "p": [], "live": np.empty(0, bool)})
-    return Known(pd.concat(tables) if tables else empty, digests, "control wells")
+    windows = pd.concat(tables) if tables else empty
+    return Known(windows, digests, "control wells", told + _first(reasons))
+
+
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"adapt: {note}")
+
+
+def _first(reasons: Iterable[str]) -> str:
+    """The first of the reasons for which images were refused, if there is one."""
+    first = next(iter(reasons), "")
+    return f" (the first: {first})" if first else ""
 
 
 def by_stain(rows: pd.DataFrame) -> float:

@@ -108,6 +108,21 @@ def test_stained_fields_set_the_intercept_without_the_models_own_test(registered
     assert shifts[560] < 0 < shifts[220]
 
 
+def test_control_images_that_are_refused_are_said_with_the_reason(registered, tmp_path, capsys):
+    """An operating point from half of the controls looks like one from all of them."""
+    _, plate = registered
+    table = pd.read_csv(plate / "images.csv").assign(pixel_size_um=[3.0, 0.5, 0.5, 0.5])
+    table.to_csv(tmp_path / "one.csv", index=False)
+    options = stained.Options(Layout(()), tmp_path / "one.csv")
+    uri = f"models:/{NAME}@champion"
+    adapt.adapt(plate, uri, tmp_path / "out", options, controls=True)
+    said = "of 4 images 4 of control wells, 1 refused (the first: x0: contract: "
+    assert said in capsys.readouterr().out
+    table.assign(pixel_size_um=3.0).to_csv(tmp_path / "one.csv", index=False)
+    with pytest.raises(ControlsError, match=r"0 windows of known class: .*4 refused \(the first"):
+        adapt.adapt(plate, uri, tmp_path / "none", options, controls=True)
+
+
 def test_too_few_windows_and_a_model_that_is_not_registered_are_refused(registered, tmp_path):
     _, plate = registered
     table = pd.read_csv(plate / "images.csv").assign(control=["", "", "", ""])
