@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..common.filter.annotations import KEY
+from ..common.filter.annotations import WINDOW_KEY
 from ..common.patches.store import PatchStore
 from ..common.scoring.networks.inference import embed
 from ..common.scoring.networks.net import build
@@ -34,9 +34,9 @@ class FeatureCache:
         """(N, D) features of windows (image_id, y, x, size); the unknown ones are computed, with
         progress, and kept.
         """
-        keys = list(windows[KEY].itertuples(index=False, name=None))
+        keys = list(windows[WINDOW_KEY].itertuples(index=False, name=None))
         lacking = pd.DataFrame(
-            [key for key in dict.fromkeys(keys) if key not in self._known], columns=KEY
+            [key for key in dict.fromkeys(keys) if key not in self._known], columns=WINDOW_KEY
         )
         if len(lacking):
             self._compute(lacking)

@@ -9,7 +9,7 @@ there is to see in them.
 import numpy as np
 import pandas as pd
 
-from ..common.filter.annotations import KEY
+from ..common.filter.annotations import WINDOW_KEY
 
 UNCERTAIN = (
     0.05  # share of the windows in question, nearest to the boundary, among which the image decides
@@ -47,9 +47,9 @@ def known(windows: pd.DataFrame, rows: pd.DataFrame) -> tuple[np.ndarray, np.nda
     (N,) bool each.
     """
     pairs = (
-        windows[KEY]
+        windows[WINDOW_KEY]
         .assign(place=np.arange(len(windows)))
-        .merge(rows[KEY], on="image_id", suffixes=("", "_other"))
+        .merge(rows[WINDOW_KEY], on="image_id", suffixes=("", "_other"))
     )
     down, right = (pairs[axis] - pairs[f"{axis}_other"] for axis in ("y", "x"))
     met = ((down < pairs["size_other"]) & (-down < pairs["size"])) & (

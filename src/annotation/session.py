@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from ..common.filter.annotations import KEY
+from ..common.filter.annotations import WINDOW_KEY
 from ..common.scoring.emptiness import VERDICTS
 from .sampling import choose
 from .store import AnnotationFile, Refused
@@ -54,7 +54,7 @@ class Session:
 
     def window(self, place: int) -> tuple[str, int, int, int]:
         """image_id, y, x and size of a candidate by its row number."""
-        image_id, *corner = self.study.pool[KEY].iloc[place]
+        image_id, *corner = self.study.pool[WINDOW_KEY].iloc[place]
         return image_id, *(int(v) for v in corner)
 
     def answer(self, verdict: str, shown: int) -> str:

@@ -18,7 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..common.filter.annotations import ANNOTATION_COLUMNS, KEY, AnnotationError, read_annotations
+from ..common.filter.annotations import (
+    ANNOTATION_COLUMNS,
+    WINDOW_KEY,
+    AnnotationError,
+    read_annotations,
+)
 from ..common.workspace.errors import UserError
 
 TRIES = (
@@ -85,14 +90,14 @@ class AnnotationFile:
 
         Refused if it is annotated.
         """
-        values = dict(zip(KEY, window)) | {"verdict": verdict, "annotator": self.annotator}
+        values = dict(zip(WINDOW_KEY, window)) | {"verdict": verdict, "annotator": self.annotator}
         values["date"] = datetime.date.today().isoformat()
         added = b""
 
         def change(before: bytes) -> bytes:
             nonlocal added
             rows = self.rows()
-            same = rows[(rows[KEY] == pd.Series(dict(zip(KEY, window)))).all(axis=1)]
+            same = rows[(rows[WINDOW_KEY] == pd.Series(dict(zip(WINDOW_KEY, window)))).all(axis=1)]
             if len(same):
                 raise Refused(
                     f"{self.path.name} already calls this window '{same['verdict'].iloc[0]}': "

@@ -10,7 +10,7 @@ from src.annotation.session import Session
 from src.annotation.store import AnnotationFile, Refused
 from src.annotation.study import Standing
 from src.common.filter import annotations
-from src.common.filter.annotations import KEY
+from src.common.filter.annotations import WINDOW_KEY
 from tests.conftest import ARCH
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
@@ -19,7 +19,7 @@ HEADER = "image_id,y,x,size,verdict,annotator,date\n"
 def grid(images: str = "abcd", side: int = 4, step: int = 32, size: int = 64) -> pd.DataFrame:
     """Windows of `size` px every `step` px in each image: half overlapping by default."""
     rows = [(i, y * step, x * step, size) for i in images for y in range(side) for x in range(side)]
-    return pd.DataFrame(rows, columns=KEY)
+    return pd.DataFrame(rows, columns=WINDOW_KEY)
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def notes(tmp_path):
 def test_overlapping_windows_are_known_as_such():
     windows = grid("ab", side=3)
     same, overlapping = known(
-        windows, pd.DataFrame([("a", 0, 0, 64), ("b", 64, 64, 10)], columns=KEY)
+        windows, pd.DataFrame([("a", 0, 0, 64), ("b", 64, 64, 10)], columns=WINDOW_KEY)
     )
-    assert windows[same][KEY].values.tolist() == [["a", 0, 0, 64]]
+    assert windows[same][WINDOW_KEY].values.tolist() == [["a", 0, 0, 64]]
     corners = {"a": (0, 32), "b": (32, 64)}
     expected = [[image, y, x, 64] for image, ends in corners.items() for y in ends for x in ends]
-    assert windows[overlapping][KEY].values.tolist() == expected
+    assert windows[overlapping][WINDOW_KEY].values.tolist() == expected
 
 
 def test_nearest_to_the_boundary_comes_first_but_no_neighbour_of_an_answer():
@@ -109,7 +109,7 @@ class FakeStudy:
         self.pool = pool
 
     def usable(self, rows: pd.DataFrame) -> annotations.Annotations:
-        return annotations.Annotations(rows[[*KEY, "verdict"]], {})
+        return annotations.Annotations(rows[[*WINDOW_KEY, "verdict"]], {})
 
     def standing(self, rows: pd.DataFrame, score: bool = True) -> Standing:
         scores = np.arange(len(self.pool), 0, -1.0) if score else None
@@ -174,7 +174,8 @@ def test_features_are_kept_and_told_apart_by_frames_and_network(live_dead, tmp_p
     cache = FeatureCache(store, ARCH, weights, tmp_path / "kept")
     cache._net = "no network"
     cache._known = {
-        row: np.float32([row[1], row[2]]) for row in table[KEY].itertuples(index=False, name=None)
+        row: np.float32([row[1], row[2]])
+        for row in table[WINDOW_KEY].itertuples(index=False, name=None)
     }
     cache._write()
     again = FeatureCache(store, ARCH, weights, tmp_path / "kept").of(table.iloc[[5, 0, 5]])

@@ -11,7 +11,7 @@ import pytest
 
 from src.annotation import store as storing
 from src.annotation.store import AnnotationFile, Refused
-from src.common.filter.annotations import KEY, AnnotationError
+from src.common.filter.annotations import WINDOW_KEY, AnnotationError
 from tests.conftest import REPO
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
@@ -29,7 +29,7 @@ def test_rows_are_added_and_taken_back_and_the_rest_stays_byte_for_byte(notes):
     before = notes.path.read_bytes()
     first, second = notes.append(A, "cells"), notes.append(B, "unusable")
     assert notes.path.read_bytes() == before + first + second
-    assert notes.rows()[[*KEY, "verdict", "annotator"]].values.tolist()[1:] == [
+    assert notes.rows()[[*WINDOW_KEY, "verdict", "annotator"]].values.tolist()[1:] == [
         [*A, "cells", "me"], [*B, "unusable", "me"],
     ]  # fmt: skip
     notes.remove(first)
