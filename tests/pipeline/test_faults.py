@@ -46,8 +46,10 @@ def test_acquire_killed_at_any_point_is_repeated_as_if_undisturbed(plant, place,
     ("place", "count"),
     [
         ("src.common.patches.store:ShardWriter.put", 7),
-        ("pandas:DataFrame.to_parquet", 1),
-        ("pandas:DataFrame.to_parquet", 2),
+        ("src.common.tile.tables:_Rows.add", 1),
+        ("src.common.tile.tables:_Rows.add", 2),
+        ("src.common.tile.tables:_Rows.close", 1),
+        ("src.common.tile.tables:_Rows.close", 2),
     ],
 )
 def test_tile_killed_at_any_point_is_repeated_as_if_undisturbed(plant, monkeypatch, place, count):

@@ -56,7 +56,7 @@ class Dataset(Section):
     @model_validator(mode="after")
     def _unique(self):
         if len({name.casefold() for name in self.partitions}) < len(self.partitions):
-            raise ValueError(f"partitions named twice, or alike but for case: {self.partitions}")
+            raise ValueError(f"partitions named twice, or differ in case alone: {self.partitions}")
         return self
 
 
