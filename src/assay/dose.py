@@ -69,6 +69,8 @@ def doses_alike(wells: pd.DataFrame) -> list[str]:
 def apart(doses: pd.Series) -> list[np.ndarray]:
     """The different doses, sorted, in groups: within one each is at most ALIKE above the last."""
     levels = np.sort(doses.unique())
+    if not len(levels):
+        return []  # where np.split gives one empty group
     return np.split(levels, 1 + np.flatnonzero(levels[1:] > (1 + ALIKE) * levels[:-1]))
 
 

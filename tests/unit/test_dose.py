@@ -159,6 +159,12 @@ def test_too_few_concentrations_or_wells_give_no_curve(levels, wells, zero):
     assert found["outcome"] == "too few" and found["ic50"] is None
 
 
+def test_a_compound_without_a_dose_is_said_to_have_none():
+    dosed, zero = simulated(0)
+    found = dose.fit(dosed[:0], zero)
+    assert found["text"].startswith("concentrations above zero: 0,")
+
+
 def test_wells_without_noise_give_a_number_without_failing():
     found = dose.fit(*simulated(0, sd=0.0))
     assert found["ic50"] == pytest.approx(1, rel=1e-3)
