@@ -118,13 +118,15 @@ def test_a_step_draws_the_same_again_and_no_field_twice():
     assert not torch.equal(one[0], other[0])
 
 
-def test_what_is_stained_is_learnt_and_the_same_again():
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_what_is_stained_is_learnt_and_the_same_again(precision):
     store, fields = Fields(NAMES), NAMES[:7]
     runs = []
     for _ in range(2):
         torch.manual_seed(0)
         net = build_stain(SMALL, FACTS)
-        runs.append(fit_stain(net, store, fields, training(), asked(), lambda row, epoch: None))
+        train = training(precision=precision)
+        runs.append(fit_stain(net, store, fields, train, asked(), lambda row, epoch: None))
     (state, rows, last), (again, *_) = runs
     assert last == 11 and rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert all(torch.equal(state[k], again[k]) for k in state)  # a repeated training is the same

@@ -73,9 +73,8 @@ class StainModule(pl.LightningModule):
         rest = [*self.net.decoder.parameters(), *self.net.out.parameters()]
         rates = [p.lr * BODY_RATE, p.lr]
         groups = [{"params": part, "lr": rate} for part, rate in zip((body, rest), rates)]
-        optimizer = torch.optim.AdamW(
-            groups, betas=tuple(p.betas), weight_decay=p.weight_decay, fused=True
-        )
+        # not `fused`: Lightning clips no gradient of a fused optimizer in mixed precision
+        optimizer = torch.optim.AdamW(groups, betas=tuple(p.betas), weight_decay=p.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rates, total_steps=self.steps + 1, pct_start=max(p.warmup_fraction, 0.01)
         )
