@@ -159,18 +159,24 @@ def adapt(
     controls: Annotated[
         bool, typer.Option(help="from wells whose control is negative or positive, without stain")
     ] = False,
+    keep_network: Annotated[
+        bool,
+        typer.Option(help="a stain network learns on from stained fields, unless this is given"),
+    ] = False,
     manifest: Manifest = None,
     pixel_size_um: PixelSize = None,
 ) -> None:
-    """Set a model's operating point for a new session, and register it as a version of its own."""
+    """Adapt a model to a new session, and register it as a version of its own."""
     from .assay.adapt import adapt as run
     from .assay.stained import Options
     from .common.images.layout import Layout
 
-    record = run(images, model, out, Options(Layout(["adapt"]), manifest, pixel_size_um), controls)
+    options = Options(Layout(["adapt"]), manifest, pixel_size_um)
+    record = run(images, model, out, options, controls, keep_network)
     typer.echo(
-        f"shifted by {record['shift']:+.2f} (logit) from {record['images']} images; registered as "
-        f"models:/{record['model']}/{record['version']}, no alias moved"
+        f"network {record['network']}, evidence shifted by {record['shift']:+.2f} (logit), from "
+        f"{record['images']} images; registered as models:/{record['model']}/{record['version']}, "
+        "no alias moved"
     )
 
 

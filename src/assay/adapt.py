@@ -1,20 +1,23 @@
-"""`unstained adapt`: a registered model's operating point for a new session, from stained fields or
-from control wells alone, registered as a version of its own.
+"""`unstained adapt`: a registered model for a new session, from stained fields or from control
+wells alone, registered as a version of its own.
+
+Of stained fields a stain network learns on (`tuning`); all else sets the operating point only.
 """
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..common.images.entries import pixel_digest
+from ..common.images.field import Field
 from ..common.register.adapted import register_adapted
 from ..common.scoring.operating import conformal_call
 from . import images as inputs
-from . import output, stained
+from . import output, stained, tuning
 from .checked import check
 from .controls import IS_LIVE, LEAST_WINDOWS, ControlsError, evidence, expected, intercept, shift
 from .model import Model, load
@@ -25,23 +28,28 @@ FILE = "adaptation.json"
 
 @dataclass(frozen=True)
 class Known:
-    """Windows of known class (image_id, p: live probability, live), their images' digests, and what
-    became of the images, in words.
+    """Windows of known class (image_id, y, x, p: live probability, live), their images' digests,
+    and what became of the images, in words; the stained fields.
     """
 
     windows: pd.DataFrame
     digests: list[str]
     what: str
     told: str
+    fields: list[Field] = field(default_factory=list)
 
 
-def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls: bool) -> dict:
-    """Registers the model with the operating point of this session; returns and writes to
-    OUT/adaptation.json what it was adapted on, the shift, and calls before and after.
+def adapt(
+    images: Path, uri: str, out: Path, options: stained.Options, controls: bool,
+    keep_network: bool = False,
+) -> dict:  # fmt: skip
+    """Registers the model as this session wants it; returns and writes to OUT/adaptation.json what
+    it was adapted on, whether its network learnt on, the shift, and calls before and after.
 
-    controls: from wells whose control is negative or positive, without stain. `after` is of each
-    image under the shift of the others. Raises ValueError naming what is wrong: a model that is not
-    registered, too few windows of known class, for controls no own test in the store.
+    controls: from wells whose control is negative or positive, without stain. keep_network: the
+    operating point alone, also for a stain network. `after` is of each image under what the others
+    taught. Raises ValueError naming what is wrong: a model that is not registered, too few windows
+    of known class, for controls no own test in the store.
     """
     images, out = Path(images), Path(out)
     output.refuse([images], out)
@@ -53,28 +61,52 @@ def adapt(images: Path, uri: str, out: Path, options: stained.Options, controls:
     move = by_class(model) if controls else by_stain
     with output.claimed(out, model.facts, "adapt"):
         known = (of_controls if controls else of_stain)(images, model, options, out)
-        rows, at = known.windows, model.contract["operating"]
-        least = LEAST_WINDOWS if controls else 1
         print(f"adapt: {known.told}")
-        if len(rows) < least:
-            raise ControlsError(
-                f"{len(rows)} windows of known class: it takes {least}; {known.told}"
-            )
-        if controls and not rows["live"].any():
-            raise ControlsError("only all-dead controls: it takes windows of untreated ones too")
-        by = move(rows)
-        about = {
-            "folder": images.name, "by": known.what, "images": int(rows["image_id"].nunique()),
-            "live_windows": int(rows["live"].sum()), "dead_windows": int((~rows["live"]).sum()),
-            "shift": by,
-        }  # fmt: skip
-        about = clean(about | compared(rows, move, at))
+        refuse_too_few(known, controls)
+        learns = model.predicts_stain and not controls and not keep_network
+        tuned = tuning.tuned(model, known.fields, options.pixel_size_um) if learns else None
+        after = judged(known.windows, tuned.windows) if tuned else known.windows
+        at, by = model.contract["operating"], move(after) if len(after) else 0.0
+        about = clean(described(images, known) | {
+            "network": "learnt on" if tuned else "as it was", "shift": by,
+            "before": calls(evidence(known.windows["p"]), known.windows, at),
+            "after": calls(moved_by_others(after, move), after, at),
+        })  # fmt: skip
         operating = at | {"shift": round(at.get("shift", 0.0) - by * at["temperature"], 6)}
-        number = register_adapted(model.version, operating, about, known.digests)
+        state = tuned.state if tuned else None
+        number = register_adapted(model.version, operating, about, known.digests, state)
         record = about | {"model": model.facts["name"], "from_version": model.facts["version"]}
         record |= {"version": number, "operating": operating}
         output.whole(out / FILE, lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     return record
+
+
+def refuse_too_few(known: Known, controls: bool) -> None:
+    """Raises ControlsError unless there are windows enough to set an operating point by."""
+    least = LEAST_WINDOWS if controls else 1
+    if len(known.windows) < least:
+        raise ControlsError(
+            f"{len(known.windows)} windows of known class: it takes {least}; {known.told}"
+        )
+    if controls and not known.windows["live"].any():
+        raise ControlsError("only all-dead controls: it takes windows of untreated ones too")
+
+
+def described(images: Path, known: Known) -> dict:
+    """What a model is adapted on."""
+    live = known.windows["live"]
+    return {
+        "folder": images.name, "by": known.what,
+        "images": int(known.windows["image_id"].nunique()),
+        "live_windows": int(live.sum()), "dead_windows": int((~live).sum()),
+    }  # fmt: skip
+
+
+def judged(known: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
+    """The windows of known class as networks that did not learn from them see them (image_id, y, x,
+    p).
+    """
+    return known.drop(columns="p").merge(seen, on=["image_id", "y", "x"])
 
 
 def of_stain(images: Path, model: Model, options: stained.Options, out: Path) -> Known:
@@ -84,12 +116,13 @@ def of_stain(images: Path, model: Model, options: stained.Options, out: Path) ->
     scored = stained.score(model, entries, options, out)
     cells, _ = stained.label(scored.patches, model.contract["label"], own=False)
     told = cells[cells["label"].isin(["live", "dead"])]
-    rows = pd.DataFrame({"image_id": told["image_id"], "p": told["live_probability"]})
+    rows = told[["image_id", "y", "x"]].assign(p=told["live_probability"])
     return Known(
         rows.assign(live=told["label"] == "live"),
         sorted(scored.digests),
         "stained fields",
         scored.told() + _first(one["reason"] for one in scored.refused),
+        scored.fields,
     )
 
 
@@ -139,25 +172,25 @@ def by_class(model: Model) -> Callable[[pd.DataFrame], float]:
     return lambda rows: shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
 
 
-def compared(rows: pd.DataFrame, move: Callable[[pd.DataFrame], float], operating: dict) -> dict:
-    """Share called, and wrong among called, before and after; each image under the shift of the
-    others.
-    """
-    z, live = evidence(rows["p"]), rows["live"].to_numpy(bool)
-    after = z.copy()
+def moved_by_others(rows: pd.DataFrame, move: Callable[[pd.DataFrame], float]) -> np.ndarray:
+    """Evidence (n,) of windows of known class, each image's under the shift of the others."""
+    z = evidence(rows["p"])
     for name in rows["image_id"].unique():
         here = (rows["image_id"] == name).to_numpy()
         if not here.all():
-            after[here] += move(rows[~here])
-    return {"before": _calls(z, live, operating), "after": _calls(after, live, operating)}
+            z[here] += move(rows[~here])
+    return z
 
 
-def _calls(z: np.ndarray, live: np.ndarray, operating: dict) -> dict:
-    p = 1 / (1 + np.exp(-z))
+def calls(z: np.ndarray, rows: pd.DataFrame, operating: dict) -> dict:
+    """Share called of windows of known class with evidence z (n,), and wrong among called; None of
+    none.
+    """
+    p, live = 1 / (1 + np.exp(-z)), rows["live"].to_numpy(bool)
     call = conformal_call(p, operating["live_from"], operating["dead_to"])
     made = call != "abstain"
     wrong = made & ((call == "live") != live)
     return {
-        "called": float(made.mean()),
+        "called": float(made.mean()) if len(z) else None,
         "wrong": float(wrong.sum() / made.sum()) if made.any() else None,
     }

@@ -48,6 +48,7 @@ class Stained:
     counts: Counter = field(default_factory=Counter)  # images of each of KINDS
     refused: list[dict] = field(default_factory=list)  # image_id, reason
     digests: set[str] = field(default_factory=set)  # of the bright-field of those that count
+    fields: list[Field] = field(default_factory=list)  # those that count
     training_known: bool = True
     sessions: dict[str, registration.Session] = field(
         default_factory=lambda: defaultdict(registration.Session)
@@ -188,6 +189,7 @@ def _one(
     shifts = registration.correlation(brightfield, pi)
     stained.sessions[entry.experiment].add(shifts)
     stained.digests.add(pixel_digest(brightfield))
+    stained.fields.append(entry)
     facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(
         **facts,

@@ -46,15 +46,16 @@ RULES = {
 }
 
 
-def save_model(folder: Path, digest: str, limit: float = 2.0, **changes) -> str:
-    """A package as `register` makes it, with random weights, as a folder MLflow loads; `limit` of
-    its novelty.
+def save_model(folder: Path, digest: str, limit: float = 2.0, net=None, **changes) -> str:
+    """A package as `register` makes it, with random weights or those of `net`, as a folder MLflow
+    loads; `limit` of its novelty.
     """
     scorer = folder / "files" / "scorer"
     for name in ("net", "filter"):
         (scorer / name).mkdir(parents=True)
     torch.manual_seed(0)
-    state = {name: value.contiguous() for name, value in build(ARCH).state_dict().items()}
+    state = (net or build(ARCH)).state_dict()
+    state = {name: value.contiguous() for name, value in state.items()}
     save_file(state, scorer / "net" / "model.safetensors")
     save_file(library_model(facts(ARCH)).state_dict(), scorer / "filter" / "model.safetensors")
     EmptyFilter(RULES).save(scorer / "filter")

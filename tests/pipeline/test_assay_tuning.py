@@ -1,0 +1,122 @@
+"""`unstained adapt` from stained fields of a stain network: it learns on, and is judged on fields
+that it did not learn from.
+"""
+
+import json
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from mlflow import MlflowClient
+
+from src.assay import adapt, stained, tuning
+from src.assay.model import load
+from src.common.images.layout import Layout
+from src.common.register import packaging
+from src.common.scoring.networks.stain import StainFacts, build_stain
+from src.common.tracking import runs
+from tests.conftest import mlflow_at
+from tests.pipeline.test_assay_score import save_model
+
+NAME = "unstained-stain"
+RULE = {"intensity": "background_ratio", "log": True, "live_below": 1.2, "dead_above": 1.5,
+        "background": 5.0}  # fmt: skip
+SMALL = "timm:test_efficientnet"
+CONTRACT = {"target": "stain", "arch": SMALL, "label": RULE, "training_images": [],
+            "unlike_share": 1.0, "stain": {"reduction": 2, "orientations": 1},
+            "weights": {"weights": "random"}, "intensity": None}  # fmt: skip
+SIDE, SQUARE = 256, 64
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """A store with a stain network of random weights as champion."""
+    root = tmp_path_factory.mktemp("tuning")
+    with mlflow_at(f"sqlite:///{root}/mlflow.db"):
+        client = runs.connect()
+        torch.manual_seed(0)
+        save_model(root, "a" * 64, net=build_stain(SMALL, StainFacts(2, 1)), **CONTRACT)
+        with mlflow.start_run() as run:
+            metadata = {"digest": "a" * 64}
+            uri = packaging.log_package(root / "files", ["numpy"], metadata, run.info.run_id)
+        client.create_registered_model(NAME)
+        made = client.create_model_version(NAME, uri, run_id=run.info.run_id)
+        client.set_registered_model_alias(NAME, "champion", made.version)
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Fewer and smaller crops than real fields want."""
+    changed = {"samples_per_epoch": 40 * tuning.BATCH, "lr": 1e-2}
+    monkeypatch.setattr(tuning, "TRAIN", tuning.TRAIN.model_copy(update=changed))
+    monkeypatch.setattr(tuning, "SEEN", 64)
+
+
+def field(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bright-field, PI, and where it is stained: what is bright is dead."""
+    rng = np.random.default_rng(number)
+    squares = rng.random((SIDE // SQUARE, SIDE // SQUARE)) < 0.4
+    dead = np.kron(squares, np.ones((SQUARE, SQUARE))) > 0
+    brightfield = rng.integers(1000, 2400, dead.shape) + 1500 * dead
+    pi = rng.integers(190, 210, dead.shape) + 400 * dead
+    return brightfield.astype(np.uint16), pi.astype(np.uint16), dead
+
+
+def folder(path, numbers):
+    path.mkdir()
+    rows = []
+    for number in numbers:
+        brightfield, pi, _ = field(number)
+        tifffile.imwrite(path / f"bf{number}.tif", brightfield)
+        tifffile.imwrite(path / f"pi{number}.tif", pi)
+        rows.append({"brightfield": f"bf{number}.tif", "pi": f"pi{number}.tif"})
+    pd.DataFrame(rows).assign(pixel_size_um=0.5).to_csv(path / "images.csv", index=False)
+    return path
+
+
+def run(images, out, **asked):
+    uri, options = f"models:/{NAME}@champion", stained.Options(Layout(()))
+    return adapt.adapt(images, uri, out, options, controls=False, **asked)
+
+
+def contrast(model, number: int) -> float:
+    """Predicted PI where a field is stained over that where it is not."""
+    brightfield, _, dead = field(number)
+    seen = model.stain(brightfield, 0.5)
+    return float(seen[dead].mean() / seen[~dead].mean())
+
+
+def test_a_stain_network_learns_on_and_is_judged_by_fields_it_did_not_learn_from(
+    registered: MlflowClient, tmp_path, monkeypatch
+):
+    learnt, seen = tuning.learnt, []
+    monkeypatch.setattr(
+        tuning, "learnt",
+        lambda scorer, fields, names: seen.append(set(names)) or learnt(scorer, fields, names),
+    )  # fmt: skip
+    record = run(folder(tmp_path / "plate", range(3)), tmp_path / "out")
+    assert record["network"] == "learnt on" and record["images"] == 3
+    ids = set.union(*seen)
+    assert sorted(map(len, seen)) == [2, 2, 2, 3] and len(ids) == 3
+    assert record["after"]["called"] is not None
+    assert json.loads((tmp_path / "out" / adapt.FILE).read_text()) == record
+    old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{record['version']}")
+    assert new.contract["digest"] != old.contract["digest"]
+    assert new.contract["adapted"]["network"] == "learnt on"
+    assert new.facts["digest"] != old.facts["digest"]
+    assert contrast(new, 7) > 1.3 * contrast(old, 7)  # a field that nothing has seen
+    assert len(new.contract["training_images"]) == 3
+
+
+def test_one_field_judges_nothing_and_the_network_is_kept_where_asked(registered, tmp_path):
+    plate = folder(tmp_path / "plate", [3])
+    record = run(plate, tmp_path / "out")
+    assert record["shift"] == 0 and record["after"] == {"called": None, "wrong": None}
+    kept = run(plate, tmp_path / "kept", keep_network=True)
+    assert kept["network"] == "as it was" and kept["after"]["called"] is not None
+    old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{kept['version']}")
+    assert contrast(new, 7) == contrast(old, 7)
