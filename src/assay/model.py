@@ -173,11 +173,12 @@ def facts(
     """What results carry of the model they came from; None where it is not known.
 
     digest: of the whole package (weights, filter, contract, code), so of all that results depend
-    on. heldout: how it called its own test (see heldout.summary), from the run that trained it.
+    on. heldout: how it called its own test (see heldout.summary), from the run that trained it,
+    before it was `adapted` if it was (what on, and how that was called; see adapt.adapt).
     """
     tags = version.tags if version else {}
     run_id = (version.run_id if version else loaded.metadata.run_id) if reachable else None
-    names = ("partition", "synthetic", "arch", "scheme", "source", "pixel_size_um")
+    names = ("partition", "synthetic", "arch", "scheme", "source", "pixel_size_um", "adapted")
     return {name: contract.get(name) for name in names} | {
         "uri": uri,
         "name": version.name if version else None,

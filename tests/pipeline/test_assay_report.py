@@ -195,6 +195,22 @@ def test_the_models_own_calls_and_its_aim_are_stated(tmp_path):
     assert "If forced to call every patch: balanced accuracy 0.938" in html
 
 
+def test_of_an_adapted_model_what_it_was_adapted_on_is_told_from_its_own_test(tmp_path):
+    own = {"patches": 377, "error": 0.1, "called": 0.86, "wrong": 0.16, "auc_within": 0.83}
+    calls = {"before": {"called": 0.5, "wrong": 0.3}, "after": {"called": 0.75, "wrong": 0.125}}
+    on = {"by": "stained fields", "folder": "june", "images": 3, "live_windows": 9} | calls
+    on |= {"dead_windows": 4, "network": "learnt on", "shift": -0.5}
+    plate = plates.images(plates.layout_96()[:6])
+    report(plates.write(tmp_path / "out", plate, heldout=own, adapted=on))
+    html = (tmp_path / "out" / "summary.html").read_text()
+    assert "3 images, 9 live and 4 dead patches; its network learnt on from them" in html
+    assert "75% called, 12.5% of these wrongly (before: 50%, 30.0%)" in html
+    assert "Its own test before that" in html and "own test, before it was adapted, it" in html
+    alone = on | {"after": {"called": None, "wrong": None}}
+    report(plates.write(tmp_path / "one", plate, heldout=own, adapted=alone))
+    assert "nothing is judged by others" in (tmp_path / "one" / "summary.html").read_text()
+
+
 def test_long_names_are_cut_in_the_middle_and_kept_as_a_title(tmp_path):
     name = "NKratio_Exp_402_0044_roi_579_1206_682_1296"
     table = plates.images(plates.layout_96()[:1]).assign(well="", compound="", control="")
