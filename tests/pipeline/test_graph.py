@@ -32,7 +32,7 @@ SHARED = {
 }  # fmt: skip
 # What a room may import besides itself: shared rooms, and rooms upstream of it
 ROOMS = {
-    "workspace": set(), "scoring": set(), "images": {"workspace", "scoring"},
+    "workspace": set(), "scoring": set(), "images": {"exposure", "workspace", "scoring"},
     "exposure": set(),
     "figures": {"workspace", "scoring"}, "metrics": {"workspace", "scoring"},
     "patches": {"workspace", "scoring"}, "tracking": {"workspace"},

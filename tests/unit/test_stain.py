@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.common.acquire.simulator import plan_plate, simulate_field
-from src.common.exposure.background import backgrounds, ceiling
+from src.common.exposure.background import backgrounds, block_means, ceiling, over_blocks
 from src.common.tile.measures import ratio, window_measures
 
 
@@ -41,6 +41,22 @@ def test_borders_are_left_out_and_a_dark_field_has_no_background():
     pi[:, :21] = 0
     assert backgrounds(pi, [5]) == [100]
     assert backgrounds(np.zeros_like(pi), [5, 50]) == [0, 0]
+
+
+@pytest.mark.parametrize("factor", [1, 4, 8])
+@pytest.mark.parametrize("shape", [(64, 48), (37, 51), (3, 5), (1, 8)])
+def test_blocks_are_numpys_own_to_the_byte_with_borders_and_sides_no_multiple(shape, factor):
+    random = np.random.default_rng(0)
+    pi = random.integers(60000, 65536, shape).astype(np.uint16)  # sums beyond 16 bit
+    pi[: shape[0] // 3] = 0
+    padded = np.pad(pi, [(0, -length % factor) for length in shape], mode="edge")
+    parts = padded.reshape(-(-shape[0] // factor), factor, -(-shape[1] // factor), factor)
+    means, lit = block_means(pi, factor)
+    assert means.tobytes() == (parts.sum(axis=(1, 3), dtype=np.int64) / factor**2).tobytes()
+    assert lit.tobytes() == (parts.min(axis=(1, 3)) > 0).tobytes()
+    gaps = np.where(parts == 0, np.nan, parts.astype(np.float32))
+    found = over_blocks(np.minimum, np.where(pi == 0, np.nan, pi.astype(np.float32)), factor)
+    np.testing.assert_array_equal(found, gaps.min(axis=(1, 3)))
 
 
 def test_mean_pi_is_exact_and_from_16_bit_counts():

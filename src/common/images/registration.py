@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..exposure.background import block_means, over_blocks
+
 STEP = 4  # px of the field for one of the correlation
 SHIFT = 64  # steps: shifts of up to 256 px are seen
 TEXTURE, LIGHT, TREND = 2.0, 1.0, 16.0  # steps: widths (sd) of the filters
@@ -58,24 +60,27 @@ class Session:
 
 
 def correlation(brightfield: np.ndarray, pi: np.ndarray) -> np.ndarray:
-    """How well PI (H, W), shifted by up to SHIFT steps either way, lies on bright-field (H, W).
+    """How well PI (H, W) uint16, shifted by up to SHIFT steps either way, lies on bright-field (the
+    same).
 
     (2 * SHIFT + 1, 2 * SHIFT + 1) float32, in units of its own noise; no shift is the middle.
-    Pixels of zero, as registration leaves them, do not count.
+    Pixels of zero, as registration leaves them, do not count, nor what is left of blocks at edges.
     """
-    rough, lit = _blocks(brightfield.astype(np.float64))
-    square, _ = _blocks(brightfield.astype(np.float64) ** 2)
+    whole = tuple(slice(length - length % STEP) for length in brightfield.shape)
+    brightfield, pi = brightfield[whole], pi[whole]
+    rough, lit = block_means(brightfield, STEP)
+    square = over_blocks(np.add, brightfield.astype(np.float64) ** 2, STEP) / STEP**2
     contrast = np.sqrt(np.maximum(square - rough**2, 0)) / np.maximum(rough, 1)
     texture = _blurred(contrast, TEXTURE)
-    light, glowing = _blocks(pi.astype(np.float64))
+    light, glowing = block_means(pi, STEP)
     light = _blurred(np.log(np.maximum(light, 1)), LIGHT)
     first, second = _detail(np.log(texture + 1e-4), lit), _detail(light, glowing)
     shape = [2 * length for length in first.shape]
     product = np.conj(np.fft.rfft2(first, shape)) * np.fft.rfft2(second, shape)
-    whole = np.fft.fftshift(np.fft.irfft2(product, shape))
+    every = np.fft.fftshift(np.fft.irfft2(product, shape))
     middle = [length // 2 for length in shape]
     reach = np.ix_(*(np.arange(m - SHIFT, m + SHIFT + 1) % (2 * m) for m in middle))
-    return _in_noise(whole[reach])
+    return _in_noise(every[reach])
 
 
 def offset(session: Session) -> Offset:
@@ -100,13 +105,6 @@ def notes(sessions: Mapping[str, Session]) -> list[str]:
     told = f"bright-field and PI lie on each other in {near} of {len(sessions)} sessions"
     told += f"; in {open_} it cannot be told from the images" if open_ else ""
     return [*said, told]
-
-
-def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over STEP x STEP px (what is left at the edges is cut), and where no pixel is zero."""
-    height, width = (length - length % STEP for length in image.shape)
-    parts = image[:height, :width].reshape(height // STEP, STEP, width // STEP, STEP)
-    return parts.mean(axis=(1, 3)), parts.min(axis=(1, 3)) > 0
 
 
 def _blurred(image: np.ndarray, width: float) -> np.ndarray:

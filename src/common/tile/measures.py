@@ -4,11 +4,9 @@ All sums are of integers and the rest is elementwise, so that the results are th
 every processor.
 """
 
-from functools import reduce
-
 import numpy as np
 
-from ..exposure.background import backgrounds, ceiling
+from ..exposure.background import backgrounds, block_means, ceiling, over_blocks
 from ..patches.store import PI_REDUCTION
 from ..scoring.frames.imaging import window_sums
 
@@ -38,11 +36,10 @@ def ratio(pi: np.ndarray, background: float, bits: int) -> np.ndarray:
     NaN where a pixel has no count, or everywhere if there is no background; negative where a pixel
     is clipped, so that its size is a lower bound.
     """
-    means = _over_blocks(np.add, pi.astype(np.uint32), PI_REDUCTION) / PI_REDUCTION**2
-    lit = _over_blocks(np.minimum, pi, PI_REDUCTION) > 0
+    means, lit = block_means(pi, PI_REDUCTION)
     if background <= 0:
         return np.full(means.shape, np.nan, np.float16)
-    clipped = _over_blocks(np.logical_or, pi >= ceiling(pi, bits), PI_REDUCTION)
+    clipped = over_blocks(np.logical_or, pi >= ceiling(pi, bits), PI_REDUCTION)
     signed = np.where(clipped, -means, means) / background
     return np.where(lit, np.clip(signed, -65504, 65504), np.nan).astype(np.float16)
 
@@ -51,18 +48,7 @@ def reduce_mean(frame: np.ndarray, factor: int = PI_REDUCTION) -> np.ndarray:
     """A (H, W) unsigned frame, up to 16 bit, averaged over factor x factor blocks (rounded down),
     edge blocks padded by repetition.
     """
-    return _over_blocks(np.add, frame.astype(np.uint32), factor) // factor**2
-
-
-def _over_blocks(combine: np.ufunc, frame: np.ndarray, factor: int) -> np.ndarray:
-    """A frame (H, W) combined over factor x factor blocks, edge blocks padded by repetition.
-
-    Whole rows first: numpy's own reduction over both axes of a block takes ten times as long.
-    """
-    height, width = frame.shape
-    padded = np.pad(frame, ((0, -height % factor), (0, -width % factor)), mode="edge")
-    rows = reduce(combine, [padded[first::factor] for first in range(factor)])
-    return reduce(combine, [rows[:, first::factor] for first in range(factor)])
+    return over_blocks(np.add, frame.astype(np.uint32), factor) // factor**2
 
 
 def reduced_size(height: int, width: int, factor: int = PI_REDUCTION) -> int:
