@@ -64,7 +64,8 @@ def lay_out(root: Path, images: int, size: int) -> None:
     """growth's tree, with the graph, and weights for the filter."""
     from safetensors.torch import save_file
 
-    from src.common.scoring.networks.backbones import facts, library_model
+    from src.common.scoring.networks.backbones import facts
+    from src.common.scoring.networks.net import library_model
 
     growth.lay_out(root, images, (size, size))
     shutil.copyfile(growth.ROOT / "dvc.yaml", root / "dvc.yaml")

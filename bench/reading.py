@@ -30,7 +30,8 @@ def lay_out(root: Path, frames: int, arch: str) -> None:
     from safetensors.torch import save_file
 
     from bench import growth
-    from src.common.scoring.networks.backbones import facts, library_model
+    from src.common.scoring.networks.backbones import facts
+    from src.common.scoring.networks.net import library_model
 
     growth.lay_out(root, frames, SHAPE)
     params = yaml.safe_load((root / "params.yaml").read_text())

@@ -48,12 +48,11 @@ def real(
     ] = None,
 ) -> None:
     """Run the whole graph on a folder of real images, as a DVC experiment."""
-    from .common.register.sync import sync_all
     from .real import run
 
     if code := run(folder, recipe, name, changes or []):
         raise typer.Exit(code)
-    sync_all()
+    sync()
     summary()
 
 
@@ -62,9 +61,9 @@ def sync() -> None:
     """Rebuild in MLflow whatever it lacks of the outputs at hand: runs, model versions, aliases;
     never twice.
     """
-    from .common.register.sync import sync_all
+    from .common.register import synced
 
-    sync_all()
+    synced.sync()
 
 
 @app.command()

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..common.patches.store import PatchStore
 from ..common.scoring.emptiness import detail
+from ..common.workspace.errors import MissingInput
 from ..common.workspace.params import load
 from ..common.workspace.paths import DATA, MODELS, PATCHES, WORKSPACE
-from ..common.workspace.tables import MissingInput
 from .features import FeatureCache
 from .sampling import candidates, diverse_order
 from .session import Session

@@ -7,9 +7,8 @@ the few numbers that `dvc exp show` sets beside each other.
 from ..common.compare.rows import by_partition, headline
 from ..common.compare.table import markdown
 from ..common.workspace.params import load
-from ..common.workspace.paths import METRICS, REPORTS
+from ..common.workspace.paths import METRICS, REPORTS, existing
 from ..common.workspace.records import read_json, write_json
-from ..common.workspace.tables import existing
 
 
 def main() -> dict:

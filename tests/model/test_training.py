@@ -20,9 +20,9 @@ from sklearn.metrics import roc_auc_score
 
 from src.common.patches.frozen import save_features
 from src.common.patches.store import PatchStore
-from src.common.scoring.networks.backbones import facts, library_model
+from src.common.scoring.networks.backbones import facts
 from src.common.scoring.networks.inference import live_logits, load_model, predict
-from src.common.scoring.networks.net import build
+from src.common.scoring.networks.net import build, library_model
 from src.common.tracking import experiment, inputs
 from src.common.tracking import runs as tracking
 from src.common.train import checkpoint, head, rounds

@@ -21,8 +21,7 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from src.common.scoring.networks.backbones import library_model
-from src.common.scoring.networks.net import build
+from src.common.scoring.networks.net import build, library_model
 from tests.conftest import ARCH, REPO, default_params
 from tests.pipeline.test_data_stages import plate
 

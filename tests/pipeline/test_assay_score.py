@@ -22,8 +22,8 @@ from src.common.images.entries import pixel_digest
 from src.common.images.layout import Layout
 from src.common.register import packaging
 from src.common.scoring.emptiness import EmptyFilter
-from src.common.scoring.networks.backbones import facts, library_model
-from src.common.scoring.networks.net import build
+from src.common.scoring.networks.backbones import facts
+from src.common.scoring.networks.net import build, library_model
 from src.common.scoring.novelty import Novelty
 from tests.conftest import ARCH, REPO, mlflow_at
 from tests.kill import on_a_disk

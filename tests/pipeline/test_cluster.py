@@ -143,7 +143,8 @@ np.save(sys.argv[1], found)
 def test_features_and_scores_of_a_cluster_are_the_same_bytes(cluster, tmp_path):
     from safetensors.torch import save_file
 
-    from src.common.scoring.networks.backbones import facts, library_model
+    from src.common.scoring.networks.backbones import facts
+    from src.common.scoring.networks.net import library_model
     from tests.conftest import ARCH
 
     cluster.run("-m", "src.stages", "acquire")

@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 
 from src.common.patches.frozen import FrozenFeatures
 from src.common.scoring.frames.imaging import bright_field_measures
-from src.common.scoring.networks.backbones import library_model
-from src.common.scoring.networks.net import build
+from src.common.scoring.networks.net import build, library_model
 from src.common.workspace import params
 from src.common.workspace.errors import UserError
 from src.stages import filter as filter_stage

@@ -89,7 +89,8 @@ def from_cache(said: str, name: str) -> str:
 def test_a_grown_plate_costs_what_is_new_and_is_the_same_bytes_as_from_nothing(plate):
     from safetensors.torch import save_file
 
-    from src.common.scoring.networks.backbones import facts, library_model
+    from src.common.scoring.networks.backbones import facts
+    from src.common.scoring.networks.net import library_model
 
     save_file(library_model(facts(ARCH)).state_dict(), plate.root / "model.safetensors")
     plate.add(0, 1, 2, 3)

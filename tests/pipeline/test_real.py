@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -230,8 +229,7 @@ def test_what_an_earlier_run_left_in_the_parameters_is_said(clone, tmp_path, tol
 
 def test_the_command_ends_as_dvc_does_and_syncs_only_after_success(monkeypatch):
     done = []
-    sync = SimpleNamespace(sync_all=lambda: done.append("sync"))
-    monkeypatch.setitem(sys.modules, "src.common.register.sync", sync)  # without MLflow's import
+    monkeypatch.setattr(cli, "sync", lambda: done.append("sync"))
     monkeypatch.setattr(cli, "summary", lambda: done.append("summary"))
     for code in (3, 0):
         monkeypatch.setattr(real, "run", lambda *_, code=code: code)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts, library_model
+from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts
 from src.common.scoring.networks.inference import load_model
-from src.common.scoring.networks.net import build, prepare
+from src.common.scoring.networks.net import build, library_model, prepare
 from src.common.workspace.backbone import BACKBONES
 
 ALL = {

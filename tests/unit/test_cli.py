@@ -47,7 +47,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):
     def full():
         raise OSError(28, "No space left on device", "mlruns/mlflow.db")
 
-    monkeypatch.setattr("src.common.register.sync.sync_all", full)
+    monkeypatch.setattr("src.common.register.synced.sync", full)
     assert (
         said(monkeypatch, "sync") == "error: [Errno 28] No space left on device: 'mlruns/mlflow.db'"
     )
@@ -57,7 +57,7 @@ def test_an_unexpected_crash_keeps_a_plain_traceback(monkeypatch):
     def crash():
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("src.common.register.sync.sync_all", crash)
+    monkeypatch.setattr("src.common.register.synced.sync", crash)
     monkeypatch.setattr(sys, "argv", ["unstained", "sync"])
     with pytest.raises(RuntimeError, match="a fault of ours"):
         cli.main()

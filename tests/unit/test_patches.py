@@ -13,7 +13,7 @@ from src.common.patches.store import PatchStore, plan_shards
 from src.common.tile import tables
 from src.common.tile.measures import reduce_mean
 from src.common.tile.tables import FieldTables
-from src.common.workspace.tables import MissingInput
+from src.common.workspace.errors import MissingInput
 from tests.conftest import write_store
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.common.scoring.networks.backbones import facts, library_model
-from src.common.scoring.networks.net import build, prepare
+from src.common.scoring.networks.backbones import facts
+from src.common.scoring.networks.net import build, library_model, prepare
 from src.common.weights import pretrained
 from src.common.weights.pretrained import WeightsError, resolve
 

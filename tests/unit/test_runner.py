@@ -18,9 +18,8 @@ from mlflow.entities import Run
 from src.common.scoring.networks.backbones import UnknownBackbone
 from src.common.scoring.scorer import RefusedFrame
 from src.common.tracking import runs as tracking
-from src.common.workspace.errors import ServerError, UserError
+from src.common.workspace.errors import MissingInput, ServerError, UserError
 from src.common.workspace.params import ParamsError
-from src.common.workspace.tables import MissingInput
 from src.stages import __main__ as runner
 from tests.conftest import mlflow_at
 

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from src.common.scoring.networks import stain as stain_module
-from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts, library_model
+from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts
+from src.common.scoring.networks.net import library_model
 from src.common.scoring.networks.stain import (
     EXCESS_FLOOR,
     StainFacts,

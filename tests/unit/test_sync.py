@@ -116,11 +116,11 @@ def test_records_of_an_earlier_model_are_not_added_to_the_present_one(
     monkeypatch.setattr(tracking, "training_run", lambda partition: "r")
     monkeypatch.setattr(tracking, "log_evaluation", lambda *given: added.append("evaluation"))
     monkeypatch.setattr(tracking, "log_explanation", lambda *given: added.append("explanation"))
-    assert sync.sync_run("p") is False and added == ["explanation"]
+    assert sync.sync_run("p") == (False, True) and added == ["explanation"]
     assert (
         "metrics/evaluate/p.json is of another model than models/p: run `dvc repro`"
         in capsys.readouterr().out
     )
     evaluation.write_text('{"model": {"digest": "new"}}')
     explanation.unlink()
-    assert sync.sync_run("p") is True and added == ["explanation", "evaluation"]
+    assert sync.sync_run("p") == (True, False) and added == ["explanation", "evaluation"]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
-from ..workspace.tables import existing
+from ..workspace.paths import existing
 from .expectations import Tables, said
 
 EDITED = "the folder was edited, or is of another version of the code: run `dvc repro "

@@ -6,8 +6,9 @@ import great_expectations.expectations as gxe
 import pandas as pd
 import tifffile
 
+from ..workspace.paths import existing
 from ..workspace.sections import Check
-from ..workspace.tables import TEXT_COLUMNS, existing
+from ..workspace.tables import TEXT_COLUMNS
 from .expectations import Suite, Tables, said
 from .form import EDITED, MEND_SOURCE, of_partitions
 

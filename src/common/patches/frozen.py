@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ..workspace.errors import UserError
+from ..workspace.paths import existing
 from ..workspace.records import read_json, write_json
-from ..workspace.tables import existing
 
 
 class UnknownWindows(UserError):

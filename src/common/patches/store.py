@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..workspace.tables import existing, read_table
+from ..workspace.paths import existing
+from ..workspace.tables import read_table
 
 PI_REDUCTION = 4  # PI is kept at a quarter of the resolution: 1.2 um a pixel of the real fields
 SHARD_BYTES = 256 * 2**20  # few files, as DVC likes them, yet many enough to move in parallel

@@ -12,9 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from ..metrics.paired import PAIRED, Incomparable, compare, pair, side
 from ..patches.store import PatchStore
-from ..scoring.networks.inference import live_logits, load_model
 from ..scoring.operating import calibrate, called_live
-from ..scoring.scorer import PIXEL_SIZE_TOLERANCE
 from ..workspace.paths import PATCHES, REPORTS
 from ..workspace.records import read_json
 from ..workspace.sections import Register, Tile
@@ -103,6 +101,8 @@ def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
             f"the champion scales 16 to 8 bit as {contract['scaling']}, this data as "
             f"{here['scaling']}"
         )
+    from ..scoring.scorer import PIXEL_SIZE_TOLERANCE  # slow: brings torch
+
     size, known = contract["pixel_size_um"], frames["pixel_size_um"].dropna()
     if size and len(known) and abs(known.median() / size - 1) > PIXEL_SIZE_TOLERANCE:
         raise Incomparable(
@@ -114,6 +114,8 @@ def scored_anew(
     scorer: Path, contract: dict, test: pd.DataFrame, store: PatchStore
 ) -> pd.DataFrame:
     """The champion's network on the test patches, under its own temperature and threshold."""
+    from ..scoring.networks.inference import live_logits, load_model  # slow: brings torch
+
     net = load_model(scorer / "net", contract)
     logits = live_logits(net, store, test, "register: the champion on this test split")
     at = contract["operating"]

@@ -13,20 +13,25 @@ from ..workspace.records import read_json
 from .registry import register_model
 
 
-def sync_all() -> None:
-    """Runs, model versions and aliases of every model at hand.
+def sync_all() -> bool:
+    """Runs, model versions and aliases of every model at hand; returns whether all of it was there.
 
     What MLflow has already is left as it is.
     """
     dataset, tile, rule = load("dataset", "tile", "register")
     sync_filter()
+    whole = True
     for partition in dataset.partitions:
         if not (MODELS / partition / "model.json").exists():
             print(f"sync: no model of {partition} at hand: run `dvc repro`, or `dvc pull`")
+            whole = False
             continue
-        if sync_run(partition):
+        evaluated, explained = sync_run(partition)
+        whole = whole and evaluated and explained
+        if evaluated:
             register_model(partition, tile, rule)
     sync_experiments()
+    return whole
 
 
 def sync_filter() -> None:
@@ -35,9 +40,9 @@ def sync_filter() -> None:
         print(f"sync: filter is run {tracking.filter_run(restored=True)}")
 
 
-def sync_run(partition: str) -> bool:
-    """The training run of a partition, with its test metrics and explanation; returns whether it
-    was evaluated.
+def sync_run(partition: str) -> tuple[bool, bool]:
+    """The training run of a partition, with its test metrics and explanation; returns which of the
+    two are at hand.
     """
     run_id = tracking.training_run(partition)
     evaluation = METRICS / "evaluate" / f"{partition}.json"
@@ -46,11 +51,12 @@ def sync_run(partition: str) -> bool:
     if evaluated and (REPORTS / "evaluate" / partition).exists():
         reports = REPORTS / "evaluate" / partition
         tracking.log_evaluation(partition, read_json(evaluation), reports)
-    if is_of(partition, explanation / "explain.json"):
+    explained = is_of(partition, explanation / "explain.json")
+    if explained:
         record = read_json(explanation / "explain.json")
         tracking.log_explanation(partition, record, explanation)
     print(f"sync: {partition} is run {run_id}")
-    return evaluated
+    return evaluated, explained
 
 
 def is_of(partition: str, path: Path) -> bool:

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..scoring.networks.backbones import Backbone, facts, library_model, load_body
+from ..scoring.networks.backbones import Backbone, facts
+from ..scoring.networks.net import library_model, load_body
 from ..workspace.errors import UserError
 from ..workspace.paths import from_repo
 

@@ -9,3 +9,7 @@ class ServerError(UserError):
     """The MLflow store cannot be used: no such place, a server that does not answer, or one that
     does not let us in.
     """
+
+
+class MissingInput(UserError):
+    """A file of an earlier stage is not there, or holds nothing for the partitions asked for."""

@@ -8,6 +8,8 @@ MLflow store, checkpoints and relative source folders belong there, since the co
 import os
 from pathlib import Path
 
+from .errors import MissingInput
+
 WORKSPACE = Path(__file__).resolve().parents[3]
 REPO = Path(os.environ.get("DVC_ROOT") or WORKSPACE)
 
@@ -30,3 +32,12 @@ def from_repo(path: str | Path) -> Path:
     temporary copy).
     """
     return REPO / Path(path).expanduser()
+
+
+def existing(path: Path) -> Path:
+    """The path, if it exists. Raises MissingInput naming it and the command that makes it."""
+    if not path.exists():
+        raise MissingInput(
+            f"{path} does not exist: run `dvc repro`, or `dvc pull` if it was pushed"
+        )
+    return path

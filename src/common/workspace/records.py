@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .tables import existing
+from .paths import existing
 
 DECIMALS = 6  # of the floats of metrics and reports
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .errors import UserError
+from .errors import MissingInput
+from .paths import existing
 
 # Columns of images.csv that are no numbers, even where they look like some
 TEXT_COLUMNS = [
@@ -20,10 +21,6 @@ SPLIT_NAMES = ("train", "valid", "test")
 CLASS_NAMES = ("live", "dead")
 LABEL_NAMES = (*CLASS_NAMES, "discarded")
 VERDICT_NAMES = ("cells", "empty", "unusable")
-
-
-class MissingInput(UserError):
-    """A file of an earlier stage is not there, or holds nothing for the partitions asked for."""
 
 
 def read_images(raw: Path, partitions: Sequence[str]) -> pd.DataFrame:
@@ -58,12 +55,3 @@ def select(
     if aloud and (ignored := sorted(held - set(partitions))):
         print(f"{name}: ignoring partition {', '.join(ignored)}, not in dataset.partitions")
     return table[table["partition"].isin(list(partitions))].reset_index(drop=True)
-
-
-def existing(path: Path) -> Path:
-    """The path, if it exists. Raises MissingInput naming it and the command that makes it."""
-    if not path.exists():
-        raise MissingInput(
-            f"{path} does not exist: run `dvc repro`, or `dvc pull` if it was pushed"
-        )
-    return path

@@ -1,15 +1,11 @@
-"""Backbones, each with its own facts: input size, normalisation, feature width; and the library's
-own models with their weights.
+"""Backbones, each with its own facts: input size, normalisation, feature width.
 
-Inception-v3 is taken without its auxiliary classifier. This file ships inside registered models: it
-needs torch, and torchvision or timm only for the backbone asked for.
+This file ships inside registered models. It needs timm only for a backbone of timm's that is not
+registered here, and no torch, so that what asks for facts alone starts at once.
 """
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-
-import torch
-from torch import nn
 
 from .. import ScoringError
 
@@ -105,41 +101,4 @@ def facts(arch: str) -> Backbone:
         model.num_features,
         "timm",
         levels,
-    )
-
-
-class WrongWeights(ScoringError):
-    """A file of weights is not of the backbone that it is to be loaded into."""
-
-
-def library_model(backbone: Backbone) -> nn.Module:
-    """The library's own model, randomly initialised, under its own parameter names, without
-    auxiliary classifier.
-    """
-    if backbone.library == "timm":
-        import timm
-
-        return timm.create_model(backbone.name, num_classes=0)
-    from torchvision.models import get_model
-
-    options = {"aux_logits": False, "init_weights": True} if backbone.name == "inception_v3" else {}
-    return get_model(backbone.name, weights=None, **options)
-
-
-def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
-    """Loads all but the classifier of a library's model.
-
-    Raises WrongWeights naming tensors that lack or do not fit.
-    """
-    own = {k: v for k, v in model.state_dict().items() if not _is_classifier(k)}
-    lacking = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
-    if lacking:
-        missing = f"{len(lacking)} of {len(own)} tensors lack, as {lacking[0]}"
-        raise WrongWeights(f"{name} does not fit the backbone: {missing}")
-    model.load_state_dict({k: state[k] for k in own}, strict=False)
-
-
-def _is_classifier(key: str) -> bool:
-    return key.split(".")[0] in ("fc", "classifier", "head", "AuxLogits") or key.endswith(
-        "num_batches_tracked"
     )

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from .backbones import CLASSES, Backbone, UnknownBackbone, facts, library_model, load_body
+from .. import ScoringError
+from .backbones import CLASSES, Backbone, UnknownBackbone, facts
 
 
 class Body(nn.Module):
@@ -140,6 +141,43 @@ def _body(backbone: Backbone, model: nn.Module) -> Body:
             f"timm:{backbone.name} yields {tuple(shape)}, no convolutional feature map (N, D, h, w)"
         )
     return body
+
+
+class WrongWeights(ScoringError):
+    """A file of weights is not of the backbone that it is to be loaded into."""
+
+
+def library_model(backbone: Backbone) -> nn.Module:
+    """The library's own model, randomly initialised, under its own parameter names, without
+    Inception's auxiliary classifier.
+    """
+    if backbone.library == "timm":
+        import timm
+
+        return timm.create_model(backbone.name, num_classes=0)
+    from torchvision.models import get_model
+
+    options = {"aux_logits": False, "init_weights": True} if backbone.name == "inception_v3" else {}
+    return get_model(backbone.name, weights=None, **options)
+
+
+def load_body(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
+    """Loads all but the classifier of a library's model.
+
+    Raises WrongWeights naming tensors that lack or do not fit.
+    """
+    own = {k: v for k, v in model.state_dict().items() if not _is_classifier(k)}
+    lacking = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
+    if lacking:
+        missing = f"{len(lacking)} of {len(own)} tensors lack, as {lacking[0]}"
+        raise WrongWeights(f"{name} does not fit the backbone: {missing}")
+    model.load_state_dict({k: state[k] for k in own}, strict=False)
+
+
+def _is_classifier(key: str) -> bool:
+    return key.split(".")[0] in ("fc", "classifier", "head", "AuxLogits") or key.endswith(
+        "num_batches_tracked"
+    )
 
 
 def prepare(backbone: Backbone, windows: np.ndarray | torch.Tensor) -> torch.Tensor:

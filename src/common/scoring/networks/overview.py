@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torchvision.ops import roi_align
 
 from .inference import apply_to_windows, compiled_net, embed
 from .net import Net, build, normalised
@@ -71,6 +70,8 @@ def _inside(maps: torch.Tensor, boxes: np.ndarray) -> np.ndarray:
     """Mean and deviation (n, 2 D) of maps (1, D, h, w) inside boxes (n, 4: x, y, x, y), which are
     shares of the sides.
     """
+    from torchvision.ops import roi_align  # two seconds, which windows by themselves need not pay
+
     sides = np.tile(maps.shape[:1:-1], 2)
     places = [torch.from_numpy((boxes * sides).astype(np.float32))]
     mean, square = (roi_align(m, places, 1, aligned=True)[..., 0, 0] for m in (maps, maps**2))
