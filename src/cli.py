@@ -12,6 +12,12 @@ app = typer.Typer(
 )
 app.add_typer(cli_images.app)  # its commands stand beside those here
 
+# What several commands take
+Registered = Annotated[
+    str, typer.Argument(help="a registered model, such as unstained-no_treatment")
+]
+Reason = Annotated[str, typer.Option(help="why; kept on the version")]
+
 
 @app.command()
 def digest(
@@ -68,11 +74,9 @@ def sync() -> None:
 
 @app.command()
 def promote(
-    model: Annotated[
-        str, typer.Argument(help="a registered model, such as unstained-no_treatment")
-    ],
+    model: Registered,
     version: Annotated[int, typer.Argument(help="the version that becomes champion")],
-    reason: Annotated[str, typer.Option(help="why; kept on the version")],
+    reason: Reason,
 ) -> None:
     """Make a version the champion by hand."""
     from .common.register.by_hand import promote as move
@@ -81,12 +85,7 @@ def promote(
 
 
 @app.command()
-def rollback(
-    model: Annotated[
-        str, typer.Argument(help="a registered model, such as unstained-no_treatment")
-    ],
-    reason: Annotated[str, typer.Option(help="why; kept on the version")],
-) -> None:
+def rollback(model: Registered, reason: Reason) -> None:
     """Give the champion's alias back to the version that had it before."""
     from .common.register.by_hand import rollback as back
 
@@ -94,11 +93,7 @@ def rollback(
 
 
 @app.command()
-def history(
-    model: Annotated[
-        str, typer.Argument(help="a registered model, such as unstained-no_treatment")
-    ],
-) -> None:
+def history(model: Registered) -> None:
     """Show every move of a model's aliases: when, from which version to which, by whom and why."""
     from rich.console import Console
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..workspace import words
 from ..workspace.words import interval, number, with_interval
 from .rows import PAPER_RESULTS, rows
 
@@ -33,8 +34,7 @@ def markdown(records: dict[str, dict], gains: Sequence[dict] = ()) -> str:
             "are told apart, and cannot be set against the paper's.**",
             "",
         ]
-    lines += ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in table]
+    lines += words.table(HEADINGS, map(cells, table))
     return "\n".join([*lines, "", *_more(records), *_cross(records), *_notes(records)]) + "\n"
 
 
@@ -58,26 +58,21 @@ def _more(records: dict[str, dict]) -> list[str]:
     """What else was measured of every model, its calibration and its abstentions."""
     titles = ["average precision", "F1", "MCC", "sensitivity", "specificity", "Spearman r, mean PI",
               "ECE", "Brier", "abstained", "error among called", "coverage"]  # fmt: skip
-    lines = [
-        "## More of each model (95% over groups)",
-        "",
-        "| model | " + " | ".join(titles) + " |",
-    ]
-    lines.append("|" + "---|" * (len(titles) + 1))
+    rows = []
     for name, record in records.items():
         measures = [record["overall"][metric] for metric in MORE] + [
             record["correlation"]["mean_pi"]["spearman"]
         ]
-        texts = [with_interval(each["value"], each["group_interval"]) for each in measures]
+        texts = [_marked(name, record)]
+        texts += [with_interval(each["value"], each["group_interval"]) for each in measures]
         texts += [number(record["calibration"][metric]["after"]) for metric in ("ece", "brier")]
         texts += [
             number(record["conformal"][key])
             for key in ("abstention", "error_among_called", "coverage")
         ]
-        lines.append(
-            f"| {name}{', synthetic' if record['synthetic'] else ''} | {' | '.join(texts)} |"
-        )
-    return [*lines, ""]
+        rows.append(texts)
+    heading = "## More of each model (95% over groups)"
+    return [heading, "", *words.table(["model", *titles], rows), ""]
 
 
 def _cross(records: dict[str, dict]) -> list[str]:
@@ -88,12 +83,7 @@ def _cross(records: dict[str, dict]) -> list[str]:
     partitions = list(
         dict.fromkeys(p for r in crossed.values() for p in (r["partition"], *r["cross_partition"]))
     )
-    lines = [
-        "## AUC (balanced accuracy) of each model on each test split",
-        "",
-        f"| model | {' | '.join(partitions)} |",
-    ]
-    lines.append("|---|" + "---|" * len(partitions))
+    rows = []
     for name, record in crossed.items():
         tested = {record["partition"]: record, **record["cross_partition"]}
         scores = [tested.get(p, {}).get("overall") for p in partitions]
@@ -101,10 +91,13 @@ def _cross(records: dict[str, dict]) -> list[str]:
             f"{number(s['auc']['value'])} ({number(s['balanced_accuracy']['value'])})" if s else "-"
             for s in scores
         ]
-        lines.append(
-            f"| {name}{', synthetic' if record['synthetic'] else ''} | {' | '.join(texts)} |"
-        )
-    return [*lines, ""]
+        rows.append([_marked(name, record), *texts])
+    heading = "## AUC (balanced accuracy) of each model on each test split"
+    return [heading, "", *words.table(["model", *partitions], rows), ""]
+
+
+def _marked(name: str, record: dict) -> str:
+    return f"{name}, synthetic" if record["synthetic"] else name
 
 
 def _notes(records: dict[str, dict]) -> list[str]:

@@ -19,6 +19,7 @@ from ..workspace.tables import (
     read_images,
     read_table,
 )
+from ..workspace.words import interval, table
 from .pi_area import area_figure, compare_areas, control, pi_areas
 
 PAPER: dict[str, dict[str, object]] = {  # Table 1
@@ -138,13 +139,14 @@ def _counts_table(counts: Mapping) -> list[str]:
     sides = [side for p, own in counts.items() for side in ((p, own), ("paper", PAPER.get(p)))]
     sides = [(title, side) for title, side in sides if side]
     rows = list(dict.fromkeys(name for own in counts.values() for name in own))
-    lines = [f"| | {' | '.join(title for title, _ in sides)} |", f"|---|{'---:|' * len(sides)}"]
+    lines = []
     for name in rows:
         pair = any(isinstance(own.get(name), tuple) for own in counts.values())
-        cells = " | ".join(_cell(side.get(name)) for _, side in sides)
-        lines.append(f"| {name}{', live / dead' if pair else ''} | {cells} |")
-    shares = (side["live"] / max(side["live and dead"], 1) for _, side in sides)
-    return [*lines, f"| live fraction | {' | '.join(f'{share:.3f}' for share in shares)} |"]
+        title = f"{name}, live / dead" if pair else name
+        lines.append([title, *(_cell(side.get(name)) for _, side in sides)])
+    shares = [side["live"] / max(side["live and dead"], 1) for _, side in sides]
+    lines.append(["live fraction", *(f"{share:.3f}" for share in shares)])
+    return table(["", *(title for title, _ in sides)], lines, "---:")
 
 
 def _cell(value: object) -> str:
@@ -175,11 +177,11 @@ def _thresholds_table(thresholds: Mapping) -> list[str]:
         else ", ".join(thresholds["fit_on"])
     )
     lines = [f"In {thresholds['unit']}, fitted on {fitted}.", ""]
-    lines += ["| | here | 95% interval | paper (counts) |", "|---|---:|---:|---:|"]
+    rows = []
     for name, paper in PAPER_THRESHOLDS.items():
-        low, high = thresholds["interval_95"][name]
-        lines.append(f"| {name} | {thresholds[name]:.6g} | {low:.6g} to {high:.6g} | {paper} |")
-    return lines
+        told = interval(thresholds["interval_95"][name], ".6g")
+        rows.append([name, f"{thresholds[name]:.6g}", told, str(paper)])
+    return lines + table(["", "here", "95% interval", "paper (counts)"], rows, "---:")
 
 
 def _area_lines(check: Mapping, thresholds: Mapping, built: str) -> list[str]:
@@ -195,18 +197,14 @@ def _area_lines(check: Mapping, thresholds: Mapping, built: str) -> list[str]:
     ]
     if len(check["partitions"]) == 1:
         lines = [*lines[:1], "One partition: there is no control to compare it with.", ""]
-    lines += [
-        "| partition | fields | groups | PI-positive area | 95% interval "
-        "| against control | 95% interval |"
-    ]
-    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
+    heads = ["partition", "fields", "groups", "PI-positive area", "95% interval"]
+    rows = []
     for name, area in check["partitions"].items():
         change = f"{100 * area['difference']:+.1f} points" if "difference" in area else ""
-        lines.append(
-            f"| {name} | {area['fields']} | {area['groups']} | {100 * area['share']:.1f}% | "
-            f"{_range(area['interval_95'])} | {change} | "
-            f"{_range(area.get('difference_interval_95'))} |"
-        )
+        sizes = [name, str(area["fields"]), str(area["groups"]), f"{100 * area['share']:.1f}%"]
+        against = [change, _range(area.get("difference_interval_95"))]
+        rows.append([*sizes, _range(area["interval_95"]), *against])
+    lines += table([*heads, "against control", "95% interval"], rows, "---:")
     others = [(name, area) for name, area in check["partitions"].items() if "difference" in area]
     return [*lines, "", *(_verdict(name, area) + built for name, area in others)]
 

@@ -2,7 +2,7 @@
 limits, decision.
 """
 
-from ..workspace.words import interval, number
+from ..workspace.words import interval, number, table
 
 DECISION = "### Decision"
 BASELINES = (("experiment only", "experiment_only", "in_sample"),
@@ -73,19 +73,19 @@ def _results(model: dict, record: dict) -> str:
         baseline = (record.get("baselines") or {}).get(name) or {}
         baseline = baseline.get(inner, {}) if inner else baseline
         rows.append((f"AUC of the baseline: {title}", baseline.get("auc")))
-    calibration = record["calibration"]
+    told = [
+        (title, number(metric["value"]), interval(metric.get("group_interval")))
+        for title, metric in rows
+        if metric
+    ]
+    brier = record["calibration"]["brier"]["after"]
     return "\n".join([
         "### Results",
         f"{data['n_patches']} test patches of {data['n_groups']} groups ({_scheme(model)}); "
         "intervals over groups.",
-        "", "| | value | interval |", "|---|---|---|",
-        *(_row(title, metric) for title, metric in rows if metric),
-        f"| Brier score | {calibration['brier']['after']:.3f} | |",
+        "",
+        *table(["", "value", "interval"], [*told, ("Brier score", number(brier), "")]),
     ])  # fmt: skip
-
-
-def _row(title: str, metric: dict) -> str:
-    return f"| {title} | {number(metric['value'])} | {interval(metric.get('group_interval'))} |"
 
 
 def _contract(contract: dict) -> str:

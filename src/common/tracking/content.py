@@ -8,7 +8,7 @@ come first in the alphabet: test/, train/, valid/.
 
 from collections.abc import Sequence
 
-from ..workspace.words import interval, number
+from ..workspace.words import interval, number, table
 
 # Of the machine: they stay in model/model.json
 LEFT_OUT = {"precision", "devices", "nodes", "strategy", "workers"}
@@ -127,15 +127,9 @@ def _figures(record: dict) -> str:
         ("AUC", record["overall"]["auc"]),
     ]
     rows += [("AUC within experiments", within)] if within else []
-    lines = [
-        f"| {title} | {number(measure['value'])} | {interval(measure['group_interval'])} |"
-        for title, measure in rows
-    ]
-    head = (
-        f"| test: {data['n_patches']} patches of {data['n_groups']} groups "
-        "| value | interval over groups |"
-    )
-    return "\n".join([head, "|---|---|---|", *lines])
+    of = f"test: {data['n_patches']} patches of {data['n_groups']} groups"
+    told = [(name, number(m["value"]), interval(m["group_interval"])) for name, m in rows]
+    return "\n".join(table([of, "value", "interval over groups"], told))
 
 
 def _dig(record: dict, *keys: str) -> float | None:

@@ -1,6 +1,6 @@
-"""Numbers and intervals as people read them."""
+"""Numbers, intervals and tables as people read them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 UNKNOWN = "n/a"
 
@@ -18,3 +18,11 @@ def interval(bounds: Sequence[float] | None, form: str = ".3f") -> str:
 def with_interval(value: float | None, bounds: Sequence[float] | None, form: str = ".3f") -> str:
     """A number, and its interval in brackets where there is one."""
     return number(value, form) + (f" ({interval(bounds, form)})" if bounds else "")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "---") -> list[str]:
+    """A table in Markdown, line by line. rule: `---:` aligns all columns but the first right."""
+    lines = [
+        f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in row)}|" for row in (heads, *rows)
+    ]
+    return [lines[0], "|---|" + f"{rule}|" * (len(heads) - 1), *lines[1:]]
