@@ -22,7 +22,6 @@ def with_interval(value: float | None, bounds: Sequence[float] | None, form: str
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "---") -> list[str]:
     """A table in Markdown, line by line. rule: `---:` aligns all columns but the first right."""
-    lines = [
-        f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in row)}|" for row in (heads, *rows)
-    ]
-    return [lines[0], "|---|" + f"{rule}|" * (len(heads) - 1), *lines[1:]]
+    spaced = ([f" {cell} " if cell else " " for cell in cells] for cells in (heads, *rows))
+    head, *lines = (f"|{'|'.join(cells)}|" for cells in spaced)
+    return [head, "|---|" + f"{rule}|" * (len(heads) - 1), *lines]
