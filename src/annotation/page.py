@@ -48,9 +48,8 @@ def check_port(port: int) -> None:
 def serve(session: Session, port: int, title: str, synthetic: bool) -> None:
     """Serves the page on http://127.0.0.1:PORT until interrupted."""
     holder: list[str] = []
-    app.add_middleware(
-        TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]
-    )  # no other site may speak for us
+    # No other site may speak for us
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
     @app.get("/picture/{view}/{place}")
     def picture(view: str, place: int) -> Response:

@@ -11,9 +11,8 @@ import pandas as pd
 
 from ..common.filter.annotations import WINDOW_KEY
 
-UNCERTAIN = (
-    0.05  # share of the windows in question, nearest to the boundary, among which the image decides
-)
+# Share of the windows in question, nearest to the boundary, among which the image decides
+UNCERTAIN = 0.05
 STRATA = 10
 
 

@@ -26,9 +26,8 @@ from ..common.filter.annotations import (
 )
 from ..common.workspace.errors import UserError
 
-TRIES = (
-    20  # a file that changes this often between reading and replacing is not being edited by hand
-)
+# A file that changes this often between reading and replacing is not being edited by hand
+TRIES = 20
 
 
 class Refused(UserError):
@@ -48,10 +47,8 @@ class AnnotationFile:
             raise Refused(
                 f"--annotator {annotator!r} is no name: use printable characters on one line"
             )
-        self.path, self.annotator = (
-            Path(path).resolve(),
-            annotator,
-        )  # a link stays one, what it points to is replaced
+        self.path = Path(path).resolve()  # a link stays one, what it points to is replaced
+        self.annotator = annotator
         if not self.path.parent.is_dir():
             raise Refused(f"--annotations: the folder {self.path.parent} does not exist")
         self._check_rights()
@@ -186,9 +183,8 @@ def _line(text: bytes, values: dict) -> bytes:
     lines = (line.split("#")[0].strip() for line in text.decode("utf-8-sig").splitlines())
     header = next(csv.reader([next(line for line in lines if line)]))
     cells = [str(values.get(name, "")) for name in header]
-    quoting = (
-        csv.QUOTE_ALL if any("#" in cell for cell in cells) else csv.QUOTE_MINIMAL
-    )  # '#' would start a comment
+    # '#' would start a comment
+    quoting = csv.QUOTE_ALL if any("#" in cell for cell in cells) else csv.QUOTE_MINIMAL
     stream = io.StringIO()
     csv.writer(stream, lineterminator=_newline(text).decode(), quoting=quoting).writerow(cells)
     return stream.getvalue().encode()

@@ -15,17 +15,14 @@ SLACK = 0.10
 # Of the called live, and dead, patches: with 0.8 and 0.8 a live-patch fraction spans 60 of the 100
 # points between all dead and all live, the least that still orders treatments
 LEAST_RECALL = 0.80
-LEAST_SHARE_CALLED = (
-    0.50  # of patches: a model that leaves more than half open does not stand in for a stain
-)
+# Of patches: a model that leaves more than half open does not stand in for a stain
+LEAST_SHARE_CALLED = 0.50
 # Mean difference of live-patch fractions, model minus stain: two plates may differ so unnoticed
 MOST_BIAS = 0.10
 # How far the fraction of a single field or well may lie from the stain's (95% limits of agreement)
 MOST_SPREAD = 0.30
-LEAST_UNITS = {
-    "experiments": 5,
-    "fields": 10,
-}  # below, an interval from resampling them is too narrow to decide by
+# Below, an interval from resampling them is too narrow to decide by
+LEAST_UNITS = {"experiments": 5, "fields": 10}
 
 HOLDS, FAILS, OPEN, UNJUDGED = "holds", "fails", "open", "not judged"
 

@@ -100,9 +100,8 @@ def totals(images: pd.DataFrame, wells: pd.DataFrame) -> dict:
     live = (counted["called"] * counted["live_patch_fraction"].astype(float)).sum()
     nuclei = counted[NUCLEI].dropna() if NUCLEI in counted else []
     sums |= {NUCLEI: int(nuclei.sum()) if len(nuclei) else None}
-    sums |= {
-        "uncalled": int((counted["live"] + counted["dead"] == 0).sum())
-    }  # images that count and yield nothing
+    # Images that count and yield nothing
+    sums |= {"uncalled": int((counted["live"] + counted["dead"] == 0).sum())}
     sums |= {"abstained": sums["abstain"] / sums["cells"] if sums["cells"] else None}
     return sums | {"live_patch_fraction": live / called if called else None}
 

@@ -11,9 +11,8 @@ from ..common.scoring.networks.stain import COARSEST, SMALLEST, StainNet
 from ..common.scoring.scorer import Scorer
 from .frames import EightBit, Exported, ExportError, scripted, traced
 
-BORDER = (
-    9  # px a side of the least square without counts that is a border (scoring/networks/stain.py)
-)
+# px a side of the least square without counts that is a border (scoring/networks/stain.py)
+BORDER = 9
 OUT = """for each pixel, first the predicted PI over background (1 is unstained), then the
 probability that it is above 1.5 times background."""
 LEFT = """the calibrated probabilities and calls of windows and cells are not made: the mean of the

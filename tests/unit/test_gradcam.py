@@ -19,7 +19,7 @@ def planted() -> Net:
     map cells.
     """
     body = Body(nn.Sequential(nn.AvgPool2d(CELL), nn.Conv2d(3, 2, 1)))
-    net = Net(Backbone("planted", 64, (0.0,) * 3, (1.0,) * 3, 2, "none"), body, 2)
+    net = Net(Backbone("planted", 64, (0.0,) * 3, (1.0,) * 3, 2, "none"), body)
     with torch.no_grad():
         body.layers[1].weight[:] = torch.tensor([1 / 3, 0.0]).view(2, 1, 1, 1)
         body.layers[1].bias[:] = 0

@@ -46,9 +46,8 @@ class Outcome:
     rejected: dict | None = None
     truth: dict[str, pd.DataFrame] = field(default_factory=dict)
     correlation: np.ndarray | None = None  # of the channels over shifts, of fields from files
-    exposure: dict[str, float] = field(
-        default_factory=dict
-    )  # of accepted ones, by exposure/session.py
+    # Of accepted ones, by exposure/session.py
+    exposure: dict[str, float] = field(default_factory=dict)
 
 
 def take(entry: Field, raw: Path, limits: Limits) -> Outcome:

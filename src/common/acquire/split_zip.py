@@ -26,9 +26,8 @@ DAMAGE = (
     FileExistsError,
     NotADirectoryError,
 )
-END = struct.Struct(
-    "<4s4H2LH"
-)  # end of central directory: disks at 1 and 2, entries at 3 and 4, size, offset, comment
+# End of central directory: disks at 1 and 2, entries at 3 and 4, size, offset, comment
+END = struct.Struct("<4s4H2LH")
 ENTRY_SIZE, ENTRY_NAMES, ENTRY_DISK, ENTRY_OFFSET = 46, 28, 34, 42
 
 

@@ -54,20 +54,18 @@ def by_partition(records: dict[str, dict]) -> dict[str, dict[str, dict]]:
 
 def headline(records: dict[str, dict]) -> dict[str, dict]:
     """Of each partition's model the figures that tell models apart."""
-    return {
-        record["partition"]: {
-            "balanced_accuracy": record["overall"]["balanced_accuracy"]["value"],
-            "auc": record["overall"]["auc"]["value"],
-            "auc_within_experiments": _within(record["within_experiment"]),
-            "brier": record["calibration"]["brier"]["after"],
-        }
-        for record in records.values()
-    }
+    shown = ("balanced_accuracy", "auc", "auc_within_experiments")
+    figures = {}
+    for record in records.values():
+        row = model_row("", record)
+        brier = record["calibration"]["brier"]["after"]
+        figures[record["partition"]] = {name: row[name] for name in shown} | {"brier": brier}
+    return figures
 
 
 def model_row(name: str, record: dict) -> dict:
     """The row of one model."""
-    accuracy, auc = record["overall"]["balanced_accuracy"], record["overall"]["auc"]
+    accuracy = record["overall"]["balanced_accuracy"]
     return {
         "partition": record["partition"],
         "kind": "model",
@@ -79,51 +77,29 @@ def model_row(name: str, record: dict) -> dict:
         "n_groups": record["data"]["n_groups"],
         "balanced_accuracy": accuracy["value"],
         "balanced_accuracy_patch_interval": accuracy["patch_interval"],
-        "balanced_accuracy_group_interval": accuracy["group_interval"],
-        "auc": auc["value"],
-        "auc_group_interval": auc["group_interval"],
-        "auc_within_experiments": _within(record["within_experiment"]),
-        "auc_within_experiments_group_interval": _within(
-            record["within_experiment"], "group_interval"
-        ),
-        "pearson": record["correlation"]["mean_pi"]["pearson"]["value"],
-        "pearson_group_interval": record["correlation"]["mean_pi"]["pearson"]["group_interval"],
+        **_columns(record["overall"], "balanced_accuracy", "auc"),
+        **_within(record["within_experiment"]),
+        **_columns(record["correlation"]["mean_pi"], "pearson"),
     }
 
 
 def baseline_rows(record: dict) -> list[dict]:
     """The rows of a record's baselines that could be had, in the keys of `model_row`."""
-    shared = {
-        key: model_row("", record)[key]
-        for key in ("partition", "synthetic", "n_patches", "n_groups")
-    }
-    table = []
+    shared, table = _shared(record), []
     for key, title in BASELINE_TITLES.items():
         if base := record["baselines"].get(key):  # not in records of earlier versions
             own = {
                 "kind": key,
                 "model": title,
                 "weights": record["model"]["weights"] if key == "linear_probe" else None,
-                "auc_within_experiments": _within(base["within_experiment"]),
-                "auc_within_experiments_group_interval": _within(
-                    base["within_experiment"], "group_interval"
-                ),
             }
-            for metric in ("balanced_accuracy", "auc"):
-                own |= {
-                    metric: base[metric]["value"],
-                    f"{metric}_group_interval": base[metric]["group_interval"],
-                }
-            table.append(shared | own)
+            own |= _within(base["within_experiment"])
+            table.append(shared | own | _columns(base, "balanced_accuracy", "auc"))
     if only := record["baselines"]["experiment_only"]:
         for key, how in (("in_sample", ""), ("leave_one_out", ", the patch left out")):
             title = f"baseline: the experiment's own live share{how}, no pixel seen"
-            values = {
-                "auc": only[key]["auc"]["value"],
-                "auc_group_interval": only[key]["auc"]["group_interval"],
-            }
             kind = "experiment_only" if key == "in_sample" else f"experiment_{key}"
-            table.append(shared | {"kind": kind, "model": title} | values)
+            table.append(shared | {"kind": kind, "model": title} | _columns(only[key], "auc"))
     return table
 
 
@@ -166,22 +142,31 @@ def gain_row(record: dict, pretrained: str, random: str, gains: dict[str, dict])
     record: the pretrained model's; gains: metric to value and group_interval (see
     `paired.difference`).
     """
-    row = {
-        key: model_row("", record)[key]
-        for key in ("partition", "synthetic", "n_patches", "n_groups")
-    }
-    row |= {
+    own = {
         "kind": "gain",
         "model": f"difference: {pretrained} less {random}",
         "weights": "pretrained less random",
     }
-    for metric in ("balanced_accuracy", "auc"):
-        row |= {
-            metric: gains[metric]["value"],
-            f"{metric}_group_interval": gains[metric]["group_interval"],
-        }
-    return row
+    return _shared(record) | own | _columns(gains, "balanced_accuracy", "auc")
 
 
-def _within(section: dict | None, what: str = "value"):
-    return section["pair_weighted"][what] if section else None
+def _shared(record: dict) -> dict:
+    """The columns that rows beside a model have from it."""
+    row = model_row("", record)
+    return {key: row[key] for key in ("partition", "synthetic", "n_patches", "n_groups")}
+
+
+def _columns(measures: dict[str, dict], *names: str) -> dict:
+    """The columns of measures that have a value and an interval over groups."""
+    columns = {}
+    for name in names:
+        columns[name] = measures[name]["value"]
+        columns[f"{name}_group_interval"] = measures[name]["group_interval"]
+    return columns
+
+
+def _within(section: dict | None) -> dict:
+    """Those of the AUC within experiments, None where no experiment is known."""
+    unknown = {"value": None, "group_interval": None}
+    measure = section["pair_weighted"] if section else unknown
+    return _columns({"auc_within_experiments": measure}, "auc_within_experiments")

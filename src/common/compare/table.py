@@ -11,13 +11,8 @@ HEADINGS = [
     "95% over patches", "95% over groups", "AUC", "AUC over groups", "AUC within experiments",
     "Pearson r, mean PI",
 ]  # fmt: skip
-MORE = [
-    "average_precision",
-    "f1",
-    "mcc",
-    "sensitivity",
-    "specificity",
-]  # with their intervals over groups
+# With their intervals over groups
+MORE = ["average_precision", "f1", "mcc", "sensitivity", "specificity"]
 
 
 def markdown(records: dict[str, dict], gains: Sequence[dict] = ()) -> str:
@@ -29,9 +24,8 @@ def markdown(records: dict[str, dict], gains: Sequence[dict] = ()) -> str:
     lines = ["# Models beside each other and beside the paper", ""]
     if any(row["synthetic"] for row in table):
         lines += [
-            "**Rows marked `synthetic` are of simulated images: they show that the pipeline "
-            "works, not how well cells "
-            "are told apart, and cannot be set against the paper's.**",
+            "**Rows marked `synthetic` are of simulated images: they show that the pipeline works, "
+            "not how well cells are told apart, and cannot be set against the paper's.**",
             "",
         ]
     lines += words.table(HEADINGS, map(cells, table))
@@ -105,9 +99,8 @@ def _notes(records: dict[str, dict]) -> list[str]:
     own = dict.fromkeys(note for record in records.values() for note in record["notes"])
     paper = [
         "paper: Pattarone et al., Sci Rep 11:10304 (2021), Inception-v3, the best of its three "
-        "architectures; its "
-        "interval takes overlapping patches of one image as independent; its cells, microscope "
-        "and images are not ours"
+        "architectures; its interval takes overlapping patches of one image as independent; its "
+        "cells, microscope and images are not ours"
     ]
     beside = any(record["partition"] in PAPER_RESULTS for record in records.values())
     return [

@@ -87,9 +87,8 @@ def fit_threshold(
     conformal call names live or dead is so called by the threshold too.
     """
     values = np.unique(np.r_[0.0, probability, 1.0])
-    band = sorted(
-        (live_from, dead_to + 1e-6)
-    )  # live is called from the threshold up, dead up to dead_to
+    # Live is called from the threshold up, dead up to dead_to
+    band = sorted((live_from, dead_to + 1e-6))
     candidates = np.unique(np.round(np.clip(np.r_[0.5, (values[1:] + values[:-1]) / 2], *band), 6))
     lives, deads = np.sort(probability[live]), np.sort(probability[~live])
     sensitivity = 1 - np.searchsorted(lives, candidates, side="left") / len(lives)
@@ -171,13 +170,13 @@ def equal_classes(live: np.ndarray) -> np.ndarray:
     return len(live) * np.where(live, 0.5 / live.sum(), 0.5 / (~live).sum())
 
 
-def reliability(probability: np.ndarray, live: np.ndarray, bins: int = BINS) -> list[dict]:
+def reliability(probability: np.ndarray, live: np.ndarray) -> list[dict]:
     """Rows (lower, upper, n, probability, live_fraction) of the filled bins of equal width."""
-    which = np.minimum((probability * bins).astype(int), bins - 1)
+    which = np.minimum((probability * BINS).astype(int), BINS - 1)
     return [
         {
-            "lower": b / bins,
-            "upper": (b + 1) / bins,
+            "lower": b / BINS,
+            "upper": (b + 1) / BINS,
             "n": int((which == b).sum()),
             "probability": float(probability[which == b].mean()),
             "live_fraction": float(live[which == b].mean()),

@@ -120,7 +120,7 @@ def randomised(net: Net, arch: str, part: str, seed: int) -> Net:
         fresh = (
             build(arch, pooling=net.pooling)
             if part == "all"
-            else Net(net.backbone, net.body, len(CLASSES), net.pooling)
+            else Net(net.backbone, net.body, net.pooling)
         )
     return fresh.eval()
 

@@ -8,11 +8,8 @@ from ..workspace.sections import Explain
 from .pi_agreement import BRIGHT, SURROUNDINGS
 
 AGREEMENT = ("pointing", "pointing_15px", "iou")
-SHARES = {
-    "live": "share_live",
-    "dead": "share_dead",
-    "abstain": "share_abstained",
-}  # call: its name in the record
+# Of a call, its name in the record
+SHARES = {"live": "share_live", "dead": "share_dead", "abstain": "share_abstained"}
 
 
 def counts(rows: pd.DataFrame) -> dict[str, int]:
@@ -69,26 +66,21 @@ def notes(
     return {
         "models": models_used(rounds, record["embedding"]["round"]),
         "calls": "right and wrong are conformal calls; a window abstained on is neither; the "
-        "confusion matrix of the "
-        "evaluation counts wrong_at_threshold",
+        "confusion matrix of the evaluation counts wrong_at_threshold",
         "empty_windows": on_empty_windows(record["empty_windows"]),
         "gradcam_target": "margin of the class's logit over the other's; maps unstretched, logit "
         "units per map cell",
-        "bright_pi": f"PI above {BRIGHT:g} times its surroundings (morphological opening by a "
-        f"disk {SURROUNDINGS:g} of "
-        "a window wide), at a quarter of the resolution: stained nuclei without the haze around "
-        "them",
+        "bright_pi": f"PI above {BRIGHT:g} times its surroundings (morphological opening by a disk "
+        f"{SURROUNDINGS:g} of a window wide), at a quarter of the resolution: stained nuclei "
+        "without the haze around them",
         "agreement_windows": f"{sample}; overlapping ones stay in, since groups are the sample; "
-        "those without nuclei, "
-        "or with nothing else, left out",
+        "those without nuclei, or with nothing else, left out",
         "pointing": "into a nucleus; pointing_15px with the tolerance of the pointing game as "
-        "published: where a map "
-        "has few cells (map_cells_a_side), one is wider than a nucleus, and a maximum beside a "
-        "nucleus no clear miss",
+        "published: where a map has few cells (map_cells_a_side), one is wider than a nucleus, and "
+        "a maximum beside a nucleus no clear miss",
         "chance": "map and nuclei of different groups; observed, chance and gain are means over "
-        "groups, each counted "
-        "once; gain_interval (95%) and p are Student's over the groups' gains, and rest on as few "
-        "groups as there are",
+        "groups, each counted once; gain_interval (95%) and p are Student's over the groups' "
+        "gains, and rest on as few groups as there are",
         "sanity": f"random networks {draws}; Spearman over map cells, {sanity_windows} dead "
         "windows or fewer",
         "purity": f"{settings.neighbours} nearest by Euclidean distance; other_groups: without "
@@ -102,9 +94,8 @@ def models_used(rounds: Sequence[str], mapped: str) -> str:
         return "one network; all windows are of its test split"
     return (
         "each window by the network of the fold that tested it, trained and validated without it, "
-        "never by the final "
-        "one: Grad-CAM, agreement, randomisation, empty windows (the fold of their image); "
-        f"embedding: {mapped} alone"
+        "never by the final one: Grad-CAM, agreement, randomisation, empty windows (the fold of "
+        f"their image); embedding: {mapped} alone"
     )
 
 
@@ -118,11 +109,10 @@ def on_empty_windows(empty: dict) -> str:
         )
     return (
         f"trained on cells alone, the network has no class for emptiness: of {empty['scored']} "
-        "windows of the test "
-        f"images that the filter dropped as empty it would call {empty['share_live']:.0%} live, "
-        f"{empty['share_dead']:.0%} dead, and abstain on {empty['share_abstained']:.0%} (mean "
-        "live probability "
-        f"{empty['live_probability']:.2f}); {filtered}"
+        "windows of the test images that the filter dropped as empty it would call "
+        f"{empty['share_live']:.0%} live, {empty['share_dead']:.0%} dead, and abstain on "
+        f"{empty['share_abstained']:.0%} (mean live probability {empty['live_probability']:.2f}); "
+        f"{filtered}"
     )
 
 
@@ -163,8 +153,7 @@ def main_figures(record: dict) -> str:
         )
         lines += [
             f"  {name} {dead[name]['observed']}, by chance {dead[name]['chance']}, gain "
-            f"{dead[name]['gain']}, "
-            f"95% interval over groups {dead[name]['gain_interval']}"
+            f"{dead[name]['gain']}, 95% interval over groups {dead[name]['gain_interval']}"
             for name in AGREEMENT
         ]
     lines.append(on_empty_windows(record["empty_windows"]))

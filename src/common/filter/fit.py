@@ -18,9 +18,8 @@ from ..workspace.sections import Filter
 
 LEAST_ROWS = 20  # annotated windows of each class below which rules replace the SVM
 OUTLIER_SDS = 2.0  # robust standard deviations below the usual from which a rule rejects
-NOISE_TEXTURE = (
-    0.194  # texture over contrast of white noise: (1/25 - 1/441) ** 0.5, for means over 5 and 21 px
-)
+# Texture over contrast of white noise: (1/25 - 1/441) ** 0.5, for means over 5 and 21 px
+NOISE_TEXTURE = 0.194
 ONE_CLASS_NU = 0.1  # share of annotated cells windows that a one-class SVM may leave outside
 RESAMPLES = 1000
 PAPER_F1 = 0.833  # Pattarone et al. 2021; of which class is not stated
@@ -138,9 +137,8 @@ def f1_scores(
     """
     outcomes = [truth & kept, truth & ~kept, ~truth & kept, ~truth & ~kept]
     _, codes = np.unique(images, return_inverse=True)
-    counts = np.stack(
-        [np.bincount(codes, weights=outcome) for outcome in outcomes], axis=1
-    )  # (images, 4)
+    # (images, 4)
+    counts = np.stack([np.bincount(codes, weights=outcome) for outcome in outcomes], axis=1)
     random = np.random.default_rng(seed)
     draws = resample(len(counts), RESAMPLES, random)
     tail = 50 * (1 - expanded(0.95, len(counts)))

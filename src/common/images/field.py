@@ -65,9 +65,8 @@ class Field:
     pixel_size_um: float | None = None
     name: str = ""  # the file(s), as the source names them
     where: str = ""  # the line or file name that states it
-    problem: tuple[str, str] | None = (
-        None  # kind and detail, when it is refused before any file is opened
-    )
+    # Kind and detail, when it is refused before any file is opened
+    problem: tuple[str, str] | None = None
 
     def expand(self) -> list["Field"]:
         """The fields of view this entry holds: itself, or one for each time point of a stack.

@@ -19,9 +19,8 @@ class FileField(Field):
     brightfield: Plane | None
     pi: Plane | None = None
     nuclei: Plane | None = None  # an instance mask of nuclei or cells
-    sha256: tuple[str, str] | None = (
-        None  # of the two channels' pixels as uint16, where the source states them
-    )
+    # Of the two channels' pixels as uint16, where the source states them
+    sha256: tuple[str, str] | None = None
 
     def expand(self) -> list["FileField"]:
         """Itself, or one field for each time point of a time stack, which share a position.

@@ -38,9 +38,8 @@ class Mixture:
     sd: tuple[float, float]
     weight: tuple[float, float]
     log: bool
-    bic_gain: (
-        float  # BIC of one component minus BIC of two: above zero, two describe the values better
-    )
+    # BIC of one component minus BIC of two: above zero, two describe the values better
+    bic_gain: float
 
     @property
     def live_below(self) -> float:
@@ -222,9 +221,8 @@ def _refit(
 
 def _gaussian(column: np.ndarray, **options) -> GaussianMixture:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # at max_iter it is near enough; `problems` judges the result
+        # At max_iter it is near enough; `problems` judges the result
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return GaussianMixture(
             reg_covar=1e-9 * float(column.var()), tol=1e-6, max_iter=1000, **options
         ).fit(column)

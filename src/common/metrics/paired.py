@@ -66,7 +66,7 @@ def compare(both: pd.DataFrame, rule: Register) -> dict:
     comparison: dict = {"patches": len(both), "groups": draws.groups, "confidence": rule.confidence}
     values = bootstrap(partial(_differences, both), draws)
     ones = np.ones((1, len(both)))
-    for name, score in {"balanced_accuracy": _balanced_accuracy, "brier": _brier}.items():
+    for name, score in SCORES.items():
         ours, theirs = (float(score(both, suffix, ones)[0]) for suffix in ("", "_champion"))
         span = percentile(values.get(name), rule.confidence, draws.groups)
         comparison[name] = {
@@ -138,10 +138,9 @@ def in_words(numbers: dict) -> str:
 
 
 def _differences(both: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
-    kinds = {"balanced_accuracy": _balanced_accuracy, "brier": _brier}
     return {
         name: score(both, "", weights) - score(both, "_champion", weights)
-        for name, score in kinds.items()
+        for name, score in SCORES.items()
     }
 
 
@@ -153,3 +152,6 @@ def _balanced_accuracy(both: pd.DataFrame, suffix: str, weights: np.ndarray) -> 
 def _brier(both: pd.DataFrame, suffix: str, weights: np.ndarray) -> np.ndarray:
     squares = (both[f"probability{suffix}"].to_numpy() - both["live"].to_numpy()) ** 2
     return (weights @ squares) / weights.sum(1)
+
+
+SCORES = {"balanced_accuracy": _balanced_accuracy, "brier": _brier}

@@ -33,9 +33,8 @@ class PatchStore:
         self.frames = pd.read_parquet(existing(self.directory / "frames.parquet")).set_index(
             "image_id", drop=False
         )
-        self._facts = {
-            frame.image_id: frame for frame in self.frames.itertuples(index=False)
-        }  # faster than .loc
+        # Faster than .loc
+        self._facts = {frame.image_id: frame for frame in self.frames.itertuples(index=False)}
 
     def patches(self, partitions: Sequence[str]) -> pd.DataFrame:
         """The table of windows of the named partitions."""

@@ -22,15 +22,8 @@ from ..workspace.records import read_json, write_json
 from . import packaging
 from .aliases import TAG_LIMIT
 
-KEPT = (
-    "synthetic",
-    "arch",
-    "weights",
-    "scheme",
-    "gates",
-    "auc",
-    "balanced_accuracy",
-)  # of the network
+# Of the network
+KEPT = ("synthetic", "arch", "weights", "scheme", "gates", "auc", "balanced_accuracy")
 
 
 def register_adapted(

@@ -41,11 +41,9 @@ def about(name: str) -> str:
     """The description of a registered model, true of all its versions."""
     return (
         f"Calls patches of bright-field images live or dead. Load `models:/{name}@{CHAMPION}`. "
-        "Each version's "
-        "description is its model card: data (real or SYNTHETIC), results, contract, limits, "
-        "decision. "
-        f"`unstained history {name}` shows who moved the aliases, and why. For research, not for "
-        "diagnosis."
+        "Each version's description is its model card: data (real or SYNTHETIC), results, "
+        f"contract, limits, decision. `unstained history {name}` shows who moved the aliases, and "
+        "why. For research, not for diagnosis."
     )
 
 

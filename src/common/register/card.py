@@ -101,14 +101,12 @@ def _contract(contract: dict) -> str:
         f"- one bright-field channel, {'/'.join(str(bits) for bits in contract['bits'])} bit, "
         f"{size}",
         f"- windows of {tile['window']:g} {tile['unit']}, stride {tile['stride']:g}; 16 to 8 bit "
-        "by "
-        f"{contract['scaling']['method']} {contract['scaling']['low']:g} to "
+        f"by {contract['scaling']['method']} {contract['scaling']['low']:g} to "
         f"{contract['scaling']['high']:g}",
         f"- live from {at['threshold']:.3f}; abstains between {band[0]:.3f} and {band[1]:.3f}; "
         f"temperature {at['temperature']:.3f}",
         f"- stain thresholds of the labels: live below {label['live_below']:.4g}, dead above "
-        f"{label['dead_above']:.4g} "
-        f"({label['intensity']})",
+        f"{label['dead_above']:.4g} ({label['intensity']})",
     ])  # fmt: skip
 
 
@@ -117,8 +115,7 @@ def _limits(model: dict) -> str:
         "### Intended use and limits",
         "- for research, not for diagnosis; yields the live-patch fraction, not cell viability",
         "- for plates like those of training: cell line, microscope, magnification, treatment; "
-        "others need "
-        "`unstained validate` against a stain first",
+        "others need `unstained validate` against a stain first",
     ]
     if model["scheme"] != "holdout":
         lines.append(

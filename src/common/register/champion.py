@@ -88,8 +88,7 @@ def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
     if seen := sorted(set(contract["training_images"]) & set(frames["brightfield_sha256"])):
         raise Incomparable(
             f"the champion was tested on other patches, and trained on {len(seen)} of the "
-            f"{len(frames)} images of this "
-            "test split"
+            f"{len(frames)} images of this test split"
         )
     own, here = contract["tile"], tile.model_dump()
     if differing := [name for name in ("window", "unit") if own[name] != here[name]]:

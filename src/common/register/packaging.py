@@ -28,12 +28,10 @@ from ..workspace.records import read_json, write_json
 from ..workspace.sections import Tile
 
 SCORING_CODE = Path(scoring.__file__).parent  # ships as it is
-INTENSITY_TOLERANCE = (
-    0.5  # a frame half as dark or bright again as any in training is taken as it is
-)
-UNLIKE_SHARE = (
-    0.15  # a frame with more of its windows with cells unlike the training data is flagged
-)
+# A frame half as dark or bright again as any in training is taken as it is
+INTENSITY_TOLERANCE = 0.5
+# A frame with more of its windows with cells unlike the training data is flagged
+UNLIKE_SHARE = 0.15
 REQUIREMENTS = [
     "imagecodecs",
     "mlflow",
@@ -152,9 +150,8 @@ def assemble(partition: str, tile: Tile, directory: Path) -> str:
     training data.
     """
     scorer = directory / "scorer"
-    take = (
-        shutil.copyfile
-    )  # not the files' modes: safetensors lets their owner alone read what it writes
+    # Not the files' modes: safetensors lets their owner alone read what it writes
+    take = shutil.copyfile
     shutil.copytree(MODELS / "filter", scorer / "filter", copy_function=take)
     take(
         MODELS / "weights" / "filter" / "model.safetensors", scorer / "filter" / "model.safetensors"
@@ -207,9 +204,8 @@ def log_package(directory: Path, pinned: list[str], metadata: dict, run_id: str)
     while it is would leave it RUNNING.
     """
     code = next(path for path in directory.iterdir() if path.name.startswith("unstained_"))
-    sys.path.insert(
-        0, str(directory)
-    )  # MLflow imports model.py, which imports the package beside it
+    # MLflow imports model.py, which imports the package beside it
+    sys.path.insert(0, str(directory))
     try:
         info = Model.log(
             None, mlflow.pyfunc, run_id=run_id, flavor_name="pyfunc.ModelFromCode", name="model",
@@ -219,9 +215,8 @@ def log_package(directory: Path, pinned: list[str], metadata: dict, run_id: str)
         )  # fmt: skip
     finally:
         sys.path.remove(str(directory))
-    mlflow.pyfunc.load_model(
-        info.model_uri
-    )  # a model that cannot be loaded must never get a version
+    # A model that cannot be loaded must never get a version
+    mlflow.pyfunc.load_model(info.model_uri)
     return info.model_uri
 
 

@@ -80,17 +80,15 @@ def _candidates(
     change in distance.
     """
     weights = 1 / fractions
-    pull = weights[:, None] * (
-        _totals(shares, parts, len(fractions)) - fractions[:, None]
-    )  # (K, C)
+    # (K, C)
+    pull = weights[:, None] * (_totals(shares, parts, len(fractions)) - fractions[:, None])
     moves = []
     for part in range(len(fractions)):
         here = np.flatnonzero(parts != part)
         others = np.append(np.flatnonzero(parts == part), -1)
         partner = np.where(others[:, None] >= 0, shares[others], 0.0)
-        delta = (
-            partner[None] - shares[here][:, None]
-        )  # what the group's old part gains, (here, others, C)
+        # What the group's old part gains, (here, others, C)
+        delta = partner[None] - shares[here][:, None]
         old = parts[here]
         change = (delta**2).sum(-1) * (weights[old] + weights[part])[:, None] + 2 * (
             delta * (pull[old] - pull[part])[:, None]

@@ -44,13 +44,13 @@ def ratio(pi: np.ndarray, background: float, bits: int) -> np.ndarray:
     return np.where(lit, np.clip(signed, -65504, 65504), np.nan).astype(np.float16)
 
 
-def reduce_mean(frame: np.ndarray, factor: int = PI_REDUCTION) -> np.ndarray:
-    """A (H, W) unsigned frame, up to 16 bit, averaged over factor x factor blocks (rounded down),
-    edge blocks padded by repetition.
+def reduce_mean(frame: np.ndarray) -> np.ndarray:
+    """A (H, W) unsigned frame, up to 16 bit, averaged over blocks of PI_REDUCTION px (rounded
+    down), edge blocks padded by repetition.
     """
-    return over_blocks(np.add, frame.astype(np.uint32), factor) // factor**2
+    return over_blocks(np.add, frame.astype(np.uint32), PI_REDUCTION) // PI_REDUCTION**2
 
 
-def reduced_size(height: int, width: int, factor: int = PI_REDUCTION) -> int:
+def reduced_size(height: int, width: int) -> int:
     """Number of pixels of `reduce_mean`'s result for a (height, width) frame."""
-    return -(-height // factor) * -(-width // factor)
+    return -(-height // PI_REDUCTION) * -(-width // PI_REDUCTION)

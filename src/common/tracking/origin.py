@@ -13,12 +13,8 @@ VARIABLES = {
     "dvc_stage": "DVC_STAGE",
 }
 
-REWRITTEN = (
-    ":!dvc.lock",
-    ":!metrics",
-    ":!params.yaml",
-    ":!sources",
-)  # by DVC and the stages, in every experiment
+# By DVC and the stages, in every experiment
+REWRITTEN = (":!dvc.lock", ":!metrics", ":!params.yaml", ":!sources")
 
 
 def origin(stage: str) -> dict[str, str]:

@@ -45,20 +45,20 @@ def find_run(digest: str, stage: str = "train") -> str | None:
     return None
 
 
-def training_run(partition: str, models: Path = MODELS) -> str:
+def training_run(partition: str) -> str:
     """Id of the run that trained models/PARTITION; made from the stage's outputs if MLflow has
     none.
 
     An experiment that found the model in DVC's cache is added to the experiments the run belongs
     to.
     """
-    model = read_json(models / partition / "model.json")
+    model = read_json(MODELS / partition / "model.json")
     if known := find_run(model["digest"]):
         if experiment := os.environ.get("DVC_EXP_NAME"):
             add_experiment(known, experiment)
         return known
     with run("train", run_name(model), {DIGEST: model["digest"]}, restored=True) as run_id:
-        log_training(model, models / partition)
+        log_training(model, MODELS / partition)
         log_history(pd.read_csv(REPORTS / "train" / partition / "history.csv"))
     return run_id
 

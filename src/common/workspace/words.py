@@ -15,9 +15,9 @@ def interval(bounds: Sequence[float] | None, form: str = ".3f") -> str:
     return UNKNOWN if bounds is None else f"{bounds[0]:{form}} to {bounds[1]:{form}}"
 
 
-def with_interval(value: float | None, bounds: Sequence[float] | None, form: str = ".3f") -> str:
+def with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
     """A number, and its interval in brackets where there is one."""
-    return number(value, form) + (f" ({interval(bounds, form)})" if bounds else "")
+    return number(value) + (f" ({interval(bounds)})" if bounds else "")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "---") -> list[str]:

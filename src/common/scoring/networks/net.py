@@ -38,14 +38,14 @@ class Net(nn.Module):
     pooling `levels`.
     """
 
-    def __init__(self, backbone: Backbone, body: Body, classes: int, pooling: str = "last"):
+    def __init__(self, backbone: Backbone, body: Body, pooling: str = "last"):
         super().__init__()
         self.backbone = backbone
         self.body = body
         self.pooling = pooling
         self.dropout = nn.Dropout(backbone.dropout)
         self.feature_dim = backbone.feature_dim if pooling == "last" else self._width_of_levels()
-        self.head = nn.Linear(self.feature_dim, classes)
+        self.head = nn.Linear(self.feature_dim, len(CLASSES))
 
     @property
     def cam_layers(self) -> list[nn.Module]:
@@ -104,16 +104,14 @@ def _deviation(maps: torch.Tensor) -> torch.Tensor:
     return (maps.var((2, 3), correction=0) + 1e-8).sqrt()
 
 
-def build(
-    arch: str, weights: Path | None = None, classes: int = len(CLASSES), pooling: str = "last"
-) -> Net:
+def build(arch: str, weights: Path | None = None, pooling: str = "last") -> Net:
     """A network for `arch`; its body from a safetensors file of the library's names, or randomly
     initialised.
 
     The head is always new. Raises UnknownBackbone for a model without a convolutional feature map,
     WrongWeights if the file does not belong to the backbone.
     """
-    return Net(facts(arch), body_of(arch, weights), classes, pooling)
+    return Net(facts(arch), body_of(arch, weights), pooling)
 
 
 def body_of(arch: str, weights: Path | None = None) -> Body:
