@@ -1,7 +1,6 @@
-"""Features of windows under the filter's frozen network, computed once and kept in a file."""
+"""Features of windows under the filter's frozen network, computed once and kept in `.cache`."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,70 +11,52 @@ from ..common.filter.annotations import WINDOW_KEY
 from ..common.patches.store import PatchStore
 from ..common.scoring.networks.inference import embed
 from ..common.scoring.networks.net import build
+from ..common.workspace.cache import file_digest
+from ..common.workspace.entries import opened
 
 CHUNK = 64
 
 
 class FeatureCache:
-    """Features (float32) by window; the file's name tells the frames and the network, so neither is
-    ever mixed up.
+    """Features (float32) by window; the keys under which they are kept tell the frames and the
+    network, so neither is ever mixed up.
     """
 
-    def __init__(self, store: PatchStore, arch: str, weights: Path, folder: Path):
+    def __init__(self, store: PatchStore, arch: str, weights: Path):
         self._store, self._arch, self._weights = store, arch, weights
-        key = hashlib.sha256(arch.encode())
-        for path in (store.directory / "frames.parquet", weights):
-            key.update(hashlib.sha256(path.read_bytes()).digest())
-        self.path = folder / f"features-{key.hexdigest()[:16]}.npz"
-        self._net = None
-        self._known = self._read()
+        files = store.directory / "frames.parquet", weights
+        self._rests_on = arch, *(file_digest(path) for path in files)
+        self._net, self._kept = None, opened()
+        self._known: dict[tuple, np.ndarray] = {}
 
     def of(self, windows: pd.DataFrame) -> np.ndarray:
         """(N, D) features of windows (image_id, y, x, size); the unknown ones are computed, with
         progress, and kept.
         """
         keys = list(windows[WINDOW_KEY].itertuples(index=False, name=None))
-        lacking = pd.DataFrame(
-            [key for key in dict.fromkeys(keys) if key not in self._known], columns=WINDOW_KEY
-        )
-        if len(lacking):
-            self._compute(lacking)
+        new = [window for window in dict.fromkeys(keys) if window not in self._known]
+        kept = {window: self._kept.get(self._key(window)) for window in new if self._kept}
+        self._known |= {window: vector for window, vector in kept.items() if vector is not None}
+        self._compute([window for window in new if window not in self._known])
         return (
             np.stack([self._known[key] for key in keys]) if keys else np.empty((0, 1), np.float32)
         )
 
-    def _compute(self, lacking: pd.DataFrame) -> None:
+    def _compute(self, lacking: list[tuple]) -> None:
         """In blocks, each kept at once: what was computed before an interruption is not computed
         again.
         """
-        self._net = self._net or build(self._arch, self._weights)
-        with tqdm(
-            total=len(lacking), desc="features", unit="window", disable=len(lacking) < CHUNK
-        ) as bar:
+        quiet = len(lacking) < CHUNK
+        with tqdm(total=len(lacking), desc="features", unit="window", disable=quiet) as bar:
             for start in range(0, len(lacking), CHUNK):
-                block = lacking.iloc[start : start + CHUNK]
-                vectors = embed(self._net, self._store, block, desc=None)
-                self._known |= dict(zip(block.itertuples(index=False, name=None), vectors))
-                self._write()
+                self._net = self._net or build(self._arch, self._weights)
+                block = lacking[start : start + CHUNK]
+                table = pd.DataFrame(block, columns=WINDOW_KEY)
+                vectors = embed(self._net, self._store, table, desc=None)
+                self._known |= dict(zip(block, vectors))
+                for window, vector in zip(block, vectors if self._kept else []):
+                    self._kept.put(self._key(window), vector)
                 bar.update(len(block))
 
-    def _read(self) -> dict[tuple, np.ndarray]:
-        try:
-            with np.load(self.path) as held:
-                keys = zip(held["image_id"].tolist(), *held["corners"].T.tolist())
-                return dict(zip(keys, held["features"]))
-        except Exception:  # absent or damaged in whatever way: it can always be computed again
-            return {}
-
-    def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        images, *corners = zip(*self._known)
-        part = self.path.with_suffix(f".{os.getpid()}.npz")
-        with part.open("wb") as stream:
-            np.savez(
-                stream,
-                image_id=np.asarray(images),
-                corners=np.column_stack(corners),
-                features=np.stack(list(self._known.values())),
-            )
-        os.replace(part, self.path)
+    def _key(self, window: tuple) -> str:
+        return hashlib.sha256(repr((__name__, self._rests_on, window)).encode()).hexdigest()

@@ -11,14 +11,12 @@ from ..common.patches.store import PatchStore
 from ..common.scoring.emptiness import detail
 from ..common.workspace.errors import MissingInput
 from ..common.workspace.params import load
-from ..common.workspace.paths import DATA, MODELS, PATCHES, WORKSPACE
+from ..common.workspace.paths import MODELS, PATCHES, WORKSPACE
 from .features import FeatureCache
 from .sampling import candidates, diverse_order
 from .session import Session
 from .store import AnnotationFile, Refused
 from .study import Study
-
-CACHE = DATA / "annotation"  # git-ignored, and no output of the graph
 
 
 def begin(
@@ -52,7 +50,7 @@ def begin(
             "every window of data/patches has more border than filter.max_border: "
             "nothing to ask about"
         )
-    cache = FeatureCache(store, params.arch, weights / "model.safetensors", CACHE)
+    cache = FeatureCache(store, params.arch, weights / "model.safetensors")
     study = Study(store, patches, chosen, cache, params)
     places = np.random.default_rng(params.seed).permutation(len(chosen))
     if order == "uncertain":

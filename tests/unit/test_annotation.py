@@ -11,6 +11,7 @@ from src.annotation.store import AnnotationFile, Refused
 from src.annotation.study import Standing
 from src.common.filter import annotations
 from src.common.filter.annotations import WINDOW_KEY
+from src.common.workspace import entries
 from tests.conftest import ARCH
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
@@ -167,21 +168,30 @@ def test_random_order_does_not_follow_the_scores(notes):
     assert session.current == 1
 
 
-def test_features_are_kept_and_told_apart_by_frames_and_network(live_dead, tmp_path):
+def test_features_are_kept_and_told_apart_by_frames_and_network(live_dead, tmp_path, monkeypatch):
     store, table = live_dead
+    asked = []
+
+    def embed(net, store, windows: pd.DataFrame, desc) -> np.ndarray:
+        asked.extend(windows.itertuples(index=False, name=None))
+        return windows[["y", "x"]].to_numpy(np.float32)
+
+    monkeypatch.setattr("src.annotation.features.embed", embed)
+    monkeypatch.setattr("src.annotation.features.build", lambda arch, weights: "no network")
+    monkeypatch.setenv(entries.BOUND, "1")
+    monkeypatch.setattr(entries, "FOLDER", tmp_path / "cache")
     weights = tmp_path / "w"
     weights.write_bytes(b"one")
-    cache = FeatureCache(store, ARCH, weights, tmp_path / "kept")
-    cache._net = "no network"
-    cache._known = {
-        row: np.float32([row[1], row[2]])
-        for row in table[WINDOW_KEY].itertuples(index=False, name=None)
-    }
-    cache._write()
-    again = FeatureCache(store, ARCH, weights, tmp_path / "kept").of(table.iloc[[5, 0, 5]])
+    FeatureCache(store, ARCH, weights).of(table)
+    assert len(asked) == len(table)
+    again = FeatureCache(store, ARCH, weights).of(table.iloc[[5, 0, 5]])
     assert np.array_equal(again, table.iloc[[5, 0, 5]][["y", "x"]]) and again.dtype == np.float32
+    assert len(asked) == len(table)
     weights.write_bytes(b"two")
-    assert FeatureCache(store, ARCH, weights, tmp_path / "kept").path != cache.path
-    cache.path.write_bytes(cache.path.read_bytes()[:100])
-    weights.write_bytes(b"one")
-    assert FeatureCache(store, ARCH, weights, tmp_path / "kept")._known == {}
+    FeatureCache(store, ARCH, weights).of(table.iloc[:2])
+    FeatureCache(store, "resnet18", weights).of(table.iloc[:1])
+    assert len(asked) == len(table) + 3
+    monkeypatch.setenv(entries.BOUND, "0")
+    known = FeatureCache(store, ARCH, weights)
+    assert np.array_equal(known.of(table.iloc[[1, 1]]), known.of(table.iloc[[1, 1]]))
+    assert len(asked) == len(table) + 4
