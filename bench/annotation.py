@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from src.annotation.features import FeatureCache
 from src.annotation.sampling import candidates, choose, diverse_order
-from src.annotation.start import CACHE
 from src.annotation.study import START
 from src.common.filter import annotations
 from src.common.filter import fit as fitting
