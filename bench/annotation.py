@@ -126,9 +126,7 @@ def main() -> None:
         chosen.windows,
         params.seed,
     )
-    cache = FeatureCache(
-        store, params.arch, MODELS / "weights" / "filter" / "model.safetensors", CACHE
-    )
+    cache = FeatureCache(store, params.arch, MODELS / "weights" / "filter" / "model.safetensors")
     found = curves(table, cache.of(table), params, chosen.answers, chosen.seeds)
     kind = "SYNTHETIC images" if dataset.source == "synthetic" else "real images"
     print(
