@@ -75,7 +75,12 @@ def sync() -> None:
 @app.command()
 def promote(
     model: Registered,
-    version: Annotated[int, typer.Argument(help="the version that becomes champion")],
+    version: Annotated[
+        int,
+        typer.Argument(
+            parser=cli_images.whole(1), metavar="VERSION", help="the version that becomes champion"
+        ),
+    ],
     reason: Reason,
 ) -> None:
     """Make a version the champion by hand."""

@@ -1,12 +1,30 @@
 """The commands that work with images and a registered model, beside the graph: see cli.py."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer()
+
+
+def whole(least: int, most: float = math.inf) -> Callable[[str | int], int]:
+    """A parser of whole numbers within bounds: digits 0 to 9, as in tables, where int() would also
+    take 1_0 for 10, and digits of other scripts.
+    """
+
+    def parse(given: str | int) -> int:
+        from .common.workspace.csv_table import number_of
+
+        number = number_of(str(given))
+        if number is None or number % 1 or not least <= number <= most:
+            bounds = f"from {least} on" if most == math.inf else f"from {least} to {most}"
+            raise typer.BadParameter(f"wants a whole number {bounds}, not {given!r}")
+        return int(number)
+
+    return parse
 
 
 def _above_zero(text: str) -> float:
@@ -46,7 +64,10 @@ BrightField = Annotated[
 Axes = Annotated[
     str, typer.Option(callback=_order, help="axis order of files that do not state it, such as CYX")
 ]
-Plane = Annotated[int | None, typer.Option(min=0, help="focus plane of z-stacks, from 0")]
+Plane = Annotated[
+    int | None,
+    typer.Option(parser=whole(0), metavar="INTEGER", help="focus plane of z-stacks, from 0"),
+]
 
 
 @app.command()
@@ -55,9 +76,18 @@ def annotate(
         Path | None, typer.Option(help="the CSV; default: filter.annotations")
     ] = None,
     annotator: Annotated[str, typer.Option(help="your name; default: your login")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")] = 8080,
-    pool: Annotated[int, typer.Option(min=1, help="most windows to choose from")] = 1500,
-    batch: Annotated[int, typer.Option(min=1, help="answers between two fits of the filter")] = 1,
+    port: Annotated[
+        int, typer.Option(parser=whole(1, 65535), metavar="INTEGER", help="of 127.0.0.1")
+    ] = 8080,
+    pool: Annotated[
+        int, typer.Option(parser=whole(1), metavar="INTEGER", help="most windows to choose from")
+    ] = 1500,
+    batch: Annotated[
+        int,
+        typer.Option(
+            parser=whole(1), metavar="INTEGER", help="answers between two fits of the filter"
+        ),
+    ] = 1,
     order: Annotated[str, typer.Option(help="uncertain (first) or random")] = "uncertain",
 ) -> None:
     """Say on a local page what windows hold (cells, empty, unusable), those first of which the

@@ -18,7 +18,7 @@ from .common.acquire import digests, sources
 from .common.tracking.origin import git
 from .common.workspace.errors import UserError
 from .common.workspace.overrides import applied, quoted
-from .common.workspace.params import parse
+from .common.workspace.params import parse, read
 from .common.workspace.paths import WORKSPACE
 from .common.workspace.sections import Dataset
 
@@ -49,6 +49,8 @@ def run(folder: Path, recipe: str, name: str, changes: Sequence[str]) -> int:
     print(f"experiment {name}: {place}, partition {', '.join(partitions)}, recipe {recipe}")
     for line in left_over(every):
         print(f"note: params.yaml has {line}, other than the last commit")
+    if not set(partitions) <= trained():
+        print("note: DVC warns first of files whose hash it does not know: this run makes them")
     print(f"wrote {digests.refresh(dataset).relative_to(WORKSPACE)}", flush=True)
     return subprocess.run(command(name, every), cwd=WORKSPACE, check=False).returncode
 
@@ -152,10 +154,17 @@ def free_name(wanted: str, default: str) -> str:
     return next(each for each in names if each not in taken)
 
 
+def trained() -> set[str]:
+    """The partitions whose models DVC knows, by its lock."""
+    lock = WORKSPACE / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+    return {stage.partition("@")[2] for stage in stages if stage.startswith("train@")}
+
+
 def left_over(changes: Sequence[str]) -> list[str]:
     """What params.yaml has other than the last commit and the changes do not set."""
-    committed = yaml.safe_load(git("show", "HEAD:params.yaml")) or {}
-    present = yaml.safe_load((WORKSPACE / "params.yaml").read_text(encoding="utf-8"))
+    committed = read(git("show", "HEAD:params.yaml")) or {}
+    present = read((WORKSPACE / "params.yaml").read_text(encoding="utf-8"))
     stated = {change.partition("=")[0] for change in changes}
     return [
         f"{section}.{key}={value}"

@@ -3,9 +3,7 @@ results carry.
 """
 
 import ctypes
-import logging
 import re
-import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -21,6 +19,7 @@ from ..common.scoring.frames.windows import in_pixels
 from ..common.scoring.networks.inference import WORTH_FRAMES
 from ..common.scoring.scorer import Scorer
 from ..common.tracking import server
+from ..common.tracking.quiet import unwarned
 from ..common.tracking.relocate import use_store
 from ..common.workspace.errors import ServerError, UserError
 from ..common.workspace.paths import MLRUNS
@@ -118,12 +117,10 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
     store. Raises ModelError, also for a model trained on synthetic images unless that is allowed,
     and ServerError at once if the server that MLFLOW_TRACKING_URI names does not answer.
     """
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     use_store(MLRUNS)
     reachable = _ask_server(uri)
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda *shown, **more: None  # MLflow turns filters of its own on
+        with unwarned():
             loaded = mlflow.pyfunc.load_model(uri)
         version = registered(mlflow.MlflowClient(), uri) if uri.startswith("models:/") else None
     except Exception as error:  # of MLflow, or of the client of any store that a URI names

@@ -103,12 +103,12 @@ def score(model: Model, entries: list[Field], options: Options, out: Path) -> St
     """
     model, training = model.for_images(len(entries)), model.contract.get("training_images")
     stained, tables = Stained(pd.DataFrame(), training_known=training is not None), []
-    for entry in tqdm(entries, desc="validate", unit="image"):
+    for entry in tqdm(entries, desc="stained", unit="image"):
         tables += list(_one(model, entry, options.pixel_size_um, set(training or ()), out, stained))
     if not tables:
         raise ValidationError(_nothing(stained))
     for note in registration.notes(stained.sessions):
-        print(f"validate: {note}")
+        print(f"note: {note}")
     stained.patches = pd.concat(tables, ignore_index=True)
     if not (stained.patches["verdict"] == "cells").any():
         seen = stained.patches["verdict"].value_counts().to_dict()
@@ -200,12 +200,12 @@ def _one(
 
 
 def _nothing(stained: Stained) -> str:
-    """Why no image is left to validate on."""
+    """Why no image is left."""
     counts = stained.counts
     if counts["in training"] and not counts["refused"]:
         return (
             f"all {counts['in training']} stained images were among the model's training images: "
-            "agreement on them would say nothing. Validate on images that the model has never seen"
+            "they say nothing new. Give images that the model has never seen"
         )
     first = f"; the first: {stained.refused[0]['reason']}" if stained.refused else ""
     return f"no stained image counts: {stained.told()}{first}"

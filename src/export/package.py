@@ -8,6 +8,7 @@ so.
 
 import json
 import tempfile
+import warnings
 import zipfile
 from importlib.metadata import version
 from io import BytesIO
@@ -71,6 +72,7 @@ def trial(side: int) -> np.ndarray:
 def run(package: Path, frame: np.ndarray) -> np.ndarray:
     """What a package's weights alone say of a frame (H, W): (C, h, w) float32."""
     with zipfile.ZipFile(package) as files:
-        module = torch.jit.load(BytesIO(files.read("weights.pt")))
-    with torch.no_grad():
+        weights = BytesIO(files.read("weights.pt"))
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():  # as for frames.traced
+        module = torch.jit.load(weights)
         return module(torch.from_numpy(frame[None, None].astype(np.float32)))[0].numpy()

@@ -76,10 +76,11 @@ def test_it_gives_what_the_model_gives_on_frames_of_any_size(scorer, package, st
     assert steps == (0, 0) or np.ptp(expected) > 0.01
 
 
-def test_windows_need_no_frame_of_whole_steps(tmp_path):
+def test_windows_need_no_frame_of_whole_steps_and_nothing_is_warned_of(tmp_path, recwarn):
     torch.manual_seed(0)
     scorer = Scorer(CONTRACT, build(ARCH).eval(), NO_FILTER)
     package = export(scorer, FACTS, tmp_path / "p.zip")
+    assert not recwarn.list
     frame = np.random.default_rng(2).integers(1, 4000, (300, 171)).astype(np.uint16)
     expected = exported(scorer).native(frame)
     assert np.abs(run(package, frame) - expected).max() <= 1e-4

@@ -132,3 +132,13 @@ def test_too_few_windows_and_a_model_that_is_not_registered_are_refused(register
         adapt.adapt(plate, f"models:/{NAME}@champion", tmp_path / "out", options, controls=True)
     with pytest.raises(ControlsError, match="is not registered"):
         run(plate, tmp_path / "other", uri=str(next(plate.parent.glob("model"))))
+
+
+def test_mlflow_says_nothing_of_its_own(registered, capfd, recwarn):
+    client, plate = registered
+    run_id = client.get_model_version_by_alias(NAME, "champion").run_id
+    uri = packaging.log_package(plate.parent / "files", ["numpy"], {"digest": "b" * 64}, run_id)
+    load(f"models:/{NAME}@champion")
+    load(uri)
+    assert not [one for one in recwarn if issubclass(one.category, UserWarning)]
+    assert capfd.readouterr().err == ""

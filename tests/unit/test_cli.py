@@ -3,8 +3,10 @@
 import json
 import sys
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from src import cli, cli_images
@@ -96,6 +98,32 @@ def test_how_images_are_read_is_refused_before_any_work(tmp_path, command, optio
     ended = CliRunner().invoke(cli.app, [*given, option, value])
     assert ended.exit_code == 2 and option in ended.output and why in ended.output
     assert not (tmp_path / "out").exists()
+
+
+def _numbers():
+    """What typer knows of every number that a command takes."""
+    for command in (*cli.app.registered_commands, *cli_images.app.registered_commands):
+        for name, kind in get_type_hints(command.callback, include_extras=True).items():
+            plain = get_args(kind)[0] if get_args(kind) else kind  # less what typer is told
+            if {int, float} & {plain, *get_args(plain)}:
+                yield pytest.param(kind.__metadata__[0], id=f"{command.callback.__name__} {name}")
+
+
+@pytest.mark.parametrize("option", _numbers())
+@pytest.mark.parametrize(
+    "text", ["1_0", "\uff11\uff10", "\u0661", " 1", "0x1", "nan", "-1", "1e999"]
+)
+def test_a_number_is_what_people_write_as_one(option, text):
+    """int() would take 1_0 for 10, and digits of other scripts."""
+    assert option.parser("12") == 12
+    with pytest.raises(typer.BadParameter, match="not"):
+        option.parser(text)
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "65536", ""])
+def test_a_port_is_a_whole_number_of_its_range(text):
+    ended = CliRunner().invoke(cli.app, ["annotate", "--port", text])
+    assert ended.exit_code == 2 and "whole number from 1 to 65535" in " ".join(ended.output.split())
 
 
 def test_axes_may_be_in_small_letters():

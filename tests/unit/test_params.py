@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from src.common.workspace.backbone import BACKBONES
+from src.common.workspace.overrides import OverrideError, applied, quoted
 from src.common.workspace.params import ParamsError, load, parse
 from src.common.workspace.sections import SECTIONS
 
@@ -135,6 +136,46 @@ def test_an_exponent_without_a_dot_is_a_number():
     text = _with("train").replace("lr: 0.001", "lr: 1e-3")
     assert yaml.safe_load(text)["train"]["lr"] == "1e-3"  # what PyYAML makes of it
     assert parse(text)["train"].lr == 0.001
+
+
+@pytest.mark.parametrize("key", ["train.epochs", "train.lr", "dataset.z", "split.fractions"])
+@pytest.mark.parametrize(
+    "text", ["1_0", "0x10", "0o7", "1:30", ".inf", ".nan", "'3'", "\uff11", "true", "2026-01-01"]
+)
+def test_only_digits_are_a_number(key, text):
+    section, name = key.split(".")
+    value = f"[0.8, 0.1, {text}]" if name == "fractions" else text
+    raw = yaml.safe_load(COMMITTED)
+    raw[section][name] = "here"
+    written = yaml.safe_dump(raw).replace(f"{name}: here", f"{name}: {value}")
+    with pytest.raises(ParamsError, match=rf"{key}.*found"):
+        parse(written)
+
+
+@pytest.mark.parametrize(
+    "name", ["no", "on", "y", "Yes", "off", "1e3", "010", "2026-01-01", "null", "1_0", "12"]
+)
+def test_a_name_that_dvc_writes_is_read_as_that_name(tmp_path, name):
+    """DVC writes YAML 1.2, where `no` is a word: YAML 1.1 has it for false."""
+    changes = [f"dataset.partitions=[{quoted(name)}]", f"dataset.path={quoted(name)}"]
+    found = parse(applied(COMMITTED, changes))["dataset"]
+    assert found.partitions == [name] and found.path == name
+
+
+def test_a_number_with_a_leading_zero_is_the_one_that_dvc_reads():
+    assert parse(_with("train").replace("epochs: 3", "epochs: 010"))["train"].epochs == 10
+
+
+@pytest.mark.parametrize("value", ["1_0", "-1_0", "[1_0,2]", "{a: 1_0.5}", "1_0e-3"])
+def test_a_change_has_no_underscore_in_a_number(value):
+    """Hydra, which reads `-S`, takes 1_0 for 10."""
+    with pytest.raises(OverrideError, match="without '_'"):
+        applied("s: {k: 0}\n", [f"s.k={value}"])
+
+
+@pytest.mark.parametrize("value", ["a_1_0", "'1_0'", "'plate, 1_0 x'", '"it\'s 1_0, y"', "1_a"])
+def test_an_underscore_in_a_text_stays(value):
+    assert "_" in yaml.safe_load(applied("s: {k: ''}\n", [f"s.k={value}"]))["s"]["k"]
 
 
 def test_precision_is_a_word_however_dvc_writes_it():

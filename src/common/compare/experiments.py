@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dvc.api
 import pandas as pd
-import yaml
 from dvc.exceptions import DvcException
 
 from ..evaluate.curves import roc_together
@@ -17,6 +16,7 @@ from ..metrics import paired
 from ..metrics.intervals import draw
 from ..workspace.errors import UserError
 from ..workspace.params import load
+from ..workspace.params import read as read_yaml
 from ..workspace.paths import REPO
 from .rows import differ_in_first_weights, gain_row
 from .table import markdown
@@ -35,7 +35,7 @@ def compare_experiments(names: Sequence[str], folder: Path) -> Path:
     """
     records, curves, sides = {}, {}, {}
     for name in names:
-        for partition in yaml.safe_load(_read(name, "params.yaml"))["dataset"]["partitions"]:
+        for partition in read_yaml(_read(name, "params.yaml"))["dataset"]["partitions"]:
             record = json.loads(_read(name, f"metrics/evaluate/{partition}.json"))
             title = f"{name} {record['model']['arch']}"
             records[f"{partition}, {title}"] = record

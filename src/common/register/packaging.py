@@ -22,6 +22,7 @@ from .. import scoring
 from ..scoring.networks.backbones import facts
 from ..scoring.novelty import BANK_FILE, RANGE
 from ..scoring.operating import Operating
+from ..tracking.quiet import unwarned
 from ..workspace.errors import UserError
 from ..workspace.paths import LABELS, METRICS, MODELS, PATCHES
 from ..workspace.records import read_json, write_json
@@ -206,17 +207,18 @@ def log_package(directory: Path, pinned: list[str], metadata: dict, run_id: str)
     code = next(path for path in directory.iterdir() if path.name.startswith("unstained_"))
     # MLflow imports model.py, which imports the package beside it
     sys.path.insert(0, str(directory))
-    try:
-        info = Model.log(
-            None, mlflow.pyfunc, run_id=run_id, flavor_name="pyfunc.ModelFromCode", name="model",
-            python_model=str(directory / "model.py"), code_paths=[str(code)],
-            artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE, metadata=metadata,
-            pip_requirements=pinned,
-        )  # fmt: skip
-    finally:
-        sys.path.remove(str(directory))
-    # A model that cannot be loaded must never get a version
-    mlflow.pyfunc.load_model(info.model_uri)
+    with unwarned():  # it wants an example of the input, for what the signature says already
+        try:
+            info = Model.log(
+                None, mlflow.pyfunc, run_id=run_id, flavor_name="pyfunc.ModelFromCode",
+                name="model", python_model=str(directory / "model.py"), code_paths=[str(code)],
+                artifacts={"scorer": str(directory / "scorer")}, signature=SIGNATURE,
+                metadata=metadata, pip_requirements=pinned,
+            )  # fmt: skip
+        finally:
+            sys.path.remove(str(directory))
+        # A model that cannot be loaded must never get a version
+        mlflow.pyfunc.load_model(info.model_uri)
     return info.model_uri
 
 

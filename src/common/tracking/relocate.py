@@ -14,6 +14,7 @@ import mlflow
 
 from ..workspace.errors import ServerError
 from ..workspace.paths import MLRUNS
+from .quiet import quieten
 
 PLACES = (
     ("experiments", "artifact_location"),
@@ -26,10 +27,11 @@ PLACES = (
 
 def use_store(mlruns: Path = MLRUNS) -> None:
     """Points MLflow at the repository's own store, mended if the clone was moved, unless
-    MLFLOW_TRACKING_URI names another.
+    MLFLOW_TRACKING_URI names another. From here on it is quiet.
 
     A MLFLOW_RUN_ID from elsewhere is taken out of the environment: every run here is our own.
     """
+    quieten()
     if foreign := os.environ.pop("MLFLOW_RUN_ID", ""):
         print(f"note: MLFLOW_RUN_ID={foreign} is ignored: runs here are the project's own")
     if os.environ.get("MLFLOW_TRACKING_URI"):

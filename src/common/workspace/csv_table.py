@@ -16,7 +16,7 @@ from .errors import UserError
 
 DELIMITERS = ",;\t"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # Excel: Unicode text
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _CONTROLS = re.compile(r"[^\t\r\n\x20-\x7e\xa0-\U0010ffff]")  # none belongs into a table
 _CONTROL_NAMES = {"\0": "NUL", "\t": "tab", "\n": "line feed", "\r": "carriage return"}
 
@@ -57,7 +57,7 @@ def number_of(text: str) -> float | None:
     """The number that a text is, None for any other text. Digits are 0 to 9, as people and
     spreadsheets write them: float() would also take 1_0 (for 10), digits of other scripts, nan.
     """
-    return float(text) if _NUMBER.fullmatch(text) else None
+    return float(text) if NUMBER.fullmatch(text) else None
 
 
 def control_in(text: str) -> str:

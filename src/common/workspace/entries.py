@@ -20,6 +20,7 @@ import msgpack
 import numpy as np
 import pandas as pd
 
+from .csv_table import number_of
 from .errors import UserError
 from .paths import REPO
 
@@ -94,11 +95,8 @@ def _read(held: diskcache.Cache, key: str) -> Any:
 def limit() -> int:
     """The bound in bytes that UNSTAINED_CACHE_GB sets, 0 for no cache. Raises UserError."""
     text = os.environ.get(BOUND, str(DEFAULT_GB))
-    try:
-        size = float(text)
-    except ValueError:
-        size = -1
-    if not 0 <= size < 1e6:
+    size = number_of(text)
+    if size is None or not 0 <= size < 1e6:
         raise UserError(f"{BOUND} is the most GB that .cache may hold, 0 for none, not {text!r}")
     return int(size * 1e9)
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from .csv_table import number_of
 from .errors import UserError
 
 
@@ -43,8 +44,20 @@ def applied(text: str, changes: Sequence[str]) -> str:
             read = to_hydra_overrides(list(changes))
             if several := [change.input_line for change in read if change.is_sweep_override()]:
                 raise OverrideError(f"-S {several[0]}: give one value; a list stands in [ ]")
+            _check_numbers(changes)
             apply_overrides(copy, list(changes))
         except (DvcException, HydraException) as error:
             reason = str(error.__cause__ or error).partition("\n")[0]
             raise OverrideError(f"these changes cannot be made: {reason}") from None
         return copy.read_text(encoding="utf-8")
+
+
+def _check_numbers(changes: Sequence[str]) -> None:
+    """Raises OverrideError for a number such as 1_0, which Hydra takes for 10, outside quotes."""
+    for change in changes:
+        bare = re.sub(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", "", change.partition("=")[2])
+        for word in re.split(r"[\s,:\[\]{}()]+", bare):
+            if "_" in word and number_of(word.replace("_", "")) is not None:
+                raise OverrideError(
+                    f"-S {change}: write the number {word} without '_', or a text as '{word}'"
+                )

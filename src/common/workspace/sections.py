@@ -14,8 +14,9 @@ from pydantic import (
 
 from .backbone import Arch
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+# Strict, so that no text is taken for a number in a list or beside None either
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -28,11 +29,9 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_other_type_taken_for_a_number(cls, value, info: ValidationInfo):
-        """true is not 1, nor '3' 3; text for a float stays, since YAML reads 1e-3 as text."""
+        """true is not 1, nor '3' 3."""
         wanted = cls.model_fields[str(info.field_name)].annotation
-        if wanted in (int, float) and (
-            isinstance(value, bool) or (wanted is int and isinstance(value, str))
-        ):
+        if wanted in (int, float) and isinstance(value, bool | str):
             raise ValueError(f"wants a number, not {value!r}")
         return value
 
@@ -49,7 +48,7 @@ class Dataset(Section):
     pattern: str = ""
     channels: Channels = Channels()
     axes: Annotated[str, Field(pattern="^([TZCYX]{3,5})?$")] = ""
-    z: Annotated[int, Field(ge=0)] | None = None
+    z: Annotated[int, Field(ge=0, strict=True)] | None = None
     pixel_size_um: Positive | None = None
     repository: str = ""
 
