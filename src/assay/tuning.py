@@ -69,6 +69,9 @@ class StainedFields:
         """As of PatchStore: (ceil(H/4), ceil(W/4)) float32."""
         return np.abs(self._ratio[image_id]).astype(np.float32)
 
+    def nuclei(self, image_id: str) -> None:
+        """As of PatchStore: no mask is read."""
+
     def pi_clipped(self, image_id: str) -> np.ndarray:
         """As of PatchStore: (ceil(H/4), ceil(W/4)) bool."""
         return self._ratio[image_id] < 0
@@ -117,7 +120,7 @@ def learnt(scorer: Scorer, fields: StainedFields, names: Sequence[str]) -> dict[
     before = scorer.net.state_dict()
     net.load_state_dict(before)
     stain = Stain(
-        reduction=facts.reduction, crop=SEEN * facts.reduction, augmentation=1.0,
+        reduction=facts.reduction, crop=SEEN * facts.reduction, augmentation=1.0, nuclei=0,
         orientations=facts.orientations,
     )  # fmt: skip
     train = TRAIN.model_copy(update={"frozen_stages": 1 if pretrained else 0})

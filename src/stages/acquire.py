@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..common.acquire import digests, sources
-from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, rests_on, take
+from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, rests_on, take, written
 from ..common.acquire.tables import judge, session_notes, write_tables
 from ..common.images import registration
 from ..common.images.entries import expand, refuse_same_ids, size_note
@@ -50,8 +50,7 @@ def _take(entry: Field, raw: Path, limits: Limits) -> dict:
 
 def _files(taken: dict) -> list[Path] | None:
     """What `take` wrote; a field that is refused, perhaps for a passing fault, is read again."""
-    row = taken["accepted"]
-    return row and [RAW / row["brightfield"], RAW / row["pi"]]
+    return taken["accepted"] and written(taken["accepted"], RAW)
 
 
 def say(notes: Sequence[str]) -> None:
@@ -69,7 +68,7 @@ def main() -> dict[str, int]:
     ignored = [f"ignoring partition {name}, not in dataset.partitions" for name in others]
     say([warning, *source.notes, *ignored])
     shutil.rmtree(RAW, ignore_errors=True)
-    for role in ("brightfield", "pi"):
+    for role in ("brightfield", "pi", "nuclei"):
         (RAW / role).mkdir(parents=True)
     limits = Limits(tile.window, tile.unit, dataset.pixel_size_um)
     outcomes, sessions = read_fields(fields, limits, acquire.workers)

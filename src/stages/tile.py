@@ -31,10 +31,16 @@ REMAINDER = ["remainder_right", "remainder_bottom"]
 
 
 def cut(
-    brightfield_file: Path, pi_file: Path, pixel_size_um: float, bits: int, tile: Tile
+    brightfield_file: Path,
+    pi_file: Path,
+    nuclei_file: Path | None,
+    pixel_size_um: float,
+    bits: int,
+    tile: Tile,
 ) -> tuple[dict[str, np.ndarray], dict, pd.DataFrame]:
     """One field of view: its arrays by shard (8-bit bright-field (H, W), reduced PI in 8 bit and
-    over its background), its frame record and its windows.
+    over its background, the share of nuclei where a mask tells it), its frame record and its
+    windows.
     """
     raw, pi = tifffile.imread(brightfield_file), tifffile.imread(pi_file)
     low, high = imaging.scaling_range(raw, **tile.scaling.model_dump())
@@ -52,29 +58,32 @@ def cut(
         "pi_background": background, "pi_floor": floor, "pi_median": median,
         "remainder_right": remainder(raw.shape[1], size, stride, tile.edge),
         "remainder_bottom": remainder(raw.shape[0], size, stride, tile.edge),
-        **exposure(raw), **fingerprint(frame8),
+        "nuclei": nuclei_file is not None, **exposure(raw), **fingerprint(frame8),
     }  # fmt: skip
     arrays = {
         "brightfield": frame8,
         "pi": imaging.to_uint8(reduced, pi_low, pi_high),
         "pi_ratio": stain.ratio(pi, background, bits),
     }
+    if nuclei_file:
+        arrays["nuclei"] = stain.reduce_mean(tifffile.imread(nuclei_file)).astype(np.uint8)
     measured = pd.DataFrame(measures).round(6)
     return arrays, record, pd.concat([table.astype("int32"), measured], axis=1)
 
 
 def rests_on(
-    brightfield_file: Path, pi_file: Path, pixel_size_um: float, bits: int, tile: Tile
-) -> tuple:
+    brightfield_file: Path, pi_file: Path, nuclei_file: Path | None, pixel_size_um: float,
+    bits: int, tile: Tile,
+) -> tuple:  # fmt: skip
     """What `cut` makes of a field rests on. Raises OSError."""
-    files = file_digest(brightfield_file), file_digest(pi_file)
+    files = [path and file_digest(path) for path in (brightfield_file, pi_file, nuclei_file)]
     return *files, pixel_size_um, bits, tile.model_dump(exclude={"workers"})
 
 
 def main() -> dict[str, int]:
     """Runs the stage; returns the numbers of frames and windows."""
     dataset, tile = load("dataset", "tile")
-    images = read_images(RAW, dataset.partitions)
+    images = read_images(RAW, dataset.partitions).fillna({"nuclei": ""})
     areas = images["height"] * images["width"]
     reduced = [stain.reduced_size(h, w) for h, w in zip(images["height"], images["width"])]
     shard, offset, sizes = plan_shards(areas)
@@ -86,6 +95,8 @@ def main() -> dict[str, int]:
         "pi": ShardWriter(PATCHES, "pi", pi_sizes),
         "pi_ratio": ShardWriter(PATCHES, "pi_ratio", pi_sizes, np.float16),
     }
+    if images["nuclei"].any():
+        writers["nuclei"] = ShardWriter(PATCHES, "nuclei", pi_sizes)
     tables = FieldTables(PATCHES, images)
     made = Kept.of_stage("tile").each(
         cut, _items(images, tile), rests_on, tile.workers, "tile", "field"
@@ -109,10 +120,17 @@ def main() -> dict[str, int]:
 
 def _items(images: pd.DataFrame, tile: Tile) -> list[tuple]:
     """What `cut` is given of each field."""
-    columns = images[["brightfield", "pi", "pixel_size_um", "pi_bits"]]
+    columns = images[["brightfield", "pi", "nuclei", "pixel_size_um", "pi_bits"]]
     return [
-        (RAW / brightfield, RAW / pi, float(size), int(bits), tile)
-        for brightfield, pi, size, bits in columns.itertuples(index=False)
+        (
+            RAW / brightfield,
+            RAW / pi,
+            RAW / nuclei if nuclei else None,
+            float(size),
+            int(bits),
+            tile,
+        )
+        for brightfield, pi, nuclei, size, bits in columns.itertuples(index=False)
     ]
 
 

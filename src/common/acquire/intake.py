@@ -1,5 +1,5 @@
-"""One field on its way into data/raw: read, checked, written as two 16-bit TIFFs, described as a
-row of images.csv.
+"""One field on its way into data/raw: read, checked, written as two 16-bit TIFFs, and an 8-bit one
+of where nuclei are if a mask says so, described as a row of images.csv.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from ..scoring.frames.windows import in_pixels
 MANIFEST_COLUMNS = [
     "image_id", "partition", "experiment", "well", "position", "time", "day", "compound",
     "concentration", "brightfield", "pi", "pixel_size_um", "height", "width", "brightfield_bits",
-    "pi_bits", "brightfield_sha256", "pi_sha256",
+    "pi_bits", "brightfield_sha256", "pi_sha256", "nuclei",
 ]  # fmt: skip
 REJECTED = ["image_id", "file", "reason", "duplicate_of"]
 
@@ -58,6 +58,7 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
         frame = entry.read()
         size = frame.pixel_size_um or entry.pixel_size_um or limits.pixel_size_um
         brightfield, pi = check_frame(frame, entry, _smallest(limits, size))
+        mask = entry.mask(brightfield.shape)
         digests = pixel_digest(brightfield), pixel_digest(pi)
         if isinstance(entry, FileField) and entry.sha256 not in (None, digests):
             raise Refused("changed", "the pixels are not those that the source's list states")
@@ -73,6 +74,9 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
     for role, image, digest in zip(("brightfield", "pi"), (brightfield, pi), digests):
         row |= {role: f"{role}/{entry.image_id}.tif", f"{role}_sha256": digest}
         write_tiff(raw / row[role], image, size)
+    row["nuclei"] = "" if mask is None else f"nuclei/{entry.image_id}.tif"
+    if mask is not None:
+        write_tiff(raw / row["nuclei"], np.where(mask > 0, 255, 0).astype(np.uint8), size)
     shifts = correlation(brightfield, pi) if isinstance(entry, FileField) else None
     truth = _truth(frame, entry.image_id)
     looks = exposures(brightfield, pi)
@@ -91,8 +95,8 @@ def rests_on(entry: Field, raw: Path, limits: Limits) -> tuple | None:
 
 
 def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:
-    """Write a (H, W) uint16 image as a single uncompressed page; the same pixels and pixel size
-    give the same bytes.
+    """Write a (H, W) uint16 or uint8 image as a single uncompressed page; the same pixels and pixel
+    size give the same bytes.
     """
     known = (
         {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
@@ -116,6 +120,11 @@ def refuse_same_pixels(outcomes: Iterable[Outcome], raw: Path) -> Iterator[Outco
         yield _once(outcome, raw, seen) if outcome.accepted else outcome
 
 
+def written(row: dict, raw: Path) -> list[Path]:
+    """The files of a row of images.csv."""
+    return [raw / row[role] for role in ("brightfield", "pi", "nuclei") if row[role]]
+
+
 def _once(outcome: Outcome, raw: Path, seen: dict[tuple[str, str], str]) -> Outcome:
     row = outcome.accepted
     keys = {
@@ -124,8 +133,8 @@ def _once(outcome: Outcome, raw: Path, seen: dict[tuple[str, str], str]) -> Outc
     }
     for title, key in keys.items():
         if first := seen.get(key):
-            for role in ("brightfield", "pi"):
-                (raw / row[role]).unlink()
+            for path in written(row, raw):
+                path.unlink()
             reason = f"same pixels: its {title} image is that of {first}"
             rejected = dict(zip(REJECTED, (outcome.image_id, outcome.name, reason, first)))
             return replace(outcome, accepted=None, rejected=rejected, truth={})

@@ -78,6 +78,10 @@ class Field:
         """Read both channels. Raises Refused."""
         raise NotImplementedError
 
+    def mask(self, shape: tuple[int, int] | None = None) -> np.ndarray | None:
+        """An instance mask of nuclei or cells (H, W), or None where there is none."""
+        return None
+
     def with_text(self, column: str, text: str) -> "Field":
         """The same field with another text in a column."""
         return replace(self, **{column: text})

@@ -4,8 +4,10 @@ table.
 Frames are stored once, so overlapping windows cost no bytes. PI is kept at a quarter of the
 resolution, twice: in 8 bit for figures (pi-000.npy, ...), and over the field's background as
 float16 to train on (pi_ratio-000.npy, ...; `tile.measures.ratio`), NaN where there are no counts
-and negative where the camera clipped. All shards are 1-D, frames in the order of frames.parquet:
-`offset` counts pixels of the bright-field, `pi_offset` those of both PI shards of the same number.
+and negative where the camera clipped; and so is the share of nuclei, where masks name them
+(nuclei-000.npy, ...; 255 is all). All shards are 1-D, frames in the order of frames.parquet:
+`offset` counts pixels of the bright-field, `pi_offset` those of the reduced shards of the same
+number.
 """
 
 import os
@@ -63,6 +65,14 @@ class PatchStore:
     def pi_clipped(self, image_id: str) -> np.ndarray:
         """Which of `pi_ratio`'s pixels hold clipped counts: (ceil(H/4), ceil(W/4)) bool."""
         return self._reduced("pi_ratio", image_id) < 0
+
+    def nuclei(self, image_id: str) -> np.ndarray | None:
+        """Share of nuclei by the field's mask, means of 4 x 4 px: (ceil(H/4), ceil(W/4)) float32;
+        None of a field without a mask.
+        """
+        if not self._facts[image_id].nuclei:
+            return None
+        return self._reduced("nuclei", image_id) / np.float32(255)
 
     def window(self, image_id: str, y: int, x: int, size: int) -> np.ndarray:
         """The (size, size) uint8 bright-field window whose upper left corner is (y, x)."""

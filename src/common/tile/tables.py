@@ -20,7 +20,7 @@ class FieldTables:
     """
 
     def __init__(self, folder: Path, images: pd.DataFrame) -> None:
-        self._images = images.drop(columns=["brightfield", "pi"])
+        self._images = images.drop(columns=["brightfield", "pi", "nuclei"])
         owners = images[["image_id", *GROUP_COLUMNS]]
         # A column that no field fills is one of numbers
         self._owners = owners.astype(dict.fromkeys(owners.columns[owners.isna().all()], float))

@@ -21,10 +21,11 @@ BLUR, NOISE = 1.2, 0.1  # most: sigma in reduced pixels, in half of the crops; s
 
 
 class Crops(Dataset):
-    """Batches of crops by step: images (B, 1, n, n), targets (B, 3, n / 2, n / 2), float32.
+    """Batches of crops by step: images (B, 1, n, n), targets (B, 5, n / 2, n / 2), float32.
 
     Target: excess of PI over background (0 to CAP), share above STAINED, and weight: 1 where the
-    stain is known, 0 in borders, negative where PI is clipped, so that it is a lower bound.
+    stain is known, 0 in borders, negative where PI is clipped, so that it is a lower bound. Then
+    the share of nuclei, and 1 where a mask tells it, else 0.
     """
 
     def __init__(self, store: PatchStore, images: list[str], train: Train, stain: Stain, rank: int):
@@ -66,7 +67,7 @@ class Steps(Sampler):
 def draw(
     store: PatchStore, image_id: str, stain: Stain, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A field's crop, (1, n, n), and its target, (3, n / 2, n / 2), under stain.augmentation."""
+    """A field's crop, (1, n, n), and its target, (5, n / 2, n / 2), under stain.augmentation."""
     frame, strength = store.brightfield(image_id), stain.augmentation
     side = stain.crop // stain.reduction
     factor = float(np.exp(rng.uniform(*np.log(SCALE)) * strength))
@@ -84,15 +85,18 @@ def draw(
 def target_of(
     store: PatchStore, image_id: str, place: tuple[int, int, int], side: int
 ) -> torch.Tensor:
-    """Excess, share above STAINED and weight (3, side, side) of a square (y, x, size) of a field,
-    in pixels of the store's PI ratio.
+    """Excess, share above STAINED, weight, nuclei and whether these are known (5, side, side) of a
+    square (y, x, size) of a field, in pixels of the store's PI ratio.
     """
     ratio = _piece(store.pi_ratio(image_id), *place, np.nan)
     clipped = _piece(store.pi_clipped(image_id), *place, False)
     known = np.isfinite(ratio)
     ratio = np.where(known, ratio, 1.0)
     weight = np.where(known, np.where(clipped, -1.0, 1.0), 0.0)
-    parts = [np.clip(ratio - 1, 0, CAP), ratio > STAINED, weight]
+    nuclei = store.nuclei(image_id)
+    masked = np.full(ratio.shape, float(nuclei is not None))
+    share = np.zeros(ratio.shape) if nuclei is None else _piece(nuclei, *place, 0)
+    parts = [np.clip(ratio - 1, 0, CAP), ratio > STAINED, weight, share, masked * (weight != 0)]
     resized = [cv2.resize(p.astype(np.float32), (side, side)) for p in parts]
     return torch.from_numpy(np.stack(resized))
 

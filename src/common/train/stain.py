@@ -1,16 +1,18 @@
 """Training of the stain network under Lightning: Poisson loss on the excess of PI, cross entropy on
-the mask. The recipe is that of docs/accuracy.md: AdamW, one cycle, the body at a lower rate.
+the mask, and on nuclei where masks name them. The recipe is that of docs/accuracy.md: AdamW, one
+cycle, the body at a lower rate.
 """
 
 import warnings
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.utils.data import DataLoader
 
 from ..patches.store import PatchStore
-from ..scoring.networks.stain import StainFacts, StainNet
+from ..scoring.networks.stain import WIDTHS, StainFacts, StainNet
 from ..workspace.sections import Stain, Train
 from .checkpoint import Report
 from .crops import Crops, Steps
@@ -29,13 +31,12 @@ def stain_facts(stain: Stain) -> StainFacts:
 def stain_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean loss over known pixels: Poisson negative log likelihood of excess, mask cross entropy.
 
-    out: (B, 2, h, w), log excess and logit; target: (B, 3, h, w) (see `Crops`). A clipped pixel, of
-    negative weight, is a lower bound: it counts only while less than it is predicted.
+    out: (B, 2, h, w), log excess and logit; target: (B, 5, h, w) (see `Crops`), of which the first
+    three count. A clipped pixel, of negative weight, is a lower bound: it counts only while less
+    than it is predicted.
     """
-    if target.shape[-2:] != out.shape[-2:]:  # a backbone without padding
-        target = interpolate(target, out.shape[-2:], mode="bilinear", align_corners=False)
     log_excess, logit = out[:, 0].clamp(-8, 4), out[:, 1]
-    excess, above, weight = target.unbind(1)
+    excess, above, weight = target[:, :3].unbind(1)
     too_low = log_excess.exp() < excess
     counts = ((weight > 0.9) | ((weight < -0.1) & too_low)).float()
     poisson = log_excess.exp() - excess * log_excess
@@ -43,18 +44,39 @@ def stain_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return ((poisson + mask) * counts).sum() / counts.sum().clamp(min=1)
 
 
-class StainModule(pl.LightningModule):
-    """A stain network in training; keeps the mean loss of every epoch in `rows`."""
+def nuclei_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of nuclei over the pixels of fields that have a mask.
 
-    def __init__(self, net: StainNet, train: Train, steps: int, report: Report):
+    logit: (B, 1, h, w); target: (B, 5, h, w) (see `Crops`).
+    """
+    share, known = target[:, 3:].unbind(1)
+    loss = binary_cross_entropy_with_logits(logit[:, 0], share, reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+class StainModule(pl.LightningModule):
+    """A stain network in training; keeps the mean loss of every epoch in `rows`.
+
+    nuclei: weight of a second task, where nuclei are, which is dropped after training. What tells a
+    nucleus from the rest is the same in every session, unlike what tells its live share.
+    """
+
+    def __init__(self, net: StainNet, train: Train, steps: int, report: Report, nuclei: float):
         super().__init__()
-        self.net, self.params, self.steps = net, train, steps
+        self.net, self.params, self.steps, self.weight = net, train, steps, nuclei
+        self.nuclei = nn.Conv2d(WIDTHS[-1], 1, 3, padding=1)
         self.rows: list[dict[str, float]] = []
         self._report, self._losses = report, []
 
     def training_step(self, batch, batch_idx: int) -> torch.Tensor:
         images, targets = batch
-        loss = stain_loss(self.net(images).float(), targets)
+        features = self.net.features(images)
+        out = self.net.out(features).float()
+        if targets.shape[-2:] != out.shape[-2:]:  # a backbone without padding
+            targets = interpolate(targets, out.shape[-2:], mode="bilinear", align_corners=False)
+        loss = stain_loss(out, targets)
+        if self.weight:
+            loss = loss + self.weight * nuclei_loss(self.nuclei(features).float(), targets)
         self._losses.append(loss.detach())
         self.log("loss", loss, prog_bar=True, batch_size=len(images))
         return loss
@@ -71,6 +93,7 @@ class StainModule(pl.LightningModule):
         p = self.params
         body = [q for q in self.net.body.parameters() if q.requires_grad]
         rest = [*self.net.decoder.parameters(), *self.net.out.parameters()]
+        rest += self.nuclei.parameters()
         rates = [p.lr * BODY_RATE, p.lr]
         groups = [{"params": part, "lr": rate} for part, rate in zip((body, rest), rates)]
         # not `fused`: Lightning clips no gradient of a fused optimizer in mixed precision
@@ -96,7 +119,7 @@ def fit_stain(
     crops = Crops(store, images, train, stain, trainer.global_rank)
     seen = train.samples_per_epoch or len(images)
     steps = max(1, seen // (train.batch_size * train.devices * train.nodes))
-    module = StainModule(net, train, steps * train.epochs, report)
+    module = StainModule(net, train, steps * train.epochs, report, stain.nuclei)
     loader = DataLoader(crops, batch_size=None, sampler=Steps(steps), num_workers=train.workers)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED)

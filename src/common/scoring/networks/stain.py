@@ -66,10 +66,14 @@ class StainNet(nn.Module):
         nn.init.constant_(self.out.bias, -2.0)  # most pixels are unstained
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.out(self.features(images))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """What the two maps are read from: (N, WIDTHS[-1], h', w')."""
         maps = self._encode(images)
         finest = maps[0]
         size = [2 * n for n in finest.shape[-2:]]
-        return self.out(self.decoder([finest.new_empty(len(images), 0, *size), *maps]))
+        return self.decoder([finest.new_empty(len(images), 0, *size), *maps])
 
     def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The stages' maps of images (N, 1, h, w) in -1..1, fine to coarse."""
