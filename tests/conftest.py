@@ -118,7 +118,7 @@ def write_store(
     )
     table["height"], table["width"] = ([f.shape[axis] for f in frames.values()] for axis in (0, 1))
     looks = pd.DataFrame([exposure(frame) for frame in frames.values()])
-    table = table.join(looks.assign(brightfield_bits=8, pi_background=50.0))
+    table = table.join(looks.assign(brightfield_bits=8, pi_background=50.0, nuclei=False))
     table.assign(**columns).to_parquet(directory / "frames.parquet")
     return PatchStore(directory)
 

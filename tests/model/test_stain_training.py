@@ -9,7 +9,7 @@ import torch
 from src.common.scoring.networks.stain import StainFacts, build_stain, predict_stain, reduced
 from src.common.train.crops import Crops, draw
 from src.common.train.freezing import freeze
-from src.common.train.stain import fit_stain, stain_loss
+from src.common.train.stain import fit_stain, nuclei_loss, stain_loss
 
 SMALL = "timm:test_efficientnet"
 FACTS = StainFacts(reduction=2, orientations=1)
@@ -38,8 +38,8 @@ def test_a_clipped_block_is_a_lower_bound_and_an_unknown_one_counts_nothing():
 class Fields:
     """A store of fields of grain with bright, stained squares; the last column has no PI counts."""
 
-    def __init__(self, names: list[str], side: int = 256):
-        self.frames = {}
+    def __init__(self, names: list[str], side: int = 256, masked: tuple[str, ...] = ()):
+        self.frames, self.masked = {}, masked
         for number, name in enumerate(names):
             rng = np.random.default_rng(number)
             squares = rng.random((side // 64, side // 64)) < 0.35
@@ -58,10 +58,15 @@ class Fields:
     def pi_clipped(self, image_id: str) -> np.ndarray:
         return np.zeros(self.frames[image_id][1].shape, bool)
 
+    def nuclei(self, image_id: str) -> np.ndarray | None:
+        """Of some fields, the bright squares."""
+        ratio = self.frames[image_id][1]
+        return (ratio > 2).astype(np.float32) if image_id in self.masked else None
+
 
 def asked(**changes) -> SimpleNamespace:
     """Parameters of section stain."""
-    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3}
+    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "nuclei": 1.0}
     return SimpleNamespace(**usual | changes)
 
 
@@ -82,7 +87,7 @@ def test_the_target_stays_under_the_image_it_belongs_to():
     store, rng = Fields(NAMES), np.random.default_rng(0)
     for _ in range(8):
         image, target = draw(store, "field/3", asked(), rng)
-        assert image.shape == (1, 64, 64) and target.shape == (3, 32, 32)
+        assert image.shape == (1, 64, 64) and target.shape == (5, 32, 32)
         means = image.reshape(32, 2, 32, 2).mean((1, 3))
         stained, clear = target[0] > 1.9, (target[0] < 0.1) & (target[2] > 0.9)
         assert means[stained].mean() > means[clear].mean() + 0.3
@@ -97,6 +102,22 @@ def test_a_crop_without_alteration_is_the_field_itself():
     ratio = store.pi_ratio("field/0")
     assert np.allclose(target[0][:, :-1], ratio[:, :-1] - 1, atol=1e-6)
     assert not target[2][:, -1].any() and target[2][:, :-1].all()  # where nothing was counted
+
+
+def test_nuclei_are_asked_for_where_a_mask_tells_them_alone():
+    store = Fields(NAMES, masked=("field/0",))
+    crops = {}
+    for name in ("field/0", "field/1"):
+        plain = asked(augmentation=0, crop=256)
+        crops[name] = draw(store, name, plain, np.random.default_rng(0))[1]
+    assert np.array_equal(crops["field/0"][3][:, :-1], store.nuclei("field/0")[:, :-1])
+    assert crops["field/0"][4][:, :-1].all() and not crops["field/0"][4][:, -1].any()
+    assert not crops["field/1"][3:].any()
+    target = torch.stack([crops["field/0"], crops["field/1"]])
+    sure = torch.stack([20 * crops["field/0"][3] - 10, torch.full((64, 64), 10.0)])[:, None]
+    assert float(nuclei_loss(sure, target)) < 1e-3  # whatever is said of the field without a mask
+    assert float(nuclei_loss(-sure, target)) > 5
+    assert float(nuclei_loss(sure[1:], target[1:])) == 0
 
 
 def test_what_lies_beyond_a_small_field_teaches_nothing():

@@ -22,6 +22,7 @@ from src.common.images.field import SourceError
 from src.common.images.planes import Plane, read_plane
 from src.common.workspace import params, paths
 from src.stages import acquire
+from src.stages.tile import cut
 from tests.conftest import default_params
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,30 @@ class Plant:
 @pytest.fixture
 def plant(tmp_path, monkeypatch) -> Plant:
     return Plant(tmp_path, monkeypatch)
+
+
+def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_size_refuses_its(plant):
+    mask = np.zeros((64, 80), np.int32)
+    mask[8:16, 4:12], mask[40:44, 60:72] = 7, 70_000
+    tifffile.imwrite(plant.images / "mask.tif", mask)
+    tifffile.imwrite(plant.images / "small.tif", mask[:32])
+    plant.add("with", nuclei="mask.tif")
+    plant.add("without", nuclei="")
+    plant.add("wrong", nuclei="small.tif")
+    images, rejected = plant.run()
+    assert list(images["nuclei"]) == ["nuclei/with.tif", ""]
+    kept = tifffile.imread(plant.raw / "nuclei/with.tif")
+    assert kept.dtype == np.uint8 and np.array_equal(kept == 255, mask > 0)
+    assert [path.name for path in (plant.raw / "nuclei").iterdir()] == ["with.tif"]
+    (reason,) = rejected["reason"]
+    assert reason == "nuclei mask: 32 x 80 px, its image 64 x 80 px"
+    tile_of = plant.parsed()["tile"]
+    files = (plant.raw / "brightfield/with.tif", plant.raw / "pi/with.tif")
+    arrays, record, _ = cut(*files, plant.raw / "nuclei/with.tif", None, 16, tile_of)
+    assert record["nuclei"] and arrays["nuclei"].shape == (16, 20)
+    assert np.array_equal(arrays["nuclei"] == 255, mask[::4, ::4] > 0)  # these edges lie on blocks
+    arrays, record, _ = cut(*files, None, None, 16, tile_of)
+    assert not record["nuclei"] and "nuclei" not in arrays
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -82,6 +82,19 @@ def test_pi_over_background_comes_back_with_what_is_absent_and_what_is_clipped(t
     assert clipped.sum() == 1 and clipped[0, 1]
 
 
+def test_nuclei_come_back_as_shares_and_not_at_all_without_a_mask(tmp_path):
+    frame = np.full((66, 90), 50, np.uint8)
+    write_store(tmp_path, {"a": frame, "b": frame + 1})
+    frames = pd.read_parquet(tmp_path / "frames.parquet").assign(nuclei=[False, True])
+    frames.to_parquet(tmp_path / "frames.parquet")
+    shares = np.zeros(2 * 17 * 23, np.uint8)
+    shares[17 * 23 :][:2] = [255, 51]
+    np.save(tmp_path / "nuclei-000.npy", shares)
+    store = PatchStore(tmp_path)
+    assert store.nuclei("a") is None and store.nuclei("b").shape == (17, 23)
+    np.testing.assert_allclose(store.nuclei("b")[0, :3], [1, 0.2, 0])
+
+
 def fields(count: int) -> tuple[pd.DataFrame, list[dict], list[pd.DataFrame]]:
     """Rows of images.csv, what was found of each field, and its windows; a well is known of one
     field, a compound of none.
@@ -91,6 +104,7 @@ def fields(count: int) -> tuple[pd.DataFrame, list[dict], list[pd.DataFrame]]:
     wells = pd.Series(["A1", *[np.nan] * (count - 1)], dtype="str")
     images = images.assign(
         pi="p",
+        nuclei="",
         partition="arm",
         experiment="one",
         well=wells,
