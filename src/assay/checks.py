@@ -34,21 +34,15 @@ def check(key: str, measure: dict, limits: tuple[float, float], limit: str, few:
     limits: the range that is allowed; few: why nothing is decided although there is an interval, or
     ''.
     """
-    interval = measure.get("interval")
+    interval, reason = measure.get("interval"), ""
     if measure.get("value") is None or not np.isfinite(measure["value"]):
         outcome, reason = UNJUDGED, measure.get("reason") or "there is nothing to judge by"
     elif few or interval is None:
         outcome, reason = UNJUDGED, few or measure.get("reason") or "no interval can be given"
     else:
         (low, high), (least, most) = interval, limits
-        outcome = (
-            HOLDS
-            if least <= low and high <= most
-            else FAILS
-            if high < least or low > most
-            else OPEN
-        )
-        reason = ""
+        inside, outside = least <= low and high <= most, high < least or low > most
+        outcome = HOLDS if inside else FAILS if outside else OPEN
     return {"key": key} | measure | {"limit": limit, "outcome": outcome, "reason": reason}
 
 
@@ -63,21 +57,6 @@ def judge(
     """
     least = LEAST_UNITS[unit]
     few = "" if number >= least else f"{number} {unit} are too few to decide by; it takes {least}"
-    at_least = f"at least {LEAST_RECALL:.2f}"
-    judged = [check("ranking", ranking, (-SLACK, np.inf), f"at most {SLACK:.2f} lower", few)]
-    judged += [
-        check(key, calls[key], (LEAST_RECALL, np.inf), at_least, few)
-        for key in ("sensitivity", "specificity")
-    ]
-    judged += [
-        check(
-            "called",
-            calls["called"],
-            (LEAST_SHARE_CALLED, np.inf),
-            f"at least {LEAST_SHARE_CALLED:.2f}",
-            few,
-        )
-    ]
     bias, spread = (
         {
             "value": fractions.get(name),
@@ -86,11 +65,16 @@ def judge(
         }
         for name in ("bias", "spread")
     )
-    judged += [check("bias", bias, (-MOST_BIAS, MOST_BIAS), f"within ±{MOST_BIAS:.2f}", few)]
-    return [
-        *judged,
-        check("spread", spread, (-np.inf, MOST_SPREAD), f"at most {MOST_SPREAD:.2f}", few),
+    recall, called = (LEAST_RECALL, np.inf), (LEAST_SHARE_CALLED, np.inf)
+    asked = [
+        ("ranking", ranking, (-SLACK, np.inf), f"at most {SLACK:.2f} lower"),
+        ("sensitivity", calls["sensitivity"], recall, f"at least {LEAST_RECALL:.2f}"),
+        ("specificity", calls["specificity"], recall, f"at least {LEAST_RECALL:.2f}"),
+        ("called", calls["called"], called, f"at least {LEAST_SHARE_CALLED:.2f}"),
+        ("bias", bias, (-MOST_BIAS, MOST_BIAS), f"within ±{MOST_BIAS:.2f}"),
+        ("spread", spread, (-np.inf, MOST_SPREAD), f"at most {MOST_SPREAD:.2f}"),
     ]
+    return [check(*one, few) for one in asked]
 
 
 def verdict(checks: list[dict], unit: str, number: int, training_known: bool, problem: str) -> dict:

@@ -113,22 +113,15 @@ def extract(archive: Path, folder: Path) -> None:
 
 def _refuse_unsafe(member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename)
-    outside = (
-        path.is_absolute()
-        or ".." in path.parts
-        or "\\" in member.filename
-        or ":" in member.filename
-    )
-    link = stat.S_ISLNK(member.external_attr >> 16)
-    if outside or link or member.flag_bits & 1:
-        why = (
-            "lies outside the archive's folder"
-            if outside
-            else "is a link"
-            if link
-            else "is encrypted"
-        )
-        raise SourceError(f"the archive is refused: its member {member.filename!r} {why}")
+    odd = "\\" in member.filename or ":" in member.filename
+    reasons = {
+        "lies outside the archive's folder": path.is_absolute() or ".." in path.parts or odd,
+        "is a link": stat.S_ISLNK(member.external_attr >> 16),
+        "is encrypted": member.flag_bits & 1,
+    }
+    for why, holds in reasons.items():
+        if holds:
+            raise SourceError(f"the archive is refused: its member {member.filename!r} {why}")
 
 
 def _refuse_too_large(members: list[zipfile.ZipInfo], folder: Path) -> None:
