@@ -16,6 +16,7 @@ FOLDERS = (METRICS, MODELS, REPORTS, WORKSPACE / "src")
 # A package names the versions of libraries, whose folder changes with each that is installed
 SINGLE = (
     WORKSPACE / "params.yaml", WORKSPACE / "dvc.lock", Path(sysconfig.get_path("purelib")),
+    MLRUNS / "artifacts",
 )  # fmt: skip
 
 
