@@ -1,9 +1,9 @@
 """What a stain network that learns on from a few stained fields makes of the rest of their session:
-`python bench/tuning.py [WORKSPACE]` after `unstained real` with the recipe stain (an hour).
+`python bench/tuning.py [WORKSPACE]` after `unstained real` with the recipe stain (half an hour).
 
 Each session in turn is new: the network of the fold that held it out learns on from drawn fields as
 in `unstained adapt`, and the rest of the session is judged by the operating point of the others.
-The fields and the columns are those of bench/adaptation.py, with fewer draws; the last column is
+The fields and the columns are those of bench/adaptation.py, with one draw; the last column is
 the AUC within sessions, the mean over those with 3 windows of each class left to judge.
 """
 
@@ -27,15 +27,16 @@ from src.common.scoring.networks.inference import live_logits, load_model  # noq
 from src.common.scoring.scorer import Scorer  # noqa: E402
 from src.common.workspace.records import read_json  # noqa: E402
 
-DRAWS, FIELDS, LEAST = 2, (1, 3), 3
+DRAWS, FIELDS, LEAST = 1, (1, 3), 3
 WAYS = ["nothing", "intercept", "learns on", "learns on, intercept"]
 
 
-def fold_networks(workspace: Path, partition: str, test: pd.DataFrame) -> dict[str, Scorer]:
+def fold_networks(workspace: Path, partition: str) -> dict[str, Scorer]:
     """The network that held a session out, for each session."""
     folder = workspace / "models" / partition
     facts = read_json(folder / "model.json")
-    folds = test.groupby("group")["fold"].first()
+    splits = pd.read_parquet(workspace / "data" / "splits" / "splits.parquet")
+    folds = splits[splits["partition"] == partition].groupby("group")["fold"].first()
     nets = {f: load_model(folder / f"fold-{f}", facts) for f in folds.unique()}
     return {name: Scorer(facts, nets[fold], None) for name, fold in folds.items()}
 
@@ -106,7 +107,7 @@ def main() -> None:
     test = test.assign(live=test["label"] == "live")
     names = sorted(test["group"].unique())
     sessions = {name: new_session(test, name, record) for name in names}
-    scorers = fold_networks(workspace, partition, test)
+    scorers = fold_networks(workspace, partition)
     store = PatchStore(workspace / "data" / "patches")
     head = [*HEAD, "AUC within"]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
