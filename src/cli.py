@@ -182,8 +182,14 @@ def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
     try:
         app()
-    except (ValueError, OSError) as error:  # an OSError names the file: no space, not permitted
-        raise SystemExit(f"error: {error}") from None
+    except Exception as error:
+        from .common.workspace.paths import MLRUNS, WORKSPACE
+        from .common.workspace.room import of_the_disk
+
+        refused = of_the_disk(error, (WORKSPACE, MLRUNS, Path.cwd()))
+        if not refused and not isinstance(error, ValueError | OSError):
+            raise
+        raise SystemExit(f"error: {refused or error}") from None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ partitions are read. Only then DVC writes params.yaml.
 import re
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,6 +17,7 @@ import yaml
 
 from .common.acquire import digests, sources
 from .common.tracking.origin import git
+from .common.workspace import room
 from .common.workspace.errors import UserError
 from .common.workspace.overrides import applied, quoted
 from .common.workspace.params import parse, read
@@ -23,6 +25,8 @@ from .common.workspace.paths import WORKSPACE
 from .common.workspace.sections import Dataset
 
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # part of a model's name and of files' names
+
+ROOM = 1e8  # bytes: with less on a disk, that is why a run ended
 
 
 class RealRunError(UserError):
@@ -52,7 +56,26 @@ def run(folder: Path, recipe: str, name: str, changes: Sequence[str]) -> int:
     if not set(partitions) <= trained():
         print("note: DVC warns first of files whose hash it does not know: this run makes them")
     print(f"wrote {digests.refresh(dataset).relative_to(WORKSPACE)}", flush=True)
-    return subprocess.run(command(name, every), cwd=WORKSPACE, check=False).returncode
+    code = subprocess.run(command(name, every), cwd=WORKSPACE, check=False).returncode
+    if code:
+        print(f"error: experiment {name} has not finished: {why_not()}", file=sys.stderr)
+    return code
+
+
+def why_not() -> str:
+    """Why DVC may have ended, and what to do: its own words name neither the disk nor a cure."""
+    written = ("", ".dvc/cache", "data", "models", "reports", "mlruns", ".git")
+    places = [*(WORKSPACE / name for name in written), Path(tempfile.gettempdir())]
+    for place in (each for each in places if each.exists()):
+        if (left := room.free(place)) < ROOM:
+            return (
+                f"the disk of {place} has {left / 1e6:.0f} MB left. Make room there and repeat the "
+                "command: it goes on where it stopped"
+            )
+    return (
+        "the lines above name the stage that stopped, and why. Mend that and repeat the command: "
+        "what is done is not done again"
+    )
 
 
 def command(name: str, changes: Sequence[str]) -> list[str]:

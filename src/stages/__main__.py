@@ -4,8 +4,6 @@ What a user can mend ends in one line, `error: STAGE@ITEM: ...`, here and for al
 that fails leaves a FAILED run with the reason in MLflow; one that succeeds leaves nothing here.
 """
 
-import errno
-import shutil
 import sys
 import threading
 import time
@@ -18,14 +16,12 @@ from inspect import signature
 from ..common.scoring import ScoringError
 from ..common.workspace.errors import ServerError, UserError
 from ..common.workspace.paths import MLRUNS, MODELS, RAW, REPORTS
+from ..common.workspace.room import of_the_disk
 
 # The tag that says what a stage ran on; of others, the partition
 ITEM_TAGS = {"check": "artifact", "weights": "role"}
 # Seconds that recording may take: an MLflow that hangs must not hold the stage's end up
 PATIENCE = 60
-# No room, or not for this user: a message that names the file says all
-REFUSED_BY_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-LEAST_ROOM = 2**16  # bytes
 WRITTEN = (RAW.parent, MODELS, REPORTS, MLRUNS)
 
 
@@ -65,7 +61,7 @@ def tell(name: str, error: BaseException) -> str:
     """
     if isinstance(error, UserError | ScoringError):
         reason = f"error: {name}: {error}"
-    elif refused := of_the_disk(error):
+    elif refused := of_the_disk(error, WRITTEN):
         reason = f"error: {name}: {refused}"
     elif not isinstance(error, SystemExit):
         traceback.print_exception(error)
@@ -76,18 +72,6 @@ def tell(name: str, error: BaseException) -> str:
         reason = f"error: {name}: exit code {error.code}" if error.code == 1 else str(error.code)
     print(reason, file=sys.stderr)
     return reason[:2000]
-
-
-def of_the_disk(error: BaseException) -> str:
-    """What a disk refused to hold, where and why; '' of another error.
-
-    Some libraries raise errors of their own on a full disk, so its room is looked at.
-    """
-    if isinstance(error, OSError) and error.errno in REFUSED_BY_DISK:
-        return str(error)
-    places = [place for place in WRITTEN if place.exists()]
-    full = [place for place in places if shutil.disk_usage(place).free < LEAST_ROOM]
-    return f"No space left on the disk of {full[0]}: {error}" if full else ""
 
 
 def crash(error: BaseException) -> str:
@@ -107,7 +91,8 @@ def record(stage: str, item: str, reason: str, started: float, error: BaseExcept
         try:
             said[:] = failed_run(stage, item, reason, started)
         except (Exception, SystemExit) as failure:
-            said[:] = [f"not recorded in MLflow: {failure}"]
+            why = of_the_disk(failure, WRITTEN) or failure
+            said[:] = [f"not recorded in MLflow: {why}"]
 
     if hasattr(error, "run_id") or (stage == "train" and not leads()):
         return

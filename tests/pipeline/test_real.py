@@ -1,6 +1,7 @@
 """`unstained real`: names of all kinds reach DVC as they are; what is refused changes nothing."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -229,6 +230,27 @@ def test_what_an_earlier_run_left_in_the_parameters_is_said(clone, tmp_path, tol
     (clone / "dvc.lock").write_text("schema: '2.0'\nstages:\n  train@arm: {cmd: x}\n")
     real.run(plate(tmp_path, "again"), "head", "", [])
     assert new not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [(10**12, "the lines above name the stage"),
+     (3_000_000, r"the disk of .*clone has 3 MB left\. Make room")],
+)  # fmt: skip
+def test_a_run_that_stops_ends_in_one_line_that_says_what_to_do(
+    clone, tmp_path, told, capsys, monkeypatch, left, why
+):
+    monkeypatch.setattr(real.room, "free", lambda place: left)
+    fake = real.subprocess.run
+
+    def stops(words, **options):
+        done = fake(words, **options)
+        return subprocess.CompletedProcess(words, 255) if "dvc" in words else done
+
+    monkeypatch.setattr(real.subprocess, "run", stops)
+    assert real.run(plate(tmp_path), "head", "", []) == 255
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(f"error: experiment plate-head has not finished: {why}", line)
 
 
 def test_the_command_ends_as_dvc_does_and_syncs_only_after_success(monkeypatch):

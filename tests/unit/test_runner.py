@@ -18,6 +18,7 @@ from mlflow.entities import Run
 from src.common.scoring.networks.backbones import UnknownBackbone
 from src.common.scoring.scorer import RefusedFrame
 from src.common.tracking import runs as tracking
+from src.common.workspace import room
 from src.common.workspace.errors import MissingInput, ServerError, UserError
 from src.common.workspace.params import ParamsError
 from src.stages import __main__ as runner
@@ -93,10 +94,22 @@ def test_what_a_disk_refuses_is_one_line_that_names_the_file(client, stage, caps
     assert capsys.readouterr().err.splitlines()[0] == told
     assert stage(raises(RuntimeError("unexpected pos 576")), "tile") == 1  # PyTorch's, on any disk
     assert "Traceback" in capsys.readouterr().err
-    monkeypatch.setattr(runner, "LEAST_ROOM", 2**63)
+    monkeypatch.setattr(room, "LEAST", 2**63)
     assert stage(raises(RuntimeError("unexpected pos 576")), "tile") == 1
     (told, _) = capsys.readouterr().err.splitlines()
     assert told.startswith("error: tile: No space left on the disk of ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),  # a worker's, without the file
+     RuntimeError("autoflush\n(sqlite3.OperationalError) database or disk is full\n[SQL: ...]")],
+)  # fmt: skip
+def test_a_full_disk_is_one_line_also_where_room_is_left_again(client, stage, capsys, error):
+    assert stage(raises(error), "acquire") == 1
+    (told, _) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: acquire: No space left on the disk: make room and repeat (")
+    assert "full" in told or "No space left on device" in told
 
 
 def test_an_exit_with_a_message_is_told_as_it_is(client, stage, capsys):
@@ -178,12 +191,12 @@ def test_training_that_failed_before_its_run_gets_one_from_the_leader_alone(
 
 def test_tracking_that_fails_or_hangs_hides_nothing(client, stage, monkeypatch, capsys):
     def refuse():
-        raise OSError("the disk is full")
+        raise OSError("the disk is gone")
 
     monkeypatch.setattr(tracking, "connect", refuse)
     assert stage(raises(SystemExit("error: mine")), "tile") == 1
     assert (
-        capsys.readouterr().err == "error: mine\nnote: not recorded in MLflow: the disk is full\n"
+        capsys.readouterr().err == "error: mine\nnote: not recorded in MLflow: the disk is gone\n"
     )
     forever = threading.Event()
     monkeypatch.setattr(tracking, "connect", forever.wait)

@@ -14,10 +14,23 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..workspace.errors import ServerError
+from ..workspace.paths import MLRUNS
 
 USER_VARIABLES = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # seconds
+
+CURES = {
+    "database is locked": "is locked by another process: wait until it has ended, or end it, and "
+    "repeat (`fuser` names who holds the file)",
+    "disk is full": "has no room: make some on its disk, and repeat",
+    "readonly database": "may not be written by this user: make it and its folder writable",
+}
+OTHER = (
+    "give a server (http://HOST:PORT) or a database (sqlite:////ABSOLUTE/PATH/mlflow.db, in a "
+    "folder that exists), or unset MLFLOW_TRACKING_URI to work with the repository's own store"
+)
+OWN = "move it aside, and `unstained sync` makes another from the outputs at hand"
 
 
 def require_store(uri: str) -> None:
@@ -44,19 +57,12 @@ def _store(uri: str) -> None:
         with making:
             MlflowClient(uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError) as error:
-        own = not os.environ.get("MLFLOW_TRACKING_URI")
+        own = uri == f"sqlite:///{MLRUNS / 'mlflow.db'}"  # MLflow puts it into the environment too
         name = f"the MLflow store {shown}" if own else f"MLFLOW_TRACKING_URI={shown}"
-        if "database is locked" in str(error):
-            raise ServerError(
-                f"{name} is locked by another process: wait until it has ended, or end it, and "
-                "repeat (`fuser` names who holds the file)"
-            ) from None
         cause = str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")
-        raise ServerError(
-            f"{name} cannot be used: {cause}; give a server (http://HOST:PORT) or a database "
-            "(sqlite:////ABSOLUTE/PATH/mlflow.db, in a folder that exists), or unset "
-            "MLFLOW_TRACKING_URI to work with the repository's own store"
-        ) from None
+        told = next((cure for said, cure in CURES.items() if said in str(error)), "")
+        told = told or f"cannot be used: {cause}; {OWN if own else OTHER}"
+        raise ServerError(f"{name} {told}") from None
 
 
 def _one_at_a_time(url: sqlalchemy.URL) -> AbstractContextManager:
