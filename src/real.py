@@ -24,7 +24,11 @@ from .common.workspace.params import parse, read
 from .common.workspace.paths import WORKSPACE
 from .common.workspace.sections import Dataset
 
-PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # part of a model's name and of files' names
+# Part of a model's name and, with endings, of files' and git's names, which 255 bytes bound
+PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+LONGEST = 100
+OF_A_FOLDER = ("pattern=''", "channels.brightfield=''", "channels.pi=''", "axes=''", "z=null",
+               "pixel_size_um=null")  # fmt: skip
 
 ROOM = 1e8  # bytes: with less on a disk, that is why a run ended
 
@@ -49,7 +53,7 @@ def run(folder: Path, recipe: str, name: str, changes: Sequence[str]) -> int:
     dataset, partitions = partitions_of(every, place)
     if not any(change.startswith("dataset.partitions=") for change in changes):
         every.append(f"dataset.partitions=[{','.join(map(quoted, partitions))}]")
-    name = free_name(name, f"{place.name}-{recipe}")
+    name = free_name(name, f"{short(place.name)}-{recipe}")
     print(f"experiment {name}: {place}, partition {', '.join(partitions)}, recipe {recipe}")
     for line in left_over(every):
         print(f"note: params.yaml has {line}, other than the last commit")
@@ -108,10 +112,11 @@ def preset(name: str) -> list[str]:
 
 def source_of(place: Path) -> list[str]:
     """What a folder changes in params.yaml: until they are read, one partition of its name."""
-    annotations = f"annotations/{place.name}.csv"
-    if not (WORKSPACE / annotations).is_file():
-        annotations = "annotations/folder.csv"
+    own = f"{place.name}.csv"
+    known = {path.name for path in (WORKSPACE / "annotations").glob("*.csv")}
+    annotations = f"annotations/{own if own in known else 'folder.csv'}"
     return [
+        *forgotten(place),
         "dataset.source=folder",
         f"dataset.path={quoted(str(place))}",
         f"dataset.partitions=[{quoted(plain(place.name))}]",
@@ -119,10 +124,23 @@ def source_of(place: Path) -> list[str]:
     ]
 
 
+def forgotten(place: Path) -> list[str]:
+    """What sets back the settings of another folder's files, which an earlier run left in
+    params.yaml: a pixel size of theirs would make wrong models of these without a word.
+    """
+    present = read((WORKSPACE / "params.yaml").read_text(encoding="utf-8")).get("dataset") or {}
+    return [] if present.get("path") == str(place) else [f"dataset.{key}" for key in OF_A_FOLDER]
+
+
+def short(name: str) -> str:
+    """A folder's name, no longer than a part of a file's name may be."""
+    return name.encode(errors="replace")[:LONGEST].decode(errors="ignore")
+
+
 def plain(name: str) -> str:
     """A folder's name as a partition's: letters without accents, all else an underscore."""
     letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"\W+", "_", letters).strip("_") or "folder"
+    return re.sub(r"\W+", "_", letters).strip("_")[:LONGEST] or "folder"
 
 
 def settings(changes: Sequence[str]) -> Dataset:
@@ -145,7 +163,7 @@ def partitions_of(changes: Sequence[str], place: Path) -> tuple[Dataset, list[st
         if not PARTITION.fullmatch(name):
             raise RealRunError(
                 f"{place}: partition {name!r} (of {file}) cannot name a model: use letters A to Z, "
-                "digits, '_', '.' and '-', beginning with a letter or a digit"
+                f"digits, '_', '.' and '-', {LONGEST} at most, beginning with a letter or a digit"
             )
     spelled = sorted(files, key=str.casefold)
     for one, other in pairwise(spelled):
@@ -163,9 +181,14 @@ def free_name(wanted: str, default: str) -> str:
     Raises RealRunError if the wanted one is taken, or cannot be a name in git.
     """
     name = wanted or re.sub(r"[^\w+=]+", "-", default).strip("-")
-    if "/" in name or git("check-ref-format", "--branch", name) != name:
+    if (
+        len(name.encode()) > 2 * LONGEST
+        or "/" in name
+        or git("check-ref-format", "--branch", name) != name
+    ):
         raise RealRunError(
-            f"--name {name!r} cannot name an experiment: use letters, digits, - and _"
+            f"--name {name!r} cannot name an experiment: use letters, digits, - and _, "
+            f"{2 * LONGEST} bytes at most"
         )
     refs = git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     taken = {ref.rpartition("/")[2] for ref in refs}

@@ -28,6 +28,8 @@ HOSTILE = [
     "$HOME `id`",
     "e\u0301\\",
     "日本",
+    "日" * 85,
+    "n" * 255,
 ]
 
 
@@ -89,6 +91,7 @@ def test_a_folder_of_any_name_reaches_dvc_as_it_is(clone, tmp_path, told, name):
     real.run(folder, "head", "", [])
     changes = told[0][8::2]  # each after its -S
     found = yaml.safe_load(applied((clone / "params.yaml").read_text(), changes))["dataset"]
+    assert len(told[0][6].encode()) <= 200 and told[0][5] == "--name"
     assert (found["source"], found["path"], found["partitions"]) == ("folder", str(folder), ["arm"])
     assert "b.png" in (clone / "sources" / "folder.csv").read_text()
 
@@ -159,7 +162,15 @@ def test_a_named_pipe_among_the_images_is_one_line(clone, tmp_path, told):
     assert not told
 
 
-@pytest.mark.parametrize("partition", ["Kontrolle ü", "a b", "-x", "../x", "a/b", "'x'"])
+def test_a_link_that_leads_nowhere_is_one_line(clone, tmp_path, told):
+    folder = plate(tmp_path)
+    (folder / "gone.tif").symlink_to(tmp_path / "nowhere.tif")
+    with pytest.raises(OSError, match=r"gone\.tif is a link that leads nowhere: mend it"):
+        real.run(folder, "head", "", [])
+    assert not told
+
+
+@pytest.mark.parametrize("partition", ["Kontrolle ü", "a b", "p" * 101, "-x", "../x", "a/b", "'x'"])
 def test_a_partition_that_cannot_name_a_model_is_refused_with_its_file(
     clone, tmp_path, told, partition
 ):
@@ -176,6 +187,7 @@ def test_a_partition_that_cannot_name_a_model_is_refused_with_its_file(
         ("plate", "head", "a/b", "cannot name an experiment"),
         ("plate", "head", "a b", "cannot name an experiment"),
         ("plate", "head", "-n", "cannot name an experiment"),
+        ("plate", "head", "n" * 201, "cannot name an experiment.*200 bytes"),
         ("pl${x}", "head", "", "rename the folder"),
         ("pl\nx", "head", "", "rename the folder"),
     ],
@@ -218,6 +230,18 @@ def test_file_names_and_their_own_annotations(clone, tmp_path, told):
     found = yaml.safe_load(applied((clone / "params.yaml").read_text(), told[0][8::2]))
     assert found["dataset"]["partitions"] == ["plate"]
     assert found["filter"]["annotations"] == "annotations/plate.csv"
+
+
+def test_another_folder_forgets_how_the_files_of_the_one_before_were_read(clone, tmp_path, told):
+    first, second = plate(tmp_path, "first"), plate(tmp_path, "second")
+    given = ["dataset.pixel_size_um=0.65", "dataset.axes=CYX", "dataset.channels.pi=1"]
+    real.run(first, "head", "", given)
+    for folder, size, pi in ((first, 0.65, 1), (second, None, "")):
+        text = applied((clone / "params.yaml").read_text(), told[-1][8::2])
+        (clone / "params.yaml").write_text(text)
+        real.run(folder, "head", "", [])  # without them
+        found = parse(applied(text, told[-1][8::2]))["dataset"]
+        assert (found.pixel_size_um, found.channels.pi) == (size, pi)
 
 
 def test_what_an_earlier_run_left_in_the_parameters_is_said(clone, tmp_path, told, capsys):

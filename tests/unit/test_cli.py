@@ -55,6 +55,21 @@ def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("raised", "why"),
+    [(RuntimeError("(sqlite3.OperationalError) database or disk is full\n[SQL: ...]"),
+      "No space left on the disk: make room and repeat"),
+     (RuntimeError("Symlink loop from '/lab/a'"), "Symlink loop from '/lab/a': name the folder")],
+)  # fmt: skip
+def test_what_libraries_make_of_a_disks_refusal_is_one_line(monkeypatch, raised, why):
+    def refuse():
+        raise raised
+
+    monkeypatch.setattr("src.common.register.synced.sync", refuse)
+    ended = said(monkeypatch, "sync")
+    assert ended.startswith(f"error: {why}") and "\n" not in ended
+
+
 def test_an_unexpected_crash_keeps_a_plain_traceback(monkeypatch):
     def crash():
         raise RuntimeError("a fault of ours")

@@ -414,7 +414,8 @@ def test_other_partitions_are_told_apart(tmp_path):
 
 def test_ids():
     assert clean_id("a b:c/é.1") == "a_b_c_é.1" and valid_id("a_b-1.2+x=3@")
-    assert not any(map(valid_id, ("", "a:b", "a/b", "a b", ".a", "-a", "x" * 201)))
+    assert not any(map(valid_id, ("", "a:b", "a/b", "a b", ".a", "-a", "x" * 201, "é" * 101)))
+    assert clean_id("日" * 80) == "日" * 66 and valid_id("日" * 66)  # bytes, as file systems count
 
 
 @pytest.mark.parametrize("column", ["concentration", "time", "day"])

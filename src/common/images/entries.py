@@ -67,6 +67,8 @@ def measured(path: Path) -> tuple[int, str]:
     the digest of their digests with their names. Raises OSError.
     """
     if not path.is_dir():
+        if path.is_symlink() and not path.exists():
+            raise OSError(f"{path} is a link that leads nowhere: mend it, or take it out")
         if other := no_file(path):
             raise OSError(f"{path} is {other}, not a file: take it out of the folder")
         return path.stat().st_size, file_digest(path)

@@ -21,7 +21,8 @@ from . import wells
 TEXTS = ("partition", "experiment", "well", "position", "compound", "control")
 NUMBERS = ("time", "day", "concentration", "pixel_size_um")
 _CLOCK = re.compile(r"(\d+)d(\d+)h(\d+)m", re.ASCII)  # Incucyte
-_ID = re.compile(r"[\w.+=@-]{1,200}")
+_ID = re.compile(r"[\w.+=@-]+")
+ID_BYTES = 200  # of 255 that file systems allow a name: endings and temporary names come on top
 
 
 class SourceError(UserError):
@@ -99,12 +100,14 @@ def valid_id(text: str) -> bool:
     """Whether a text can name a field: it becomes a file name and part of every patch_id, which
     uses colons.
     """
-    return bool(_ID.fullmatch(text)) and not text.startswith((".", "-"))
+    short = len(text.encode(errors="surrogateescape")) <= ID_BYTES
+    return short and bool(_ID.fullmatch(text)) and not text.startswith((".", "-"))
 
 
 def clean_id(text: str) -> str:
     """An image_id made from a file name: every other character becomes an underscore."""
-    return re.sub(r"[^\w.+=@-]", "_", text).lstrip(".-")[:200]
+    clean = re.sub(r"[^\w.+=@-]", "_", text).lstrip(".-")
+    return clean.encode()[:ID_BYTES].decode(errors="ignore")
 
 
 def same_file(name: str) -> str:

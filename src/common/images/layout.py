@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..workspace.csv_table import control_in
 from . import omezarr
-from .field import NUMBERS, TEXTS, SourceError, clean_id, metadata, valid_id
+from .field import ID_BYTES, NUMBERS, TEXTS, SourceError, clean_id, metadata, valid_id
 from .files import FileField
 from .listing import on_disk, printable
 from .planes import GRAPH, Plane, Settings
@@ -107,7 +107,10 @@ def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, st
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             return "outside", f"{path} is not inside the folder: give a path relative to it"
     if not valid_id(image_id):
-        return "image_id", f"{image_id!r} must be made of letters, digits and _ . + - = @"
+        return "image_id", (
+            f"{image_id!r} must be made of letters, digits and _ . + - = @, begin with neither . "
+            f"nor -, and have {ID_BYTES} bytes at most"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a disk refused, in one line: no room, or not for this user."""
+"""What a disk refused, in one line: no room, not for this user, or a path that leads nowhere."""
 
 import errno
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 SAID = ("No space left on device", "disk is full", "Disk quota exceeded")  # SQLite says the second
+PATHS = ("Symlink loop from", "Could not determine home directory")  # pathlib's, no OSError
 LEAST = 2**16  # bytes
 
 
@@ -19,6 +20,8 @@ def of_the_disk(error: BaseException, places: Iterable[Path]) -> str:
     """
     if isinstance(error, OSError) and error.errno in REFUSED and error.filename:
         return str(error)
+    if isinstance(error, RuntimeError) and str(error).startswith(PATHS):
+        return f"{error}: name the folder or file itself"
     full = [place for place in places if place.exists() and free(place) < LEAST]
     lines = str(error).splitlines() or [""]
     told = next((line for line in lines if any(said in line for said in SAID)), "")
