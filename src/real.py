@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from .common.acquire import digests, sources
-from .common.tracking.origin import git
+from .common.tracking.origin import git, require_repository
 from .common.workspace import room
 from .common.workspace.errors import UserError
 from .common.workspace.overrides import applied, quoted
@@ -46,8 +46,7 @@ def run(folder: Path, recipe: str, name: str, changes: Sequence[str]) -> int:
     changes: further `section.key=value`, as `dvc exp run -S` takes them.
     Raises UserError before anything is changed.
     """
-    if not git("rev-parse", "HEAD"):
-        raise RealRunError(f"{WORKSPACE} is no git repository with a commit: use `git clone`")
+    require_repository()
     place = usable(folder)
     every = [*preset("real"), *preset(recipe), *source_of(place), *changes]
     dataset, partitions = partitions_of(every, place)

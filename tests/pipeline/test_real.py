@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from src import cli, real
 from src.common.acquire import digests, sources
 from src.common.tracking import origin
+from src.common.workspace.errors import UserError
 from src.common.workspace.overrides import OverrideError, applied, quoted
 from src.common.workspace.params import parse
 from tests.conftest import REPO, default_params
@@ -204,8 +205,15 @@ def test_a_wrong_folder_recipe_or_name_is_one_line(
 def test_without_a_repository_it_says_so(tmp_path, monkeypatch, told):
     for module in (real, origin):
         monkeypatch.setattr(module, "WORKSPACE", tmp_path)
-    with pytest.raises(real.RealRunError, match="no git repository"):
+    with pytest.raises(UserError, match="no git repository"):
         real.run(plate(tmp_path), "head", "", [])
+
+
+def test_a_clone_of_another_user_is_said_to_be_that(clone, tmp_path, told, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own tests have it
+    with pytest.raises(UserError, match=r"belongs to another user.*safe\.directory"):
+        real.run(plate(tmp_path), "head", "", [])
+    assert not told
 
 
 def test_a_name_that_is_taken_gets_a_number_unless_it_was_asked_for(clone, tmp_path, told):

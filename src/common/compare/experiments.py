@@ -14,6 +14,7 @@ from dvc.exceptions import DvcException
 from ..evaluate.curves import roc_together
 from ..metrics import paired
 from ..metrics.intervals import draw
+from ..tracking.origin import require_repository
 from ..workspace.errors import UserError
 from ..workspace.params import load
 from ..workspace.params import read as read_yaml
@@ -33,6 +34,7 @@ def compare_experiments(names: Sequence[str], folder: Path) -> Path:
     A name is anything git or DVC resolves: an experiment, a branch, a commit. Raises
     ExperimentError naming what lacks.
     """
+    require_repository()
     records, curves, sides = {}, {}, {}
     for name in names:
         for partition in read_yaml(_read(name, "params.yaml"))["dataset"]["partitions"]:

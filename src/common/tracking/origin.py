@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 
 import yaml
 
+from ..workspace.errors import UserError
 from ..workspace.paths import WORKSPACE
 
 VARIABLES = {
@@ -69,7 +71,23 @@ def data_digests() -> dict[str, str]:
 
 def git(*arguments: str) -> str:
     """What a git command prints in the workspace; empty if it fails."""
-    result = subprocess.run(
-        ["git", *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=False
-    )
+    result = _run(arguments)
     return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def require_repository() -> None:
+    """Raises UserError unless git takes the workspace for a repository with a commit."""
+    result = _run(("rev-parse", "--verify", "HEAD"))
+    if result.returncode == 0:
+        return
+    if "dubious ownership" in result.stderr:  # DVC's own git refuses it too, by a traceback
+        raise UserError(
+            f"{WORKSPACE} belongs to another user, so git refuses it: clone it as yourself, or, if "
+            f"you trust what is in it, `git config --global --add safe.directory {WORKSPACE}`"
+        )
+    raise UserError(f"{WORKSPACE} is no git repository with a commit: use `git clone`")
+
+
+def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess:
+    words = ["git", *arguments]
+    return subprocess.run(words, cwd=WORKSPACE, capture_output=True, text=True, check=False)
