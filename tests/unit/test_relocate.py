@@ -7,6 +7,7 @@ import sqlite3
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from src.common.tracking import server
 from src.common.tracking.relocate import recorded, relocate, use_store
@@ -110,6 +111,37 @@ def test_a_locked_store_is_named_as_that(clone):
         server.require_store(mlflow.get_tracking_uri())
     assert "unset" not in str(error.value)
     holder.close()
+
+
+def test_the_repositorys_own_store_is_named_and_what_to_do_with_it(clone, monkeypatch):
+    """MLflow puts the store's address into MLFLOW_TRACKING_URI by itself: the user set nothing."""
+    root, _ = clone
+    used(root)
+    monkeypatch.setattr(server, "MLRUNS", root / "mlruns")
+    (root / "mlruns" / "mlflow.db").write_bytes(b"no database " * 100)
+    with pytest.raises(ServerError, match="the MLflow store .*move it aside") as error:
+        server.require_store(mlflow.get_tracking_uri())
+    assert "unset" not in str(error.value) and "MLFLOW_TRACKING_URI" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [("disk is full", "has no room"), ("readonly database", "may not be written by this user")],
+)
+def test_what_sqlite_refuses_is_said_with_its_cure(clone, monkeypatch, told, why):
+    used(clone[0])
+    raised = MlflowException(f"(sqlite3.OperationalError) attempt to write, {told}")
+    monkeypatch.setattr(MlflowClient, "search_experiments", raises(raised))
+    with pytest.raises(ServerError, match=why) as error:
+        server.require_store(mlflow.get_tracking_uri())
+    assert "unset" not in str(error.value)
+
+
+def raises(error):
+    def refuse(*given, **more):
+        raise error
+
+    return refuse
 
 
 def test_a_run_id_from_elsewhere_is_ignored_aloud(clone, monkeypatch, capsys):
