@@ -119,7 +119,7 @@ def test_the_repositorys_own_store_is_named_and_what_to_do_with_it(clone, monkey
     used(root)
     monkeypatch.setattr(server, "MLRUNS", root / "mlruns")
     (root / "mlruns" / "mlflow.db").write_bytes(b"no database " * 100)
-    with pytest.raises(ServerError, match="the MLflow store .*move it aside") as error:
+    with pytest.raises(ServerError, match=r"the MLflow store .*move it aside") as error:
         server.require_store(mlflow.get_tracking_uri())
     assert "unset" not in str(error.value) and "MLFLOW_TRACKING_URI" not in str(error.value)
 
