@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from src.common.scoring.networks.overview import features_of
 from src.common.scoring.novelty import Novelty, unit
 from src.common.scoring.pyfunc import decode
 from src.common.scoring.scorer import WINDOW_COLUMNS, RefusedFrame, Scorer
-from tests.conftest import ARCH, write_store
+from tests.conftest import ARCH, REPO, write_store
 
 CONTRACT = {
     "arch": ARCH,
@@ -315,3 +317,10 @@ def test_floats_within_range_are_refused_for_what_they_are(scorer):
     assert "0..65535" not in str(error.value)
     with pytest.raises(RefusedFrame, match=r"within 0\.\.65535, not 70000 to 70000"):
         scorer().score(np.full((100, 100), 70000), 0.5)
+
+
+def test_whoever_loads_a_model_hears_nothing_of_its_code():
+    """MLflow's advice to authors, which a user of the model alone would see."""
+    words = [sys.executable, "-c", "import src.common.scoring.pyfunc"]
+    done = subprocess.run(words, cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -17,6 +17,10 @@ from .scorer import WINDOW_COLUMNS, RefusedFrame, Scorer
 class LiveDeadModel(PythonModel):
     """Scores bright-field frames; see `predict`."""
 
+    # Else MLflow tells everybody who loads the model that `predict` lacks type hints, from which it
+    # would make the signature that the package states
+    _skip_type_hint_validation = True
+
     def load_context(self, context) -> None:
         """Loads weights, filter and contract from the model's artifacts; nothing is unpickled."""
         self.scorer = Scorer.load(Path(context.artifacts["scorer"]))
