@@ -63,14 +63,14 @@ def adapt(
         known = (of_controls if controls else of_stain)(images, model, options, out)
         print(f"adapt: {known.told}")
         refuse_too_few(known, controls)
-        learns = model.predicts_stain and not controls and not keep_network
+        learns = model.predicts_stain and not keep_network and len(known.fields) > 1
         tuned = tuning.tuned(model, known.fields, options.pixel_size_um) if learns else None
-        after = judged(known.windows, tuned.windows) if tuned else known.windows
-        at, by = model.contract["operating"], move(after) if len(after) else 0.0
+        seen = judged(known.windows, tuned.windows) if tuned else known.windows
+        at, by = model.contract["operating"], move(seen)
         about = clean(described(images, known) | {
             "network": "learnt on" if tuned else "as it was", "shift": by,
             "before": calls(evidence(known.windows["p"]), known.windows, at),
-            "after": calls(moved_by_others(after, move), after, at),
+            "after": calls(*moved_by_others(seen, move), at),
         })  # fmt: skip
         operating = at | {"shift": round(at.get("shift", 0.0) - by * at["temperature"], 6)}
         state = tuned.state if tuned else None
@@ -172,14 +172,18 @@ def by_class(model: Model) -> Callable[[pd.DataFrame], float]:
     return lambda rows: shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
 
 
-def moved_by_others(rows: pd.DataFrame, move: Callable[[pd.DataFrame], float]) -> np.ndarray:
-    """Evidence (n,) of windows of known class, each image's under the shift of the others."""
+def moved_by_others(
+    rows: pd.DataFrame, move: Callable[[pd.DataFrame], float]
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Evidence (n,) of windows of known class, each image's under the shift of the others, and
+    these windows: none of a single image.
+    """
+    names = rows["image_id"].unique()
+    rows = rows if len(names) > 1 else rows[:0]
     z = evidence(rows["p"])
-    for name in rows["image_id"].unique():
-        here = (rows["image_id"] == name).to_numpy()
-        if not here.all():
-            z[here] += move(rows[~here])
-    return z
+    for here in ((rows["image_id"] == name).to_numpy() for name in names if len(rows)):
+        z[here] += move(rows[~here])
+    return z, rows
 
 
 def calls(z: np.ndarray, rows: pd.DataFrame, operating: dict) -> dict:

@@ -41,7 +41,7 @@ TRAIN = Train(
 @dataclass(frozen=True)
 class Tuned:
     """The network that learnt from all fields (state dict), and windows (image_id, y, x, p: live
-    probability) of every field by a network that learnt from the others; none of a single field.
+    probability) of every field by a network that learnt from the others.
     """
 
     state: dict[str, torch.Tensor]
@@ -91,7 +91,7 @@ def over_background(frame: Frame, entry: Field, contract: dict) -> np.ndarray:
 
 
 def tuned(model: Model, entries: Sequence[Field], pixel_size_um: float | None) -> Tuned:
-    """Trains a model's stain network on, from stained fields.
+    """Trains a model's stain network on, from two stained fields or more.
 
     It takes about half a minute on two cores, and as long again for each of up to FOLDS parts of
     the fields. Raises Refused for a field that cannot be read (any more).
@@ -101,14 +101,12 @@ def tuned(model: Model, entries: Sequence[Field], pixel_size_um: float | None) -
     names = np.array(list(fields.frames))
     part = np.arange(len(names)) % min(FOLDS, len(names))
     judged = []
-    for held in range(part.max() + 1 if len(names) > 1 else 0):
+    for held in range(part.max() + 1):
         print(f"adapt: part {held + 1} of {part.max() + 1}: a network for it learns from the rest")
         judge = replaced(scorer, learnt(scorer, fields, names[part != held]))
         judged += [windows(judge, fields, name) for name in names[part == held]]
     print("adapt: the network learns from all fields")
-    columns = ["image_id", "y", "x", "p"]
-    seen = pd.concat(judged) if judged else pd.DataFrame(columns=columns)
-    return Tuned(learnt(scorer, fields, names), seen)
+    return Tuned(learnt(scorer, fields, names), pd.concat(judged))
 
 
 def learnt(scorer: Scorer, fields: StainedFields, names: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -112,11 +112,11 @@ def test_a_stain_network_learns_on_and_is_judged_by_fields_it_did_not_learn_from
     assert len(new.contract["training_images"]) == 3
 
 
-def test_one_field_judges_nothing_and_the_network_is_kept_where_asked(registered, tmp_path):
-    plate = folder(tmp_path / "plate", [3])
-    record = run(plate, tmp_path / "out")
-    assert record["shift"] == 0 and record["after"] == {"called": None, "wrong": None}
-    kept = run(plate, tmp_path / "kept", keep_network=True)
+def test_the_network_stays_where_that_is_asked_and_of_one_field(registered, tmp_path):
+    kept = run(folder(tmp_path / "two", [3, 4]), tmp_path / "kept", keep_network=True)
     assert kept["network"] == "as it was" and kept["after"]["called"] is not None
-    old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{kept['version']}")
+    one = run(folder(tmp_path / "one", [3]), tmp_path / "out")
+    assert one["network"] == "as it was" and one["shift"] != 0
+    assert one["after"] == {"called": None, "wrong": None}  # there is nothing to judge it by
+    old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{one['version']}")
     assert contrast(new, 7) == contrast(old, 7)
