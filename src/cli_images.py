@@ -189,9 +189,9 @@ def adapt(
     controls: Annotated[
         bool, typer.Option(help="from wells whose control is negative or positive, without stain")
     ] = False,
-    keep_network: Annotated[
+    learn: Annotated[
         bool,
-        typer.Option(help="a stain network learns on from stained fields, unless this is given"),
+        typer.Option(help="a stain network also learns on from the stained fields, two or more"),
     ] = False,
     manifest: Manifest = None,
     pixel_size_um: PixelSize = None,
@@ -202,7 +202,7 @@ def adapt(
     from .common.images.layout import Layout
 
     options = Options(Layout(["adapt"]), manifest, pixel_size_um)
-    record = run(images, model, out, options, controls, keep_network)
+    record = run(images, model, out, options, controls, learn)
     typer.echo(
         f"network {record['network']}, evidence shifted by {record['shift']:+.2f} (logit), from "
         f"{record['images']} images; registered as models:/{record['model']}/{record['version']}, "

@@ -1,7 +1,7 @@
 """`unstained adapt`: a registered model for a new session, from stained fields or from control
 wells alone, registered as a version of its own.
 
-Of stained fields a stain network learns on (`tuning`); all else sets the operating point only.
+Of stained fields a stain network may learn on (`tuning`); all else sets the operating point only.
 """
 
 import json
@@ -41,15 +41,15 @@ class Known:
 
 def adapt(
     images: Path, uri: str, out: Path, options: stained.Options, controls: bool,
-    keep_network: bool = False,
+    learn: bool = False,
 ) -> dict:  # fmt: skip
     """Registers the model as this session wants it; returns and writes to OUT/adaptation.json what
     it was adapted on, whether its network learnt on, the shift, and calls before and after.
 
-    controls: from wells whose control is negative or positive, without stain. keep_network: the
-    operating point alone, also for a stain network. `after` is of each image under what the others
-    taught. Raises ValueError naming what is wrong: a model that is not registered, too few windows
-    of known class, for controls no own test in the store.
+    controls: from wells whose control is negative or positive, without stain. learn: a
+    stain network learns on from stained fields as well. `after` is of each image under what the
+    others taught. Raises ValueError naming what is wrong: a model that is not registered or cannot
+    learn, too few windows of known class or fields, for controls no own test in the store.
     """
     images, out = Path(images), Path(out)
     output.refuse([images], out)
@@ -63,7 +63,9 @@ def adapt(
         known = (of_controls if controls else of_stain)(images, model, options, out)
         print(f"adapt: {known.told}")
         refuse_too_few(known, controls)
-        learns = model.predicts_stain and not keep_network and len(known.fields) > 1
+        learns = learn and not controls
+        if learns:
+            refuse_to_learn(model, known)
         tuned = tuning.tuned(model, known.fields, options.pixel_size_um) if learns else None
         seen = judged(known.windows, tuned.windows) if tuned else known.windows
         at, by = model.contract["operating"], move(seen)
@@ -79,6 +81,14 @@ def adapt(
         record |= {"version": number, "operating": operating}
         output.whole(out / FILE, lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
     return record
+
+
+def refuse_to_learn(model: Model, known: Known) -> None:
+    """Raises ControlsError unless the network can learn on, and fields are there to judge it by."""
+    if not model.predicts_stain:
+        raise ControlsError("--learn is for models that predict the stain; this one calls windows")
+    if len(known.fields) < 2:
+        raise ControlsError(f"--learn takes two stained fields or more: {known.told}")
 
 
 def refuse_too_few(known: Known, controls: bool) -> None:

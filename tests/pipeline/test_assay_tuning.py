@@ -13,6 +13,7 @@ import torch
 from mlflow import MlflowClient
 
 from src.assay import adapt, stained, tuning
+from src.assay.controls import ControlsError
 from src.assay.model import load
 from src.common.images.layout import Layout
 from src.common.register import packaging
@@ -98,7 +99,7 @@ def test_a_stain_network_learns_on_and_is_judged_by_fields_it_did_not_learn_from
         tuning, "learnt",
         lambda scorer, fields, names: seen.append(set(names)) or learnt(scorer, fields, names),
     )  # fmt: skip
-    record = run(folder(tmp_path / "plate", range(3)), tmp_path / "out")
+    record = run(folder(tmp_path / "plate", range(3)), tmp_path / "out", learn=True)
     assert record["network"] == "learnt on" and record["images"] == 3
     ids = set.union(*seen)
     assert sorted(map(len, seen)) == [2, 2, 2, 3] and len(ids) == 3
@@ -112,10 +113,15 @@ def test_a_stain_network_learns_on_and_is_judged_by_fields_it_did_not_learn_from
     assert len(new.contract["training_images"]) == 3
 
 
-def test_the_network_stays_where_that_is_asked_and_of_one_field(registered, tmp_path):
-    kept = run(folder(tmp_path / "two", [3, 4]), tmp_path / "kept", keep_network=True)
+def test_the_network_stays_unless_asked_to_learn_which_one_field_is_too_little_for(
+    registered, tmp_path
+):
+    kept = run(folder(tmp_path / "two", [3, 4]), tmp_path / "kept")
     assert kept["network"] == "as it was" and kept["after"]["called"] is not None
-    one = run(folder(tmp_path / "one", [3]), tmp_path / "out")
+    plate = folder(tmp_path / "one", [3])
+    with pytest.raises(ControlsError, match="--learn takes two stained fields or more: of 1 image"):
+        run(plate, tmp_path / "refused", learn=True)
+    one = run(plate, tmp_path / "out")
     assert one["network"] == "as it was" and one["shift"] != 0
     assert one["after"] == {"called": None, "wrong": None}  # there is nothing to judge it by
     old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{one['version']}")
