@@ -134,14 +134,18 @@ def told(values: np.ndarray, groups: int, auc: bool) -> str:
     return f"{values[0]:.0%} ({low:.0%} to {high:.0%})"
 
 
-def main() -> None:
-    """Prints the table of one partition."""
-    workspace, partition, record = run_at_hand.asked(__doc__.splitlines()[0])
+def each_new(workspace: Path, partition: str, record: dict) -> dict[str, tuple]:
+    """`new_session` of every session of a run, by its name."""
     saved = workspace / "reports" / "evaluate" / partition / "predictions.parquet"
     test = test_rows(pd.read_parquet(saved))
     test = test.assign(live=test["label"] == "live")
-    names = sorted(test["group"].unique())
-    sessions = {name: new_session(test, name, record) for name in names}
+    return {name: new_session(test, name, record) for name in sorted(test["group"].unique())}
+
+
+def main() -> None:
+    """Prints the table of one partition."""
+    workspace, partition, record = run_at_hand.asked(__doc__.splitlines()[0])
+    sessions = each_new(workspace, partition, record)
     print("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|")
     for fields, control, way in ASKED:
         cells = summary(trial(sessions, fields, control, way))

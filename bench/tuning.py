@@ -19,9 +19,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from bench import run_at_hand  # noqa: E402
-from bench.adaptation import HEAD, drawn, judged, moved_by, new_session, summary  # noqa: E402
+from bench.adaptation import HEAD, drawn, each_new, judged, moved_by, summary  # noqa: E402
 from src.assay import tuning  # noqa: E402
-from src.common.evaluate.rounds import operate, test_rows  # noqa: E402
+from src.common.evaluate.rounds import operate  # noqa: E402
 from src.common.patches.store import PatchStore  # noqa: E402
 from src.common.scoring.networks.inference import live_logits, load_model  # noqa: E402
 from src.common.scoring.scorer import Scorer  # noqa: E402
@@ -102,11 +102,7 @@ def within(tables: list[pd.DataFrame]) -> str:
 def main() -> None:
     """Prints the table of one partition."""
     workspace, partition, record = run_at_hand.asked(__doc__.splitlines()[0])
-    saved = workspace / "reports" / "evaluate" / partition / "predictions.parquet"
-    test = test_rows(pd.read_parquet(saved))
-    test = test.assign(live=test["label"] == "live")
-    names = sorted(test["group"].unique())
-    sessions = {name: new_session(test, name, record) for name in names}
+    sessions = each_new(workspace, partition, record)
     scorers = fold_networks(workspace, partition)
     store = PatchStore(workspace / "data" / "patches")
     head = [*HEAD, "AUC within"]

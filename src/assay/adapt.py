@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,16 @@ from ..common.images.entries import pixel_digest
 from ..common.images.field import Field
 from ..common.register.adapted import register_adapted
 from ..common.scoring.operating import conformal_call
+from ..common.scoring.scorer import Scorer
 from . import images as inputs
-from . import output, stained, tuning
+from . import output, stained
 from .checked import check
 from .controls import IS_LIVE, LEAST_WINDOWS, ControlsError, evidence, expected, intercept, shift
 from .model import Model, load
 from .report import clean
+
+if TYPE_CHECKING:
+    from .tuning import Tuned
 
 FILE = "adaptation.json"
 
@@ -58,15 +63,16 @@ def adapt(
         raise ControlsError(
             f"{uri} is not registered: give models:/NAME@ALIAS or models:/NAME/VERSION"
         )
+    if learn:
+        refuse_to_learn(model, controls)
+    # As it was loaded: scoring many images has it compiled, which no other weights would change
+    scorer = model.pyfunc.unwrap_python_model().scorer
     move = by_class(model) if controls else by_stain
     with output.claimed(out, model.facts, "adapt"):
         known = (of_controls if controls else of_stain)(images, model, options, out)
         print(f"adapt: {known.told}")
         refuse_too_few(known, controls)
-        learns = learn and not controls
-        if learns:
-            refuse_to_learn(model, known)
-        tuned = tuning.tuned(model, known.fields, options.pixel_size_um) if learns else None
+        tuned = learnt_on(scorer, known, options.pixel_size_um) if learn else None
         seen = judged(known.windows, tuned.windows) if tuned else known.windows
         at, by = model.contract["operating"], move(seen)
         about = clean(described(images, known) | {
@@ -83,12 +89,23 @@ def adapt(
     return record
 
 
-def refuse_to_learn(model: Model, known: Known) -> None:
-    """Raises ControlsError unless the network can learn on, and fields are there to judge it by."""
+def refuse_to_learn(model: Model, controls: bool) -> None:
+    """Raises ControlsError unless the network can learn on from what is given."""
+    if controls:
+        raise ControlsError("--learn wants stained fields, and --controls uses none: give one")
     if not model.predicts_stain:
         raise ControlsError("--learn is for models that predict the stain; this one calls windows")
+
+
+def learnt_on(scorer: Scorer, known: Known, pixel_size_um: float | None) -> "Tuned":
+    """The network after learning from the stained fields. Raises ControlsError for a single one,
+    which leaves nothing to judge it by.
+    """
     if len(known.fields) < 2:
         raise ControlsError(f"--learn takes two stained fields or more: {known.told}")
+    from .tuning import tuned  # slow: brings Lightning
+
+    return tuned(scorer, known.fields, pixel_size_um)
 
 
 def refuse_too_few(known: Known, controls: bool) -> None:

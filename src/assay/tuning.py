@@ -25,7 +25,6 @@ from ..common.scoring.scorer import Scorer
 from ..common.tile.measures import ratio
 from ..common.train.stain import fit_stain
 from ..common.workspace.sections import Stain, Train
-from .model import Model
 
 STEPS, BATCH, RATE = 60, 8, 3e-4
 SEEN = 224  # pixels a side of a crop, as the network sees it
@@ -90,14 +89,13 @@ def over_background(frame: Frame, entry: Field, contract: dict) -> np.ndarray:
     return ratio(pi, background, bits(frame.pi))
 
 
-def tuned(model: Model, entries: Sequence[Field], pixel_size_um: float | None) -> Tuned:
-    """Trains a model's stain network on, from two stained fields or more.
+def tuned(scorer: Scorer, entries: Sequence[Field], pixel_size_um: float | None) -> Tuned:
+    """Trains a scorer's stain network on, from two stained fields or more.
 
     It takes about half a minute on two cores, and as long again for each of up to FOLDS parts of
     the fields. Raises Refused for a field that cannot be read (any more).
     """
-    scorer = model.pyfunc.unwrap_python_model().scorer
-    fields = StainedFields(entries, model.contract, pixel_size_um)
+    fields = StainedFields(entries, scorer.contract, pixel_size_um)
     names = np.array(list(fields.frames))
     part = np.arange(len(names)) % min(FOLDS, len(names))
     judged = []

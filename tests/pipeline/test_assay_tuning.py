@@ -12,7 +12,7 @@ import tifffile
 import torch
 from mlflow import MlflowClient
 
-from src.assay import adapt, stained, tuning
+from src.assay import adapt, model, stained, tuning
 from src.assay.controls import ControlsError
 from src.assay.model import load
 from src.common.images.layout import Layout
@@ -28,7 +28,9 @@ RULE = {"intensity": "background_ratio", "log": True, "live_below": 1.2, "dead_a
 SMALL = "timm:test_efficientnet"
 CONTRACT = {"target": "stain", "arch": SMALL, "label": RULE, "training_images": [],
             "unlike_share": 1.0, "stain": {"reduction": 2, "orientations": 1},
-            "weights": {"weights": "random"}, "intensity": None}  # fmt: skip
+            "weights": {"weights": "random"}, "intensity": None,
+            "operating": {"temperature": 2.0, "threshold": 0.5, "live_from": 0.5,
+                          "dead_to": 0.49}}  # fmt: skip
 SIDE, SQUARE = 256, 64
 
 
@@ -84,26 +86,34 @@ def run(images, out, **asked):
     return adapt.adapt(images, uri, out, options, controls=False, **asked)
 
 
-def contrast(model, number: int) -> float:
+def contrast(scored: model.Model, number: int) -> float:
     """Predicted PI where a field is stained over that where it is not."""
     brightfield, _, dead = field(number)
-    seen = model.stain(brightfield, 0.5)
+    seen = scored.stain(brightfield, 0.5)
     return float(seen[dead].mean() / seen[~dead].mean())
 
 
 def test_a_stain_network_learns_on_and_is_judged_by_fields_it_did_not_learn_from(
     registered: MlflowClient, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(model, "WORTH_FRAMES", 3)  # so many that scoring compiles the network
     learnt, seen = tuning.learnt, []
     monkeypatch.setattr(
         tuning, "learnt",
         lambda scorer, fields, names: seen.append(set(names)) or learnt(scorer, fields, names),
     )  # fmt: skip
+    judged, by_others = adapt.judged, []
+    monkeypatch.setattr(
+        adapt, "judged", lambda known, seen: by_others.append((known, seen)) or judged(known, seen)
+    )
     record = run(folder(tmp_path / "plate", range(3)), tmp_path / "out", learn=True)
     assert record["network"] == "learnt on" and record["images"] == 3
     ids = set.union(*seen)
     assert sorted(map(len, seen)) == [2, 2, 2, 3] and len(ids) == 3
     assert record["after"]["called"] is not None
+    ((known, judges),) = by_others
+    moved = (known.merge(judges, on=["image_id", "y", "x"]).eval("p_x - p_y")).abs()
+    assert len(moved) and moved.max() > 1e-3  # judged by networks that learnt, not by the compiled
     assert json.loads((tmp_path / "out" / adapt.FILE).read_text()) == record
     old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{record['version']}")
     assert new.contract["digest"] != old.contract["digest"]
@@ -121,6 +131,9 @@ def test_the_network_stays_unless_asked_to_learn_which_one_field_is_too_little_f
     plate = folder(tmp_path / "one", [3])
     with pytest.raises(ControlsError, match="--learn takes two stained fields or more: of 1 image"):
         run(plate, tmp_path / "refused", learn=True)
+    with pytest.raises(ControlsError, match="--learn wants stained fields, and --controls uses"):
+        adapt.adapt(plate, f"models:/{NAME}@champion", tmp_path / "refused",
+                    stained.Options(Layout(())), controls=True, learn=True)  # fmt: skip
     one = run(plate, tmp_path / "out")
     assert one["network"] == "as it was" and one["shift"] != 0
     assert one["after"] == {"called": None, "wrong": None}  # there is nothing to judge it by
