@@ -9,7 +9,7 @@ import torch
 from src.common.scoring.networks.stain import StainFacts, build_stain, predict_stain, reduced
 from src.common.train.crops import Crops, draw
 from src.common.train.freezing import freeze
-from src.common.train.stain import fit_stain, nuclei_loss, stain_loss
+from src.common.train.stain import fit_stain, nuclei_loss, place_loss, stain_loss
 
 SMALL = "timm:test_efficientnet"
 FACTS = StainFacts(reduction=2, orientations=1)
@@ -33,6 +33,33 @@ def test_a_clipped_block_is_a_lower_bound_and_an_unknown_one_counts_nothing():
     assert float(stain_loss(out(4.0), target(2.0, -1.0))) == 0
     assert float(stain_loss(out(0.5), target(2.0, -1.0))) > 0
     assert float(stain_loss(out(0.5), target(2.0, 0.0))) == 0
+
+
+def maps(excess: np.ndarray) -> torch.Tensor:
+    """What a network says that sees this excess (h, w): its logarithm, and a logit as sure."""
+    log = torch.tensor(excess).float().log()
+    return torch.stack([log, 4 * (log > np.log(0.5)) - 2.0])[None]
+
+
+def targets(excess: np.ndarray, known: float = 1.0) -> torch.Tensor:
+    excess = torch.tensor(excess).float()
+    return torch.stack([excess, (excess > 0.5).float(), torch.full_like(excess, known)])[None]
+
+
+STAINED = np.kron([[2.0, 0.1], [0.1, 0.1]], np.ones((8, 8)))  # a quarter of a crop
+
+
+def test_the_loss_of_place_knows_where_and_not_how_much():
+    truth = targets(STAINED)
+    right = place_loss(maps(STAINED), truth)
+    scaled = maps(STAINED)
+    scaled[:, 0] += 1.5  # a session that glows more
+    torch.testing.assert_close(place_loss(scaled, truth), right)
+    even = place_loss(maps(np.full_like(STAINED, 0.3)), truth)
+    wrong = place_loss(maps(STAINED[::-1, ::-1].copy()), truth)
+    assert right < even < wrong and float(even) == pytest.approx(0, abs=1e-5)
+    for nothing in (targets(STAINED * 0), targets(STAINED, known=0.0)):
+        assert float(place_loss(maps(STAINED), nothing)) == 0
 
 
 class Fields:

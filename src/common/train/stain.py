@@ -1,6 +1,7 @@
 """Training of the stain network under Lightning: Poisson loss on the excess of PI, cross entropy on
-the mask, and on nuclei where masks name them. The recipe is that of docs/accuracy.md: AdamW, one
-cycle, the body at a lower rate.
+the mask, on where in a crop the stain is, and on nuclei where masks name them.
+
+The recipe is that of docs/accuracy.md: AdamW, one cycle, the body at a lower rate.
 """
 
 import warnings
@@ -8,7 +9,7 @@ import warnings
 import lightning.pytorch as pl
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, logsigmoid
 from torch.utils.data import DataLoader
 
 from ..patches.store import PatchStore
@@ -21,6 +22,7 @@ from .freezing import freeze
 
 CLIP = 1.0  # norm of the gradient: a few very bright fields would otherwise set the pace
 BODY_RATE = 0.3  # of train.lr: the body is pretrained
+FAINT = 0.05  # mean of a crop's target below which where it is counts less than half
 
 
 def stain_facts(stain: Stain) -> StainFacts:
@@ -44,6 +46,26 @@ def stain_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return ((poisson + mask) * counts).sum() / counts.sum().clamp(min=1)
 
 
+def place_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy, over crops and both maps, of where in a crop the stain is.
+
+    Shapes as of `stain_loss`. It is the Poisson likelihood given a crop's total, against stain
+    spread evenly: how much a field glows drops out of it, and so does what tells a mostly dead
+    session from a live one, as a stratum does from a conditional logistic regression (Breslow et
+    al. 1978). Unlike there, crops of much and of little stain count alike, faint ones less.
+    """
+    known = (target[:, 2] > 0.9).flatten(1)
+    pixels = known.sum(1).clamp(min=1)
+    logs, losses = (out[:, 0].clamp(-8, 4), logsigmoid(out[:, 1])), []
+    for log, value in zip(logs, target[:, :2].unbind(1)):
+        place = log.flatten(1).masked_fill(~known, -1e4).log_softmax(1) + pixels[:, None].log()
+        stain = value.flatten(1) * known
+        mean = stain.sum(1) / pixels
+        loss = -(stain * place).sum(1) / stain.sum(1).clamp(min=1e-3)
+        losses.append((loss * mean / (mean + FAINT)).mean())
+    return torch.stack(losses).mean()
+
+
 def nuclei_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy of nuclei over the pixels of fields that have a mask.
 
@@ -57,13 +79,13 @@ def nuclei_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 class StainModule(pl.LightningModule):
     """A stain network in training; keeps the mean loss of every epoch in `rows`.
 
-    nuclei: weight of a second task, where nuclei are, which is dropped after training. What tells a
-    nucleus from the rest is the same in every session, unlike what tells its live share.
+    Nuclei are a second task, which is dropped after training: what tells a nucleus from the rest is
+    the same in every session, unlike what tells its live share.
     """
 
-    def __init__(self, net: StainNet, train: Train, steps: int, report: Report, nuclei: float):
+    def __init__(self, net: StainNet, train: Train, stain: Stain, steps: int, report: Report):
         super().__init__()
-        self.net, self.params, self.steps, self.weight = net, train, steps, nuclei
+        self.net, self.params, self.stain, self.steps = net, train, stain, steps
         self.nuclei = nn.Conv2d(WIDTHS[-1], 1, 3, padding=1)
         self.rows: list[dict[str, float]] = []
         self._report, self._losses = report, []
@@ -75,8 +97,10 @@ class StainModule(pl.LightningModule):
         if targets.shape[-2:] != out.shape[-2:]:  # a backbone without padding
             targets = interpolate(targets, out.shape[-2:], mode="bilinear", align_corners=False)
         loss = stain_loss(out, targets)
-        if self.weight:
-            loss = loss + self.weight * nuclei_loss(self.nuclei(features).float(), targets)
+        if self.stain.place:
+            loss = loss + self.stain.place * place_loss(out, targets)
+        if self.stain.nuclei:
+            loss = loss + self.stain.nuclei * nuclei_loss(self.nuclei(features).float(), targets)
         self._losses.append(loss.detach())
         self.log("loss", loss, prog_bar=True, batch_size=len(images))
         return loss
@@ -119,7 +143,7 @@ def fit_stain(
     crops = Crops(store, images, train, stain, trainer.global_rank)
     seen = train.samples_per_epoch or len(images)
     steps = max(1, seen // (train.batch_size * train.devices * train.nodes))
-    module = StainModule(net, train, steps * train.epochs, report, stain.nuclei)
+    module = StainModule(net, train, stain, steps * train.epochs, report)
     loader = DataLoader(crops, batch_size=None, sampler=Steps(steps), num_workers=train.workers)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED)

@@ -190,6 +190,7 @@ class Stain(Section):
     reduction: Literal[1, 2, 4]
     crop: Annotated[int, Field(ge=64, multiple_of=64)]
     augmentation: Fraction
+    place: Annotated[float, Field(ge=0)]
     nuclei: Annotated[float, Field(ge=0)]
     orientations: Literal[1, 2, 4, 8]
 
