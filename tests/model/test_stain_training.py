@@ -93,7 +93,7 @@ class Fields:
 
 def asked(**changes) -> SimpleNamespace:
     """Parameters of section stain."""
-    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "nuclei": 1.0}
+    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "place": 0.4, "nuclei": 1.0}
     return SimpleNamespace(**usual | changes)
 
 
