@@ -31,7 +31,7 @@ READY = (
     "document.getElementById('window')?.complete && document.getElementById('window').naturalWidth "
     "> 0"
 )
-SHOWN = "document.getElementById('window').dataset.place"
+SHOWN = "document.getElementById('window')?.dataset.place"
 
 
 def browser_path(playwright) -> str | None:
