@@ -116,7 +116,7 @@ def learnt(scorer: Scorer, fields: StainedFields, names: Sequence[str]) -> dict[
     before = scorer.net.state_dict()
     net.load_state_dict(before)
     stain = Stain(
-        reduction=facts.reduction, crop=SEEN * facts.reduction, augmentation=1.0, place=0, nuclei=0,
+        reduction=facts.reduction, crop=SEEN, magnified=0, augmentation=1.0, place=0, nuclei=0,
         orientations=facts.orientations,
     )  # fmt: skip
     train = TRAIN.model_copy(update={"frozen_stages": 1 if pretrained else 0})

@@ -93,7 +93,10 @@ class Fields:
 
 def asked(**changes) -> SimpleNamespace:
     """Parameters of section stain."""
-    usual = {"reduction": 2, "crop": 128, "augmentation": 0.3, "place": 0.4, "nuclei": 1.0}
+    usual = {
+        "reduction": 2, "crop": 64, "magnified": 0.5, "augmentation": 0.3, "place": 0.4,
+        "nuclei": 1.0,
+    }  # fmt: skip
     return SimpleNamespace(**usual | changes)
 
 
@@ -113,9 +116,9 @@ NAMES = [f"field/{i}" for i in range(8)]
 def test_the_target_stays_under_the_image_it_belongs_to():
     store, rng = Fields(NAMES), np.random.default_rng(0)
     for _ in range(8):
-        image, target = draw(store, "field/3", asked(), rng)
-        assert image.shape == (1, 64, 64) and target.shape == (5, 32, 32)
-        means = image.reshape(32, 2, 32, 2).mean((1, 3))
+        image, target = draw(store, "field/3", asked(crop=96), rng)
+        assert image.shape == (1, 96, 96) and target.shape == (5, 48, 48)
+        means = image.reshape(48, 2, 48, 2).mean((1, 3))
         stained, clear = target[0] > 1.9, (target[0] < 0.1) & (target[2] > 0.9)
         assert means[stained].mean() > means[clear].mean() + 0.3
 
@@ -123,7 +126,7 @@ def test_the_target_stays_under_the_image_it_belongs_to():
 def test_a_crop_without_alteration_is_the_field_itself():
     store = Fields(NAMES)
     image, target = draw(
-        store, "field/0", asked(augmentation=0, crop=256), np.random.default_rng(0)
+        store, "field/0", asked(augmentation=0, magnified=0, crop=128), np.random.default_rng(0)
     )
     assert np.allclose(image[0].numpy(), reduced(store.brightfield("field/0"), 2), atol=1e-6)
     ratio = store.pi_ratio("field/0")
@@ -131,11 +134,25 @@ def test_a_crop_without_alteration_is_the_field_itself():
     assert not target[2][:, -1].any() and target[2][:, :-1].all()  # where nothing was counted
 
 
+def test_a_magnified_crop_shows_a_quarter_of_the_area_and_its_detail():
+    store, rng = Fields(NAMES), np.random.default_rng(0)
+    whole = asked(augmentation=0, magnified=1, crop=256, reduction=2)
+    image, target = draw(store, "field/0", whole, rng)
+    assert np.allclose(image[0].numpy(), reduced(store.brightfield("field/0"), 1), atol=1e-6)
+    assert target.shape == (5, 128, 128)
+    some = asked(augmentation=0, magnified=0.5)
+    crops = [draw(store, "field/0", some, rng)[0] for _ in range(200)]
+    grain = np.array([float((c[..., 1:] - c[..., :-1]).abs().median()) for c in crops])
+    # means of blocks are smoother than pixels
+    assert (grain > grain.mean()).mean() == pytest.approx(0.5, abs=0.15)
+    assert grain.max() > 1.5 * grain.min()
+
+
 def test_nuclei_are_asked_for_where_a_mask_tells_them_alone():
     store = Fields(NAMES, masked=("field/0",))
     crops = {}
     for name in ("field/0", "field/1"):
-        plain = asked(augmentation=0, crop=256)
+        plain = asked(augmentation=0, magnified=0, crop=128)
         crops[name] = draw(store, name, plain, np.random.default_rng(0))[1]
     assert np.array_equal(crops["field/0"][3][:, :-1], store.nuclei("field/0")[:, :-1])
     assert crops["field/0"][4][:, :-1].all() and not crops["field/0"][4][:, -1].any()
@@ -149,7 +166,9 @@ def test_nuclei_are_asked_for_where_a_mask_tells_them_alone():
 
 def test_what_lies_beyond_a_small_field_teaches_nothing():
     store = Fields(NAMES, side=64)
-    image, target = draw(store, "field/0", asked(augmentation=0), np.random.default_rng(0))
+    image, target = draw(
+        store, "field/0", asked(augmentation=0, magnified=0), np.random.default_rng(0)
+    )
     assert image.shape == (1, 64, 64)
     assert not target[2][16:].any() and not target[2][:, 16:].any() and target[2][:16, :15].all()
 

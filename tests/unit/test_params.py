@@ -125,6 +125,12 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(key, value):
         parse(_with("train", **{key: value}))
 
 
+@pytest.mark.parametrize("key,value", [("reduction", 3), ("crop", 100), ("magnified", 2)])
+def test_the_stain_network_is_shown_what_it_can_take(key, value):
+    with pytest.raises(ParamsError, match=rf"stain\.{key}.*found"):
+        parse(_with("stain", **{key: value}))
+
+
 def test_all_problems_are_listed_at_once():
     with pytest.raises(ParamsError) as error:
         parse(_with("train", epochs=0, lr="fast"))

@@ -9,13 +9,14 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..patches.store import PI_REDUCTION, PatchStore
-from ..scoring.networks.stain import STAINED, oriented, reduced
+from ..scoring.networks.stain import STAINED, oriented, resized
 from ..workspace.sections import Stain, Train
 
 CAP = 5.0  # excess of PI over background beyond which brighter says no more about death
 SHRUNK = 2  # pixels of a crop to one of its target, as the network's output
 # What varies between sessions, in the image's range of -1..1: chosen by trial (docs/accuracy.md)
 SCALE = (0.8, 1.25)  # pixel size and size of cells
+MAGNIFIED = 2.0  # of a share of the crops: detail that the reduction leaves out
 CONTRAST, GAMMA, BRIGHTNESS, TILT = (0.6, 1.5), 0.25, 0.15, 0.2
 BLUR, NOISE = 1.2, 0.1  # most: sigma in reduced pixels, in half of the crops; standard deviation
 
@@ -68,13 +69,14 @@ def draw(
     store: PatchStore, image_id: str, stain: Stain, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A field's crop, (1, n, n), and its target, (5, n / 2, n / 2), under stain.augmentation."""
-    frame, strength = store.brightfield(image_id), stain.augmentation
-    side = stain.crop // stain.reduction
+    frame, strength, side = store.brightfield(image_id), stain.augmentation, stain.crop
     factor = float(np.exp(rng.uniform(*np.log(SCALE)) * strength))
-    size = round(stain.crop / factor / PI_REDUCTION) * PI_REDUCTION
+    if rng.random() < stain.magnified:
+        factor *= MAGNIFIED
+    size = round(side * stain.reduction / factor / PI_REDUCTION) * PI_REDUCTION
     y, x = (int(rng.integers(max(n - size, 0) // PI_REDUCTION + 1)) for n in frame.shape)
-    image = reduced(_piece(frame, y * PI_REDUCTION, x * PI_REDUCTION, size, 0), stain.reduction)
-    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    piece = _piece(frame, y * PI_REDUCTION, x * PI_REDUCTION, size, 0)
+    image = resized(piece, side, side)
     target = target_of(store, image_id, (y, x, size // PI_REDUCTION), side // SHRUNK)
     number = int(rng.integers(8)) if strength else 0
     turned = oriented(torch.from_numpy(image), number).numpy()

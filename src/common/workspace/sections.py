@@ -188,7 +188,8 @@ class Train(Section):
 
 class Stain(Section):
     reduction: Literal[1, 2, 4]
-    crop: Annotated[int, Field(ge=64, multiple_of=64)]
+    crop: Annotated[int, Field(ge=64, multiple_of=32)]
+    magnified: Fraction
     augmentation: Fraction
     place: Annotated[float, Field(ge=0)]
     nuclei: Annotated[float, Field(ge=0)]

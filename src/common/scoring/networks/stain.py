@@ -94,7 +94,13 @@ def build_stain(arch: str, stain: StainFacts, weights: Path | None = None) -> St
 
 
 def reduced(frame8: np.ndarray, reduction: int) -> np.ndarray:
-    """A frame (H, W) uint8 as the network sees it: means of blocks, in -1..1, (h, w) float32.
+    """A frame (H, W) uint8 as the network sees it: means of blocks, in -1..1, (h, w) float32."""
+    height, width = (n // reduction for n in frame8.shape)
+    return resized(frame8, height, width)
+
+
+def resized(frame8: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame (H, W) uint8 at another size, in -1..1, (height, width) float32; smaller by means.
 
     Black borders, as registration leaves them, take the grey of the frame's middle.
     """
@@ -102,8 +108,8 @@ def reduced(frame8: np.ndarray, reduction: int) -> np.ndarray:
     border = black_border(frame8)
     if border.any() and not border.all():
         grey[border] = np.median(frame8[~border])
-    size = [n // reduction for n in frame8.shape]
-    return cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA) / 127.5 - 1
+    how = cv2.INTER_AREA if height <= len(grey) else cv2.INTER_LINEAR
+    return cv2.resize(grey, (width, height), interpolation=how) / 127.5 - 1
 
 
 def black_border(frame8: np.ndarray) -> np.ndarray:
