@@ -18,12 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..common.filter.annotations import (
-    ANNOTATION_COLUMNS,
-    WINDOW_KEY,
-    AnnotationError,
-    read_annotations,
-)
+from ..common.filter.annotations import ANNOTATION_COLUMNS, WINDOW_KEY, read_annotations
+from ..common.workspace.csv_table import read_header
 from ..common.workspace.errors import UserError
 
 # A file that changes this often between reading and replacing is not being edited by hand
@@ -55,6 +51,7 @@ class AnnotationFile:
         if not self.path.exists():
             self._change(lambda _: (",".join(ANNOTATION_COLUMNS) + "\n").encode())
         self.rows()
+        read_header(self.path, comments=True)  # what cannot be added to is refused before any work
 
     def _check_rights(self) -> None:
         """A read-only file is meant so, though replacing it needs rights on its folder alone."""
@@ -73,14 +70,7 @@ class AnnotationFile:
 
     def rows(self) -> pd.DataFrame:
         """What the file holds now. Raises AnnotationError naming the line that cannot be read."""
-        try:
-            return read_annotations(self.path)
-        except AnnotationError:
-            raise
-        except (
-            ValueError
-        ) as error:  # pandas' own: broken quotes, lines of different length, not UTF-8
-            raise AnnotationError(f"{self.path.name} cannot be read: {error}") from None
+        return read_annotations(self.path)
 
     def append(self, window: tuple[str, int, int, int], verdict: str) -> bytes:
         """Adds one row for (image_id, y, x, size) dated today and returns its line.
@@ -100,7 +90,7 @@ class AnnotationFile:
                     f"{self.path.name} already calls this window '{same['verdict'].iloc[0]}': "
                     "left so"
                 )
-            added = _line(before, values)
+            added = _line(self.path, values, _newline(before).decode())
             return before + (b"" if before.endswith(b"\n") else _newline(before)) + added
 
         self._change(change)
@@ -178,13 +168,12 @@ def _newline(text: bytes) -> bytes:
     return b"\r\n" if b"\r\n" in text else b"\n"
 
 
-def _line(text: bytes, values: dict) -> bytes:
+def _line(path: Path, values: dict, newline: str) -> bytes:
     """A row in the columns of the file's header, in its order; columns unknown here stay empty."""
-    lines = (line.split("#")[0].strip() for line in text.decode("utf-8-sig").splitlines())
-    header = next(csv.reader([next(line for line in lines if line)]))
+    header, delimiter = read_header(path, comments=True)
     cells = [str(values.get(name, "")) for name in header]
     # '#' would start a comment
     quoting = csv.QUOTE_ALL if any("#" in cell for cell in cells) else csv.QUOTE_MINIMAL
     stream = io.StringIO()
-    csv.writer(stream, lineterminator=_newline(text).decode(), quoting=quoting).writerow(cells)
+    csv.writer(stream, delimiter=delimiter, lineterminator=newline, quoting=quoting).writerow(cells)
     return stream.getvalue().encode()

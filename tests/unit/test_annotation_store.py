@@ -12,6 +12,7 @@ import pytest
 from src.annotation import store as storing
 from src.annotation.store import AnnotationFile, Refused
 from src.common.filter.annotations import WINDOW_KEY, AnnotationError
+from src.common.workspace.errors import UserError
 from tests.conftest import REPO
 
 HEADER = "image_id,y,x,size,verdict,annotator,date\n"
@@ -57,6 +58,36 @@ def test_other_columns_line_ends_and_marks_are_kept(tmp_path):
         "",
         'Ana "#1"',
     )
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "image_id;y;x;size;verdict",
+        "image_id\ty\tx\tsize\tverdict",
+        "sep=;\ny;x;size;verdict;image_id",
+        "Image_ID,Y,x,Size,Verdict",
+        "# by hand\nimage_id, y, x, size, verdict",
+    ],
+)
+def test_a_row_is_written_as_the_file_is_read(tmp_path, head):
+    path = tmp_path / "notes.csv"
+    path.write_text(f"{head}\n")
+    file = AnnotationFile(path, "me")
+    file.append(("field;1,a", 0, 0, 64), "cells")
+    assert path.read_text().startswith(f"{head}\n")
+    assert file.rows()[[*WINDOW_KEY, "verdict"]].values.tolist() == [
+        ["field;1,a", 0, 0, 64, "cells"]
+    ]
+
+
+def test_no_row_is_added_to_utf_16(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text("image_id\ty\tx\tsize\tverdict\n", encoding="utf-16")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"UTF-16.*save it as 'CSV UTF-8'"):
+        AnnotationFile(path, "me")
+    assert path.read_bytes() == before
 
 
 def test_what_others_wrote_meanwhile_stays(notes):

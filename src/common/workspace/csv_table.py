@@ -39,18 +39,25 @@ def read_rows(path: Path, needed: Sequence[str], comments: bool = False) -> list
     comments: what follows a # is none of a row's. Raises TableError.
     """
     text = _text(path)
-    if comments:
-        text = "\n".join(map(_uncommented, text.splitlines()))
-    first, _, rest = text.partition("\n")
-    told = first.strip().strip('"')
-    skipped = told.lower().startswith("sep=")
-    delimiter = told[4:5] or "\t" if skipped else _delimiter(text)
-    rows = _split(path, rest if skipped else text, delimiter, 1 + skipped)
+    rows, delimiter = _split(path, text, comments)
     if not rows:
         raise TableError(f"{path} lacks the column(s) {', '.join(needed)}; it is empty")
-    header = [name.strip().lower() for name in rows[0][1]]
+    header = _names(rows[0][1])
     _check_header(path, header, needed)
     return [_row(path, line, cells, header, delimiter) for line, cells in rows[1:]]
+
+
+def read_header(path: Path, comments: bool = False) -> tuple[list[str], str]:
+    """The columns of a CSV file, in lower case, and its delimiter, for who adds rows to it.
+
+    Raises TableError, also for a file without a header and one that is not UTF-8.
+    """
+    if path.read_bytes()[:2] in BOMS:
+        raise TableError(f"{path} is UTF-16 text, to which no row is added: save it as 'CSV UTF-8'")
+    rows, delimiter = _split(path, _text(path), comments)
+    if not rows:
+        raise TableError(f"{path} is empty: it lacks its header")
+    return _names(rows[0][1]), delimiter
 
 
 def number_of(text: str) -> float | None:
@@ -113,10 +120,22 @@ def _delimiter(text: str) -> str:
     return max(DELIMITERS, key=head.count)
 
 
-def _split(path: Path, text: str, delimiter: str, first: int) -> list[tuple[int, list[str]]]:
-    """The rows that are not blank, each with its line; `first` is that of the text's first."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows, line = [], first
+def _names(cells: list[str]) -> list[str]:
+    return [name.strip().lower() for name in cells]
+
+
+def _split(path: Path, text: str, comments: bool) -> tuple[list[tuple[int, list[str]]], str]:
+    """The rows that are not blank, each with its line, and the delimiter."""
+    if comments:
+        text = "\n".join(map(_uncommented, text.splitlines()))
+    head, _, rest = text.partition("\n")
+    told = head.strip().strip('"')
+    skipped = told.lower().startswith("sep=")
+    delimiter = told[4:5] or "\t" if skipped else _delimiter(text)
+    stream = io.StringIO(rest if skipped else text, newline="")
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    rows, first = [], 1 + skipped
+    line = first
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
@@ -124,7 +143,7 @@ def _split(path: Path, text: str, delimiter: str, first: int) -> list[tuple[int,
             line = first + reader.line_num
     except csv.Error as error:
         raise TableError(f"{path}, line {line}: {error}; check the quotes") from None
-    return rows
+    return rows, delimiter
 
 
 def _check_header(path: Path, header: list[str], needed: Sequence[str]) -> None:
