@@ -1,5 +1,6 @@
 """Expectations on tables, what fields look like, and the evidence made from them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import tifffile
 from src.common.check import leakage, nearest
 from src.common.check.coverage import uncovered
 from src.common.check.expectations import message, said, validate
+from src.common.check.report import write_report
 from src.common.check.suites import ARTIFACTS, shape
 from src.common.scoring.frames.imaging import percentile_range, to_uint8
 from src.common.scoring.frames.windows import windows
@@ -265,3 +267,16 @@ def test_suites_name_each_expectation_once_with_what_to_do(name):
     names = [one.meta["name"] for one in found]
     assert len(set(names)) == len(names)
     assert all(one.notes and one.meta["to_do"] for one in found)
+
+
+def test_a_report_of_an_infinite_ratio_is_json(tmp_path):
+    table = pd.DataFrame({"n": [1.0, np.inf], "image_id": ["a", "b"]})
+    findings = validate({"things": table}, {"things": [AT_MOST_3]})
+    write_report(tmp_path / "raw", "raw", findings, pd.DataFrame({"fields": [2]}), synthetic=True)
+
+    def refuse(name: str):
+        raise AssertionError(f"{name} is no JSON")
+
+    text = (tmp_path / "raw" / "report.json").read_text()
+    (found,) = json.loads(text, parse_constant=refuse)["expectations"]
+    assert found["images"] == ["b"] and found["rows"] == [{"image_id": "b", "n": None}]

@@ -1,12 +1,12 @@
 """What a check leaves: the verdict that later stages depend on, all that was found, and a page."""
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
+from ..workspace.records import clean, write_json
 from .expectations import Finding
 from .page import summary, write_docs
 from .suites import ARTIFACTS
@@ -29,7 +29,7 @@ def write_report(
     records = [_record(finding) for finding in findings]
     report = {**verdict, "synthetic": synthetic, "found": summary(counts), "expectations": records}
     for file, content in (("verdict.json", verdict), ("report.json", report)):
-        (folder / file).write_text(json.dumps(content, indent=2) + "\n")
+        write_json(folder / file, clean(content))
     write_docs(folder / "docs", name, findings, counts, synthetic, ARTIFACTS[name].WHAT)
     return verdict
 
