@@ -74,19 +74,19 @@ def count(data: Path, images: pd.DataFrame, partitions: Sequence[str]) -> dict[s
     splits["part"] = splits["split"].where(
         splits["fold"] < 0, "fold " + splits["fold"].astype("str")
     )
+    tables = {"images": images, "windows": windows, "verdicts": verdicts, "labels": labels,
+              "splits": splits}  # fmt: skip
     by_partition = {}
     for partition in partitions:
-        mine = [
-            table[table["partition"] == partition]
-            for table in (images, windows, verdicts, labels, splits)
-        ]
-        label, verdict = mine[3]["label"].value_counts(), mine[2]["verdict"].value_counts()
-        parts = pd.crosstab(mine[4]["part"], mine[4]["label"]).reindex(
+        mine = {name: table[table["partition"] == partition] for name, table in tables.items()}
+        label = mine["labels"]["label"].value_counts()
+        verdict = mine["verdicts"]["verdict"].value_counts()
+        parts = pd.crosstab(mine["splits"]["part"], mine["splits"]["label"]).reindex(
             columns=list(CLASS_NAMES), fill_value=0
         )
         order = [name for name in SPLIT_NAMES if name in parts.index] or list(parts.index)
         by_partition[partition] = {
-            "fields": len(mine[0]), "windows": len(mine[1]),
+            "fields": len(mine["images"]), "windows": len(mine["windows"]),
             **{name: int(verdict.get(name, 0)) for name in VERDICT_NAMES},
             "live and dead": int(label.get("live", 0) + label.get("dead", 0)),
             **{name: int(label.get(name, 0)) for name in LABEL_NAMES},

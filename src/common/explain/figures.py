@@ -41,14 +41,8 @@ def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Pa
     for label, cam in maps.items():
         captions[label] = f"{label} {scores[label]:.2f}, max {cam.max():.3f}"
     title = f"{title}\n{shortened(row.image_id)}"
-    return Panel(
-        store.window(*where),
-        pi_ratio(store, *where),
-        stained_nuclei(store, *where),
-        maps,
-        title,
-        captions,
-    )
+    window, nuclei = store.window(*where), stained_nuclei(store, *where)
+    return Panel(window, pi_ratio(store, *where), nuclei, maps, title, captions)
 
 
 def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> Figure:
@@ -58,12 +52,8 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     bright-field as it is.
     """
     rows, width = max(1, *(len(panels) for panels in blocks.values())), 2 + len(CLASSES)
-    figure, axes = plt.subplots(
-        rows, width * len(blocks), figsize=(1.62 * width * len(blocks) + 0.9, 1.95 * rows + 1.2),
-        layout="constrained", squeeze=False,
-    )  # fmt: skip
-    for axis in axes.flat:
-        axis.axis("off")
+    columns = width * len(blocks)
+    figure, axes = _grid(rows, columns, (1.62 * columns + 0.9, 1.95 * rows + 1.2))
     for block, (name, panels) in enumerate(blocks.items()):
         first = axes[0, block * width]
         text = name if panels else f"{name}: none"
@@ -79,6 +69,14 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     )
     figure.suptitle(f"{title}\n{calls}\n{PI_NOTE}", fontsize=9)
     return figure
+
+
+def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
+    """A figure of that size in inches and its axes (rows, columns), without frames."""
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
 
 
 def _draw_panel(axes: np.ndarray, panel: Panel, scale: float) -> None:
@@ -112,15 +110,8 @@ def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
     image.
     """
     rows = max(1, -(-len(panels) // columns))
-    figure, axes = plt.subplots(
-        rows,
-        2 * columns,
-        figsize=(3.9 * columns, (2.25 if panels else 0.4) * rows + 0.7),
-        layout="constrained",
-        squeeze=False,
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    height = (2.25 if panels else 0.4) * rows + 0.7
+    figure, axes = _grid(rows, 2 * columns, (3.9 * columns, height))
     for i, panel in enumerate(panels):
         left, right = axes[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2]
         left.imshow(panel.brightfield, cmap="gray", vmin=0, vmax=255)
@@ -134,8 +125,6 @@ def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
 
 def shortened(name: str, longest: int = 22) -> str:
     """A long image id without its middle, so that it fits over its window."""
-    return (
-        name
-        if len(name) <= longest
-        else f"{name[: longest // 2 - 1]}...{name[-(longest // 2 - 2) :]}"
-    )
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest // 2 - 1]}...{name[-(longest // 2 - 2) :]}"
