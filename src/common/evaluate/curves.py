@@ -39,19 +39,10 @@ def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
     precision, recall, pr_cuts = sk.precision_recall_curve(
         live, test["score"], drop_intermediate=True
     )
-    curves["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": _as_probability(cuts)})
-    cuts = _as_probability(pr_cuts, len(recall))
+    curves["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": calibrate(cuts, 1.0)})
+    cuts = np.r_[calibrate(pr_cuts, 1.0), 1.0]  # of the last point: above all
     curves["pr"] = pd.DataFrame({"recall": recall, "precision": precision, "threshold": cuts})
     return curves
-
-
-def _as_probability(scores: np.ndarray, length: int | None = None) -> np.ndarray:
-    """Cuts of the calibrated logit as probabilities; curves have one point more than cuts, whose
-    cut is above all.
-    """
-    probability = np.ones(length or len(scores))
-    probability[: len(scores)] = calibrate(scores, 1.0)
-    return probability
 
 
 def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
