@@ -40,7 +40,8 @@ def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Pa
     scores = {"dead": 1 - row.probability, "live": row.probability}
     for label, cam in maps.items():
         captions[label] = f"{label} {scores[label]:.2f}, max {cam.max():.3f}"
-    title = f"{title}\n{shortened(row.image_id)}"
+    name = row.image_id if len(row.image_id) <= 22 else f"{row.image_id[:10]}...{row.image_id[-9:]}"
+    title = f"{title}\n{name}"  # short enough to fit over its window
     window, nuclei = store.window(*where), stained_nuclei(store, *where)
     return Panel(window, pi_ratio(store, *where), nuclei, maps, title, captions)
 
@@ -105,10 +106,11 @@ def overlay(window: np.ndarray, cam: np.ndarray, scale: float) -> np.ndarray:
     return (1 - alpha) * (window[..., None] / 255) + alpha * heat
 
 
-def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
+def error_figure(panels: list[Panel], title: str) -> Figure:
     """The most confident mistakes: bright-field and PI beside each other, with truth, score and
     image.
     """
+    columns = 3
     rows = max(1, -(-len(panels) // columns))
     height = (2.25 if panels else 0.4) * rows + 0.7
     figure, axes = _grid(rows, 2 * columns, (3.9 * columns, height))
@@ -121,10 +123,3 @@ def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
         axes[0, 0].text(0, 0.5, "no wrong calls on the test split", fontsize=10)
     figure.suptitle(f"{title}\n{PI_NOTE}", fontsize=10)
     return figure
-
-
-def shortened(name: str, longest: int = 22) -> str:
-    """A long image id without its middle, so that it fits over its window."""
-    if len(name) <= longest:
-        return name
-    return f"{name[: longest // 2 - 1]}...{name[-(longest // 2 - 2) :]}"
