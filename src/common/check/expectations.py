@@ -11,6 +11,7 @@ import pandas as pd
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read by great_expectations at import
 
 import great_expectations as gx
+import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
 Tables = dict[str, pd.DataFrame]
@@ -26,6 +27,49 @@ def said(name: str, expected: str, remedy: str) -> dict:
     not met.
     """
     return {"notes": expected, "meta": {"name": name, "to_do": remedy}}
+
+
+def between(
+    column: str, *words: str, low: float | None = None, high: float | None = None, **strict: bool
+) -> Expectation:
+    """Every value of a column from `low` to `high`. words: as of `said`, here and below."""
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column, min_value=low, max_value=high, **strict, **said(*words)
+    )
+
+
+def among(column: str, values: list, *words: str) -> Expectation:
+    """Every value of a column one of `values`."""
+    return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values, **said(*words))
+
+
+def unique(column: str, *words: str) -> Expectation:
+    """No value of a column twice."""
+    return gxe.ExpectColumnValuesToBeUnique(column=column, **said(*words))
+
+
+def known(column: str, *words: str) -> Expectation:
+    """No gap in a column."""
+    return gxe.ExpectColumnValuesToNotBeNull(column=column, **said(*words))
+
+
+def lacking(column: str, *words: str) -> Expectation:
+    """Nothing but gaps in a column, as where there are no rows."""
+    return gxe.ExpectColumnValuesToBeNull(column=column, **said(*words))
+
+
+def equal(column: str, other: str, *words: str, **ignored: str) -> Expectation:
+    """Two columns hold the same in every row."""
+    return gxe.ExpectColumnPairValuesToBeEqual(
+        column_A=column, column_B=other, **ignored, **said(*words)
+    )
+
+
+def beyond(column: str, other: str, *words: str, **options: object) -> Expectation:
+    """One column is greater than another in every row."""
+    return gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+        column_A=column, column_B=other, **options, **said(*words)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,8 +104,8 @@ def validate(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[Finding]:
     for name, expectations in suite.items():
         batches = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
         batch = batches.get_batch({"dataframe": tables[name]})
-        known = [column for column in IDENTITY if column in tables[name]]
-        form = {"result_format": "COMPLETE", "unexpected_index_column_names": known}
+        named = [column for column in IDENTITY if column in tables[name]]
+        form = {"result_format": "COMPLETE", "unexpected_index_column_names": named}
         outcome = batch.validate(
             gx.ExpectationSuite(name=name, expectations=expectations), result_format=form
         )

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
 from ..workspace.paths import existing
-from .expectations import Tables, said
+from .expectations import Tables, known, said
 
 EDITED = "the folder was edited, or is of another version of the code: run `dvc repro "
 MEND_SOURCE = "correct the source or its manifest, then `dvc repro acquire`"
@@ -34,9 +34,9 @@ def form(
             column_set=wanted, exact_match=False, **said(f"{name}_columns", text, redo)
         )
     ]
-    for column in required:
-        words = said(f"{name}_{column}_known", f"no gap in {column}", redo)
-        expectations.append(gxe.ExpectColumnValuesToNotBeNull(column=column, **words))
+    expectations += [
+        known(column, f"{name}_{column}_known", f"no gap in {column}", redo) for column in required
+    ]
     if partitions is not None:
         more = "add images of that partition, or take it out of dataset.partitions"
         words = said(f"{name}_of_every_partition", f"rows of {', '.join(partitions)}", more)

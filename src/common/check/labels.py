@@ -11,7 +11,7 @@ import pandas as pd
 from ..workspace.records import read_json
 from ..workspace.sections import Check
 from ..workspace.tables import CLASS_NAMES, LABEL_NAMES
-from .expectations import Suite, Tables, said
+from .expectations import Suite, Tables, among, between, equal, said, unique
 from .form import EDITED, read_tables
 
 WHAT = "Live, dead and discarded patches, by the Gaussian mixture of their PI."
@@ -58,37 +58,30 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
 def suite(check: Check, tables: Tables) -> Suite:
     """The suite on what the tables hold."""
     record = tables["record"]
-    once, kinds = "every patch_id once", f"one of {', '.join(LABEL_NAMES)}"
     low, high = record["live_below"], record["dead_above"]
     rises = said("thresholds_in_mixture", "live mean < live_below < dead_above < dead mean", STAIN)
-    noted = said("counts_agree", "the counts that thresholds.json gives", REDO)
+    kinds, noted = f"one of {', '.join(LABEL_NAMES)}", "the counts that thresholds.json gives"
     return {
         "labels": [
-            gxe.ExpectColumnValuesToBeUnique(
-                column="patch_id", **said("patch_labelled_once", once, REDO)
-            ),
-            gxe.ExpectColumnValuesToBeInSet(
-                column="label", value_set=list(LABEL_NAMES), **said("label_values", kinds, REDO)
-            ),
+            unique("patch_id", "patch_labelled_once", "every patch_id once", REDO),
+            among("label", list(LABEL_NAMES), "label_values", kinds, REDO),
         ],
-        "live": [_follows("live", max_value=low, strict_max=True)],
-        "dead": [_follows("dead", min_value=high, strict_min=True)],
-        "discarded": [_follows("discarded", min_value=low, max_value=high)],
+        "live": [_follows("live", high=low, strict_max=True)],
+        "dead": [_follows("dead", low=high, strict_min=True)],
+        "discarded": [_follows("discarded", low=low, high=high)],
         "thresholds": [
             gxe.ExpectColumnValuesToBeIncreasing(column="value", strictly=True, **rises)
         ],
-        "counts": [
-            gxe.ExpectColumnPairValuesToBeEqual(column_A="patches", column_B="recorded", **noted)
-        ],
+        "counts": [equal("patches", "recorded", "counts_agree", noted, REDO)],
         "partitions": _shares(check),
-        "fields": [_unlifted(check)],
-        "backgrounds": [_as_controls(check)],
-    }  # fmt: skip
+        "fields": [_unlifted(check.max_background_lift)],
+        "backgrounds": [_as_controls(check.max_background_lift)],
+    }
 
 
-def _follows(name: str, **bounds: object):
-    words = said(f"{name}_follows_thresholds", f"{name} as intensity and thresholds say", REDO)
-    return gxe.ExpectColumnValuesToBeBetween(column="intensity", **bounds, **words)
+def _follows(name: str, **bounds: float):
+    text = f"{name} as intensity and thresholds say"
+    return between("intensity", f"{name}_follows_thresholds", text, REDO, **bounds)
 
 
 def _shares(check: Check) -> list:
@@ -99,28 +92,23 @@ def _shares(check: Check) -> list:
         "noise: label.intensity background_ratio if exposures differ, "
         "and look at the PI of a few fields"
     )
-    bounds = [
-        ("class_count", "smallest", {"min_value": check.min_class}, "check.min_class", STAIN),
-        ("class_proportion", "minority", {"min_value": check.min_class_fraction},
-         "check.min_class_fraction", STAIN),
-        ("discarded_proportion", "discarded_fraction", {"max_value": check.max_discarded_fraction},
-         "check.max_discarded_fraction", STAIN),
-        ("verdict_rate", "cells_fraction", {"min_value": check.min_cells_fraction},
-         "check.min_cells_fraction", kept),
-        ("classes_meet_in_fields", "constant_fraction", {"max_value": check.max_constant_fraction},
-         "check.max_constant_fraction", alike),
-    ]  # fmt: skip
+    asked = [
+        ("class_count", "smallest", "min_class", STAIN),
+        ("class_proportion", "minority", "min_class_fraction", STAIN),
+        ("discarded_proportion", "discarded_fraction", "max_discarded_fraction", STAIN),
+        ("verdict_rate", "cells_fraction", "min_cells_fraction", kept),
+        ("classes_meet_in_fields", "constant_fraction", "max_constant_fraction", alike),
+    ]
     expectations = []
-    for name, column, bound, parameter, remedy in bounds:
-        [(kind, value)] = bound.items()
-        text = f"{column} at {'least' if kind == 'min_value' else 'most'} {value:g} ({parameter})"
-        words = said(name, text, remedy)
-        expectations.append(gxe.ExpectColumnValuesToBeBetween(column=column, **bound, **words))
+    for name, column, parameter, remedy in asked:
+        value, least = getattr(check, parameter), parameter.startswith("min")
+        text = f"{column} at {'least' if least else 'most'} {value:g} (check.{parameter})"
+        bound = {"low" if least else "high": value}
+        expectations.append(between(column, name, text, remedy, **bound))
     return expectations
 
 
-def _unlifted(check: Check):
-    limit = check.max_background_lift
+def _unlifted(limit: float):
     text = (
         f"a field's background at most {limit:g} times its darkest hundredth "
         "(check.max_background_lift)"
@@ -130,20 +118,17 @@ def _unlifted(check: Check):
         "lower percentile; where even that is lifted, take the fields out, "
         "or image less confluent ones"
     )
-    words = said("background_not_lifted", text, remedy)
-    return gxe.ExpectColumnValuesToBeBetween(column="lift", max_value=limit, **words)
+    return between("lift", "background_not_lifted", text, remedy, high=limit)
 
 
-def _as_controls(check: Check):
-    limit = check.max_background_lift
+def _as_controls(limit: float):
     text = f"median background at most {limit:g} times the controls' (check.max_background_lift)"
     remedy = (
         "where the whole field glows no percentile of it is background, and dead windows would be "
         "called live: set label.intensity to counts (one exposure), lower tile.background, "
         "or leave these out"
     )
-    words = said("background_as_controls", text, remedy)
-    return gxe.ExpectColumnValuesToBeBetween(column="over_controls", max_value=limit, **words)
+    return between("over_controls", "background_as_controls", text, remedy, high=limit)
 
 
 def _thresholds(record: Mapping) -> pd.DataFrame:

@@ -172,11 +172,13 @@ def _nearest(table: pd.DataFrame) -> pd.DataFrame:
     sizes = table.groupby(["partition", "group"], sort=False).size().to_numpy(np.int64)
     pairs = int(len(table) ** 2 - (sizes**2).sum()) // 2
     scale *= _quantile(max(pairs, MANY)) / _quantile(MANY)
-    found = likest(layouts, lambda i, j: _apart(table, i, j) & _same(table["in_partition"], i, j))
+    other, likeness = likest(
+        layouts, lambda i, j: _apart(table, i, j) & _same(table["in_partition"], i, j)
+    )
     nearest = [
-        _pair(table, one, found.other[one])
-        | {"sigmas": round((float(found.likeness[one]) - middle) / scale, 3)}
-        for one in np.flatnonzero(found.other >= 0)
+        _pair(table, one, other[one])
+        | {"sigmas": round((float(likeness[one]) - middle) / scale, 3)}
+        for one in np.flatnonzero(other >= 0)
     ]
     return pd.DataFrame(nearest, columns=["image_id", "other_id", "part", "other_part", "sigmas"])
 

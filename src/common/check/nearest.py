@@ -20,33 +20,21 @@ USUAL = (1.2, 0.95)
 Pairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of numbers of fields that broadcast: bool
 
 
-class Likest:
-    """Of each of N fields the likest one so far (`other`, -1 for none) and their likeness."""
-
-    def __init__(self, count: int) -> None:
-        self.likeness = np.full(count, -np.inf, np.float32)
-        self.other = np.full(count, -1)
-
-    def hold(self, rows: np.ndarray, others: np.ndarray, values: np.ndarray) -> None:
-        """Likenesses (rows, others) of two blocks of fields; -inf for pairs that do not count."""
-        self._take(rows, others, values)
-        self._take(others, rows, values.T)
-
-    def _take(self, rows: np.ndarray, others: np.ndarray, values: np.ndarray) -> None:
-        best = values.argmax(axis=1)
-        highest = values[np.arange(len(rows)), best]
-        new = highest > self.likeness[rows]
-        self.likeness[rows[new]] = highest[new]
-        self.other[rows[new]] = others[best[new]]
-
-
-def likest(layouts: Layouts, wanted: Pairs) -> Likest:
-    """The likest field of each of N, among those that `wanted` (symmetric) lets it meet."""
-    found = Likest(len(layouts))
+def likest(layouts: Layouts, wanted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of N fields the likest one among those that `wanted` (symmetric) lets it meet, -1 for
+    none, and their likeness.
+    """
+    other = np.full(len(layouts), -1)
+    highest = np.full(len(layouts), -np.inf, np.float32)
     for rows, others in combinations_with_replacement(_blocks(np.arange(len(layouts))), 2):
-        likeness = layouts.likeness(rows, others)
-        found.hold(rows, others, np.where(wanted(rows[:, None], others), likeness, -np.inf))
-    return found
+        alike = np.where(wanted(rows[:, None], others), layouts.likeness(rows, others), -np.inf)
+        for mine, theirs, values in ((rows, others, alike), (others, rows, alike.T)):
+            best = values.argmax(axis=1)
+            likeness = values[np.arange(len(mine)), best]
+            new = likeness > highest[mine]
+            highest[mine[new]] = likeness[new]
+            other[mine[new]] = theirs[best[new]]
+    return other, highest
 
 
 def usual(layouts: Layouts, different: Pairs) -> tuple[float, float]:

@@ -24,9 +24,9 @@ def write_docs(
     findings: Sequence[Finding],
     counts: pd.DataFrame,
     synthetic: bool,
-    what: str = "",
-) -> Path:
-    """Writes folder/index.html, and returns its path.
+    what: str,
+) -> None:
+    """Writes folder/index.html.
 
     counts: shown beside the expectations; columns ending in `fraction` become bars.
     what: one sentence on the artifact.
@@ -44,10 +44,8 @@ def write_docs(
     )  # fmt: skip
     environment.filters["call"] = _call
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "index.html"
     page = environment.get_template("check.html.j2").render(**context)
-    path.write_text(page, encoding="utf-8")
-    return path
+    (folder / "index.html").write_text(page, encoding="utf-8")
 
 
 def summary(table: pd.DataFrame) -> list[Mapping]:

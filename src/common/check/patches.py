@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import great_expectations.expectations as gxe
-
 from ..tile.fingerprint import LENGTH
 from ..workspace.sections import Check
 from .coverage import coverage
-from .expectations import Suite, Tables, said
+from .expectations import Suite, Tables, among, between, beyond, equal, known, unique
 from .form import EDITED, read_sizes, read_tables
 
 WHAT = "Overlapping windows of the fields, as rows, and the fields' pixels in 8 bit."
@@ -55,65 +53,61 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
 
 def suite(check: Check, tables: Tables) -> Suite:
     """The suite on what the tables hold."""
-    once, every = "every patch_id once", "every image_id once"
-    layout = said("layout_form", f"a layout of {LENGTH} bytes", REDO)
-    patches = [
-        gxe.ExpectColumnValuesToBeUnique(column="patch_id", **said("patch_id_unique", once, REDO)),
-        *_inside(),
-        *(_range(name, *bounds) for name, bounds in RANGES.items()),
-    ]
-    frames = [
-        gxe.ExpectColumnValuesToBeUnique(column="image_id", **said("frame_unique", every, REDO)),
-        gxe.ExpectColumnValuesToBeInSet(
-            column="phash_layout", value_set=[f"{LENGTH} bytes"], **layout
-        ),
-    ]
-    return {"patches": patches, "frames": frames, "coverage": _covered()}
+    layout = f"a layout of {LENGTH} bytes"
+    return {
+        "patches": [
+            unique("patch_id", "patch_id_unique", "every patch_id once", REDO),
+            *_inside(),
+            *_possible(),
+        ],
+        "frames": [
+            unique("image_id", "frame_unique", "every image_id once", REDO),
+            among("phash_layout", [f"{LENGTH} bytes"], "layout_form", layout, REDO),
+        ],
+        "coverage": _covered(),
+    }
 
 
 def _inside() -> list:
     """Every window lies in its frame."""
-    frame = said("windows_have_frames", "every window's image in frames.parquet", REDO)
-    expectations = [gxe.ExpectColumnValuesToNotBeNull(column="height", **frame)]
+    frame = "every window's image in frames.parquet"
+    within = {"or_equal": True, "ignore_row_if": "either_value_is_missing"}
+    expectations = [known("height", "windows_have_frames", frame, REDO)]
     for start, end, side in (("y", "bottom", "height"), ("x", "right", "width")):
-        first = said(f"windows_{start}_inside", f"no window before the frame's first {start}", REDO)
-        last = said(f"windows_{end}_inside", f"no window beyond the frame's {side}", REDO)
+        first = f"no window before the frame's first {start}"
+        last = f"no window beyond the frame's {side}"
         expectations += [
-            gxe.ExpectColumnValuesToBeBetween(column=start, min_value=0, **first),
-            gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-                column_A=side, column_B=end, or_equal=True, ignore_row_if="either_value_is_missing",
-                **last
-            ),
-        ]  # fmt: skip
-    return expectations
-
-
-def _covered() -> list:
-    """Every pixel lies in a window, but for a reported remainder, and every frame in its shard."""
-    some = said("frames_have_windows", "at least one window in every frame", REDO)
-    inner = said("frames_covered", "every pixel in some window, but at the far edges", REDO)
-    whole = said("shards_hold_frames", "every frame's pixels inside its shard", REDO)
-    expectations = [
-        gxe.ExpectColumnValuesToBeBetween(column="windows", min_value=1, **some),
-        gxe.ExpectColumnValuesToBeBetween(column="uncovered_px", max_value=0, **inner),
-        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-            column_A="shard_px", column_B="frame_end", or_equal=True, **whole
-        ),
-    ]
-    for edge in ("right", "bottom"):
-        narrow = said(f"remainder_{edge}_narrow", "a remainder narrower than the stride", REDO)
-        noted = said(f"remainder_{edge}_noted", "the remainder that frames.parquet has", REDO)
-        expectations += [
-            gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-                column_A="stride", column_B=f"{edge}_px", **narrow
-            ),
-            gxe.ExpectColumnPairValuesToBeEqual(
-                column_A=f"{edge}_px", column_B=f"remainder_{edge}", **noted
-            ),
+            between(start, f"windows_{start}_inside", first, REDO, low=0),
+            beyond(side, end, f"windows_{end}_inside", last, REDO, **within),
         ]
     return expectations
 
 
-def _range(name: str, low: float, high: float | None):
-    words = said(f"{name}_range", f"{name} from {low} to {high or 'any'}", REDO)
-    return gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, **words)
+def _possible() -> list:
+    """Every measure in its range."""
+    return [
+        between(
+            name, f"{name}_range", f"{name} from {low} to {high or 'any'}", REDO, low=low, high=high
+        )
+        for name, (low, high) in RANGES.items()
+    ]
+
+
+def _covered() -> list:
+    """Every pixel lies in a window, but for a reported remainder, and every frame in its shard."""
+    some = "at least one window in every frame"
+    inner = "every pixel in some window, but at the far edges"
+    whole = "every frame's pixels inside its shard"
+    narrow, noted = "a remainder narrower than the stride", "the remainder that frames.parquet has"
+    expectations = [
+        between("windows", "frames_have_windows", some, REDO, low=1),
+        between("uncovered_px", "frames_covered", inner, REDO, high=0),
+        beyond("shard_px", "frame_end", "shards_hold_frames", whole, REDO, or_equal=True),
+    ]
+    for edge in ("right", "bottom"):
+        left, kept = f"{edge}_px", f"remainder_{edge}"
+        expectations += [
+            beyond("stride", left, f"{kept}_narrow", narrow, REDO),
+            equal(left, kept, f"{kept}_noted", noted, REDO),
+        ]
+    return expectations

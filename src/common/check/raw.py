@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import great_expectations.expectations as gxe
+import numpy as np
 import pandas as pd
 import tifffile
 
 from ..workspace.paths import existing
 from ..workspace.sections import Check
 from ..workspace.tables import TEXT_COLUMNS
-from .expectations import Suite, Tables, said
+from .expectations import Suite, Tables, between, equal, known, lacking, unique
 from .form import EDITED, MEND_SOURCE, of_partitions
 
 WHAT = "Raw fields: bright-field and propidium iodide (PI), 16 bit, with their manifest."
@@ -64,54 +64,36 @@ def suite(check: Check, tables: Tables) -> Suite:
     )
     fields = f"at least {check.min_fields} accepted fields in every partition (check.min_fields)"
     refused = "add images, or see in data/raw/rejected.csv why fields were refused"
-    images = [
-        gxe.ExpectColumnValuesToBeUnique(
-            column="image_id", **said("image_id_unique", "every image_id once", MEND_SOURCE)
-        ),
-        *(_unique(channel, twice) for channel in ("brightfield", "pi")),
-        *(_range(name, *bounds) for name, bounds in RANGES.items()),
-    ]
-    suite = {"images": images, "files": _paired()}
+    suite = {"images": _images(twice), "files": _paired()}
     suite["partitions"] = [
-        gxe.ExpectColumnValuesToBeBetween(
-            column="fields", min_value=check.min_fields,
-            **said("fields_per_partition", fields, refused),
-        )
-    ]  # fmt: skip
+        between("fields", "fields_per_partition", fields, refused, low=check.min_fields)
+    ]
     if not check.allow_duplicates:
         text = "no field refused for having the pixels of another image_id"
-        suite["rejected"] = [
-            gxe.ExpectColumnValuesToBeNull(
-                column="duplicate_of", **said("no_field_under_two_ids", text, twice)
-            )
-        ]
+        suite["rejected"] = [lacking("duplicate_of", "no_field_under_two_ids", text, twice)]
     return suite
 
 
-def _unique(channel: str, remedy: str):
-    text = f"the same {channel} pixels under one image_id only"
-    return gxe.ExpectColumnValuesToBeUnique(
-        column=f"{channel}_sha256", **said(f"{channel}_pixels_unique", text, remedy)
-    )
-
-
-def _range(name: str, low: float, high: float):
-    words = said(f"{name}_sane", f"{name} from {low:g} to {high:g}, where known", MEND_SOURCE)
-    return gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, **words)
+def _images(twice: str) -> list:
+    """Every image and its pixels once, with possible measures. twice: what to do about copies."""
+    expectations = [unique("image_id", "image_id_unique", "every image_id once", MEND_SOURCE)]
+    for channel in ("brightfield", "pi"):
+        text = f"the same {channel} pixels under one image_id only"
+        expectations.append(unique(f"{channel}_sha256", f"{channel}_pixels_unique", text, twice))
+    for name, (low, high) in RANGES.items():
+        text = f"{name} from {low:g} to {high:g}, where known"
+        expectations.append(between(name, f"{name}_sane", text, MEND_SOURCE, low=low, high=high))
+    return expectations
 
 
 def _paired() -> list:
     """Both files of every image are there, as high and wide as images.csv says."""
-    there = said("channels_paired", "a bright-field and a PI file of every image", REDO)
-    expectations = [gxe.ExpectColumnValuesToNotBeNull(column="height_on_disk", **there)]
+    there = "a bright-field and a PI file of every image"
+    both = {"ignore_row_if": "either_value_is_missing"}
+    expectations = [known("height_on_disk", "channels_paired", there, REDO)]
     for side in ("height", "width"):
-        words = said(f"{side}_on_disk", f"both files of the {side} that images.csv says", REDO)
-        expectations.append(
-            gxe.ExpectColumnPairValuesToBeEqual(
-                column_A=side, column_B=f"{side}_on_disk", ignore_row_if="either_value_is_missing",
-                **words
-            )
-        )  # fmt: skip
+        text = f"both files of the {side} that images.csv says"
+        expectations.append(equal(side, f"{side}_on_disk", f"{side}_on_disk", text, REDO, **both))
     return expectations
 
 
@@ -119,11 +101,8 @@ def _files(images: pd.DataFrame, folder: Path, channel: str) -> pd.DataFrame:
     """What images.csv says of one channel's files, and what is on disk (missing if nothing)."""
     shapes = [_shape(folder / str(name)) for name in images[channel]]
     table = images[["image_id", "height", "width"]].assign(channel=channel)
-    table["height_on_disk"] = [height for height, _ in shapes]
-    table["width_on_disk"] = [width for _, width in shapes]
-    return table.astype(
-        dict.fromkeys(["height", "width", "height_on_disk", "width_on_disk"], float)
-    )
+    table[["height_on_disk", "width_on_disk"]] = np.array(shapes, float).reshape(-1, 2)
+    return table.astype({"height": float, "width": float})
 
 
 def _shape(path: Path) -> tuple[float, float]:

@@ -5,7 +5,6 @@ classes balanced as the scheme allows.
 from collections.abc import Mapping
 from pathlib import Path
 
-import great_expectations.expectations as gxe
 import pandas as pd
 
 from ..exposure.session import alike, mixed
@@ -13,7 +12,7 @@ from ..workspace.records import read_json
 from ..workspace.sections import Check
 from ..workspace.tables import CLASS_NAMES, EXPOSURE
 from . import leakage
-from .expectations import Suite, Tables, said
+from .expectations import Suite, Tables, among, between, equal, lacking, unique
 from .form import EDITED, read_tables
 
 WHAT = "Labelled patches in train, valid and test, or in folds, by whole groups."
@@ -75,50 +74,30 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
 def suite(check: Check, tables: Tables) -> Suite:
     """The suite on what the tables hold."""
     record, described = tables["record"], tables["frames"]["image_id"].tolist()
-    names = leakage.part_names(record)
-    listed = said("images_described", "every image in frames.parquet", REDO)
-    noted = said("patches_as_recorded", "as many patches as split.json counts", REDO)
-    same_group = said("image_in_one_group", "all patches of an image in one group", LEAK)
+    names, labels = leakage.part_names(record), list(CLASS_NAMES)
+    listed, noted = "every image in frames.parquet", "as many patches as split.json counts"
+    same_group = "all patches of an image in one group"
+    pixels = "the same pixels, under whatever id, in one split"
     suite = {
         "splits": [
-            _unique("patch_id"),
-            _among("part", names, "split_names"),
-            _among("label", list(CLASS_NAMES), "class_names"),
-            gxe.ExpectColumnValuesToBeInSet(column="image_id", value_set=described, **listed),
+            unique("patch_id", "patch_in_one_split", "every labelled patch once", REDO),
+            among("part", names, "split_names", f"every part one of {', '.join(names)}", REDO),
+            among("label", labels, "class_names", f"every label one of {', '.join(labels)}", REDO),
+            among("image_id", described, "images_described", listed, REDO),
         ],
-        "counts": [
-            gxe.ExpectColumnPairValuesToBeEqual(column_A="patches", column_B="recorded", **noted)
-        ],
+        "counts": [equal("patches", "recorded", "patches_as_recorded", noted, REDO)],
         "groups": [_one_part("group_in_one_split", "all patches of a group in one split", LEAK)],
         "images": [
             _one_part("image_in_one_split", "all patches of an image in one split", LEAK),
-            gxe.ExpectColumnPairValuesToBeEqual(
-                column_A="group", column_B="first_group", **same_group
-            ),
+            equal("group", "first_group", "image_in_one_group", same_group, LEAK),
         ],
-        "pixels": [
-            _one_part(
-                "pixels_in_one_split", "the same pixels, under whatever id, in one split", LEAK
-            )
-        ],
-    }  # fmt: skip
+        "pixels": [_one_part("pixels_in_one_split", pixels, LEAK)],
+    }
     return suite | _looks(check) | _sessions(check) | _balance(check, record["scheme"])
 
 
-def _unique(column: str):
-    words = said("patch_in_one_split", "every labelled patch once", REDO)
-    return gxe.ExpectColumnValuesToBeUnique(column=column, **words)
-
-
-def _among(column: str, values: list[str], name: str):
-    words = said(name, f"every {column} one of {', '.join(values)}", REDO)
-    return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values, **words)
-
-
-def _one_part(name: str, text: str, remedy: str):
-    return gxe.ExpectColumnPairValuesToBeEqual(
-        column_A="part", column_B="first_part", **said(name, text, remedy)
-    )
+def _one_part(*words: str):
+    return equal("part", "first_part", *words)
 
 
 def _looks(check: Check) -> Suite:
@@ -132,13 +111,10 @@ def _looks(check: Check) -> Suite:
         f"at most {corners} corners in common with a field in another split (check.shared_corners)"
     )
     again = f"no field alike one in another split by {sigmas:g} sd (check.near_duplicate_sigmas)"
-    copies = said("no_copy_across_splits", copy, f"{twin}shared_corners")
-    alike_ = said("no_field_again_across_splits", again, f"{twin}near_duplicate_sigmas")
+    copies, alikes = f"{twin}shared_corners", f"{twin}near_duplicate_sigmas"
     return {
-        "copies": [
-            gxe.ExpectColumnValuesToBeBetween(column="corners", max_value=corners, **copies)
-        ],
-        "again": [gxe.ExpectColumnValuesToBeBetween(column="sigmas", max_value=sigmas, **alike_)],
+        "copies": [between("corners", "no_copy_across_splits", copy, copies, high=corners)],
+        "again": [between("sigmas", "no_field_again_across_splits", again, alikes, high=sigmas)],
     }
 
 
@@ -158,8 +134,9 @@ def _sessions(check: Check) -> Suite:
     if not check.any_experiments:
         one = "no two experiments that look as if imaged together (check.any_experiments)"
         several = "no experiment of several exposures (check.any_experiments)"
-        suite["alike"] = [_none(said("experiments_differ", one, SESSIONS))]
-        suite["mixed"] = [_none(said("experiment_is_one_session", several, SESSIONS))]
+        # no row at all: each names two fields that should not both be there
+        suite["alike"] = [lacking("experiment", "experiments_differ", one, SESSIONS)]
+        suite["mixed"] = [lacking("experiment", "experiment_is_one_session", several, SESSIONS)]
     limit = check.max_group_auc
     text = f"AUC of the group alone at most {limit:g} (check.max_group_auc)"
     remedy = (
@@ -167,16 +144,10 @@ def _sessions(check: Check) -> Suite:
         "cells: add groups with both classes, "
         "or raise the limit and judge by the AUC within groups alone"
     )
-    words = said("group_does_not_tell_the_class", text, remedy)
     suite["group_alone"] = [
-        gxe.ExpectColumnValuesToBeBetween(column="auc", max_value=limit, **words)
+        between("auc", "group_does_not_tell_the_class", text, remedy, high=limit)
     ]
     return suite
-
-
-def _none(words: dict):
-    """No row at all: each names two fields that should not both be there."""
-    return gxe.ExpectColumnValuesToBeNull(column="experiment", **words)
 
 
 def _balance(check: Check, scheme: str) -> Suite:
@@ -187,26 +158,23 @@ def _balance(check: Check, scheme: str) -> Suite:
         "more images, another split.seed or split.fractions, a finer split.group_by, "
         "or a lower check."
     )
-    least = {"column": "smallest", "min_value": check.min_class}
+    least = f"at least {check.min_class} live and dead patches"
     if scheme == "kfold":
-        text = (
-            f"at least {check.min_class} live and dead patches to train on in every round "
-            "(check.min_class)"
-        )
-        words = said("round_trains_on_both", text, f"{help_}min_class")
-        return {"training": [gxe.ExpectColumnValuesToBeBetween(**least, **words)]}
+        words = (f"{least} to train on in every round (check.min_class)", f"{help_}min_class")
+        return {
+            "training": [between("smallest", "round_trains_on_both", *words, low=check.min_class)]
+        }
     near = f"a live fraction within {check.tolerance:g} of the partition's (check.tolerance)"
-    text = f"at least {check.min_class} live and dead patches in every split (check.min_class)"
-    fraction = said("live_fraction_of_split", near, f"{help_}tolerance")
-    count = said("class_count_of_split", text, f"{help_}min_class")
+    words = (f"{least} in every split (check.min_class)", f"{help_}min_class")
     return {
         "balance": [
-            gxe.ExpectColumnValuesToBeBetween(
-                column="distance", max_value=check.tolerance, **fraction
+            between(
+                "distance", "live_fraction_of_split", near, f"{help_}tolerance",
+                high=check.tolerance,
             ),
-            gxe.ExpectColumnValuesToBeBetween(**least, **count),
+            between("smallest", "class_count_of_split", *words, low=check.min_class),
         ]
-    }
+    }  # fmt: skip
 
 
 def _recorded(table: pd.DataFrame, record: Mapping, partitions: list[str]) -> pd.DataFrame:

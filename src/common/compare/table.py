@@ -54,16 +54,14 @@ def _more(records: dict[str, dict]) -> list[str]:
               "ECE", "Brier", "abstained", "error among called", "coverage"]  # fmt: skip
     rows = []
     for name, record in records.items():
-        measures = [record["overall"][metric] for metric in MORE] + [
-            record["correlation"]["mean_pi"]["spearman"]
-        ]
+        measures = [record["overall"][metric] for metric in MORE]
+        measures.append(record["correlation"]["mean_pi"]["spearman"])
+        calibration, conformal = record["calibration"], record["conformal"]
+        plain = [calibration["ece"]["after"], calibration["brier"]["after"]]
+        plain += [conformal[key] for key in ("abstention", "error_among_called", "coverage")]
         texts = [_marked(name, record)]
         texts += [with_interval(each["value"], each["group_interval"]) for each in measures]
-        texts += [number(record["calibration"][metric]["after"]) for metric in ("ece", "brier")]
-        texts += [
-            number(record["conformal"][key])
-            for key in ("abstention", "error_among_called", "coverage")
-        ]
+        texts += map(number, plain)
         rows.append(texts)
     heading = "## More of each model (95% over groups)"
     return [heading, "", *words.table(["model", *titles], rows), ""]

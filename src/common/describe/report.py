@@ -71,22 +71,21 @@ def count(data: Path, images: pd.DataFrame, partitions: Sequence[str]) -> dict[s
     verdicts = read_table(data / "filtered" / "verdicts.parquet", partitions)
     labels = read_table(data / "labels" / "labels.parquet", partitions)
     splits = read_table(data / "splits" / "splits.parquet", partitions)
-    splits["part"] = splits["split"].where(
-        splits["fold"] < 0, "fold " + splits["fold"].astype("str")
-    )
+    folds = "fold " + splits["fold"].astype("str")
+    splits["part"] = splits["split"].where(splits["fold"] < 0, folds)
+    tables = {"images": images, "windows": windows, "verdicts": verdicts, "labels": labels,
+              "splits": splits}  # fmt: skip
     by_partition = {}
     for partition in partitions:
-        mine = [
-            table[table["partition"] == partition]
-            for table in (images, windows, verdicts, labels, splits)
-        ]
-        label, verdict = mine[3]["label"].value_counts(), mine[2]["verdict"].value_counts()
-        parts = pd.crosstab(mine[4]["part"], mine[4]["label"]).reindex(
+        mine = {name: table[table["partition"] == partition] for name, table in tables.items()}
+        label = mine["labels"]["label"].value_counts()
+        verdict = mine["verdicts"]["verdict"].value_counts()
+        parts = pd.crosstab(mine["splits"]["part"], mine["splits"]["label"]).reindex(
             columns=list(CLASS_NAMES), fill_value=0
         )
         order = [name for name in SPLIT_NAMES if name in parts.index] or list(parts.index)
         by_partition[partition] = {
-            "fields": len(mine[0]), "windows": len(mine[1]),
+            "fields": len(mine["images"]), "windows": len(mine["windows"]),
             **{name: int(verdict.get(name, 0)) for name in VERDICT_NAMES},
             "live and dead": int(label.get("live", 0) + label.get("dead", 0)),
             **{name: int(label.get(name, 0)) for name in LABEL_NAMES},
@@ -99,40 +98,29 @@ def _groups(images: pd.DataFrame, data: Path) -> list[str]:
     """The group of each field as data/splits has it; a field without labelled patches is one of its
     own.
     """
-    frames = pd.read_parquet(existing(data / "splits" / "frames.parquet")).set_index("image_id")[
-        "group"
-    ]
-    return images["image_id"].map(frames).fillna(images["image_id"]).tolist()
+    frames = pd.read_parquet(existing(data / "splits" / "frames.parquet"))
+    groups = frames.set_index("image_id")["group"]
+    return images["image_id"].map(groups).fillna(images["image_id"]).tolist()
 
 
 def _page(source: Mapping, counts: Mapping, thresholds: Mapping, check: Mapping) -> str:
-    kind = (
-        "**Synthetic data** (a simulated plate)"
-        if source["synthetic"]
-        else f"Source: {source['source']}"
+    synthetic = source["synthetic"]
+    kind = "**Synthetic data** (a simulated plate)" if synthetic else f"Source: {source['source']}"
+    built = " The simulated plate is built that way." if synthetic and len(counts) > 1 else ""
+    sections = {
+        "# The data": [
+            f"{kind}. The paper's numbers are of its own plates (Pattarone et al. 2021)."
+        ],
+        "## Counts beside the paper's": [*_counts_table(counts), *_notes(counts)],
+        "## Thresholds": _thresholds_table(thresholds),
+        "## PI-positive area, treated and control": [
+            *_area_lines(check, thresholds, built), "", "![PI-positive area](data/pi_area.png)",
+        ],
+        **{f"## {title}": [f"![{title}]({name})"] for name, title in FIGURES.items()},
+    }  # fmt: skip
+    return "\n".join(
+        line for heading, lines in sections.items() for line in (heading, "", *lines, "")
     )
-    lines = [
-        "# The data",
-        "",
-        f"{kind}. The paper's numbers are of its own plates (Pattarone et al. 2021).",
-        "",
-    ]
-    lines += ["## Counts beside the paper's", "", *_counts_table(counts), ""]
-    lines += _notes(counts)
-    lines += ["## Thresholds", "", *_thresholds_table(thresholds), ""]
-    built = (
-        " The simulated plate is built that way." if source["synthetic"] and len(counts) > 1 else ""
-    )
-    lines += [
-        "## PI-positive area, treated and control",
-        "",
-        *_area_lines(check, thresholds, built),
-        "",
-    ]
-    lines += ["![PI-positive area](data/pi_area.png)", ""]
-    for name, title in FIGURES.items():
-        lines += [f"## {title}", "", f"![{title}]({name})", ""]
-    return "\n".join(lines)
 
 
 def _counts_table(counts: Mapping) -> list[str]:
@@ -167,15 +155,12 @@ def _notes(counts: Mapping) -> list[str]:
             "Its split columns of `no_treatment` add up to 10,550 live and 11,298 dead, "
             "not to its totals."
         )
-    return [*notes, ""] if notes else []
+    return ["", *notes] if notes else []
 
 
 def _thresholds_table(thresholds: Mapping) -> list[str]:
-    fitted = (
-        thresholds["fit_on"]
-        if isinstance(thresholds["fit_on"], str)
-        else ", ".join(thresholds["fit_on"])
-    )
+    fit_on = thresholds["fit_on"]
+    fitted = fit_on if isinstance(fit_on, str) else ", ".join(fit_on)
     lines = [f"In {thresholds['unit']}, fitted on {fitted}.", ""]
     rows = []
     for name, paper in PAPER_THRESHOLDS.items():
@@ -185,18 +170,12 @@ def _thresholds_table(thresholds: Mapping) -> list[str]:
 
 
 def _area_lines(check: Mapping, thresholds: Mapping, built: str) -> list[str]:
-    ratio = thresholds["intensity"] == "background_ratio"
-    above = (
-        "twice its field's 5th percentile"
-        if ratio
-        else f"{thresholds['dead_above']:.6g} counts (dead_above)"
-    )
-    lines = [
-        f"Share of pixels whose PI is above {above}; intervals by a bootstrap over groups.",
-        "",
-    ]
+    above = f"{thresholds['dead_above']:.6g} counts (dead_above)"
+    if thresholds["intensity"] == "background_ratio":
+        above = "twice its field's 5th percentile"
+    lines = [f"Share of pixels whose PI is above {above}; intervals by a bootstrap over groups."]
     if len(check["partitions"]) == 1:
-        lines = [*lines[:1], "One partition: there is no control to compare it with.", ""]
+        lines.append("One partition: there is no control to compare it with.")
     heads = ["partition", "fields", "groups", "PI-positive area", "95% interval"]
     rows = []
     for name, area in check["partitions"].items():
@@ -204,9 +183,9 @@ def _area_lines(check: Mapping, thresholds: Mapping, built: str) -> list[str]:
         sizes = [name, str(area["fields"]), str(area["groups"]), f"{100 * area['share']:.1f}%"]
         against = [change, _range(area.get("difference_interval_95"))]
         rows.append([*sizes, _range(area["interval_95"]), *against])
-    lines += table([*heads, "against control", "95% interval"], rows, "---:")
+    shown = table([*heads, "against control", "95% interval"], rows, "---:")
     others = [(name, area) for name, area in check["partitions"].items() if "difference" in area]
-    return [*lines, "", *(_verdict(name, area) + built for name, area in others)]
+    return [*lines, "", *shown, "", *(_verdict(name, area) + built for name, area in others)]
 
 
 def _verdict(name: str, area: Mapping) -> str:

@@ -133,15 +133,19 @@ def conformal_summary(call: np.ndarray, live: np.ndarray, covered: np.ndarray) -
     """
     called = call != "abstain"
     wrong = called & ((call == "live") != live)
-    share = lambda part, of: float(part[of].mean()) if of.any() else np.nan  # noqa: E731
     return {
-        "coverage": share(covered, np.ones_like(live)),
-        "coverage_live": share(covered, live),
-        "coverage_dead": share(covered, ~live),
-        "abstention": share(~called, np.ones_like(live)),
+        "coverage": _share(covered),
+        "coverage_live": _share(covered[live]),
+        "coverage_dead": _share(covered[~live]),
+        "abstention": _share(~called),
         "n_called": int(called.sum()),
-        "error_among_called": share(wrong, called),
+        "error_among_called": _share(wrong[called]),
     }
+
+
+def _share(part: np.ndarray) -> float:
+    """Share of (n,) bool that is true; NaN of none."""
+    return float(part.mean()) if len(part) else np.nan
 
 
 def expected_error(
@@ -151,8 +155,7 @@ def expected_error(
     weighted by patches.
     """
     weights = np.ones(len(live)) if weights is None else weights
-    which = np.minimum((probability * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(which, weights * (probability - live))
+    gaps = np.bincount(_bins(probability), weights * (probability - live))
     return float(np.abs(gaps).sum() / weights.sum())
 
 
@@ -172,7 +175,7 @@ def equal_classes(live: np.ndarray) -> np.ndarray:
 
 def reliability(probability: np.ndarray, live: np.ndarray) -> list[dict]:
     """Rows (lower, upper, n, probability, live_fraction) of the filled bins of equal width."""
-    which = np.minimum((probability * BINS).astype(int), BINS - 1)
+    which = _bins(probability)
     return [
         {
             "lower": b / BINS,
@@ -183,3 +186,7 @@ def reliability(probability: np.ndarray, live: np.ndarray) -> list[dict]:
         }
         for b in np.unique(which).tolist()
     ]
+
+
+def _bins(probability: np.ndarray) -> np.ndarray:
+    return np.minimum((probability * BINS).astype(int), BINS - 1)

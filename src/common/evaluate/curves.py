@@ -24,36 +24,25 @@ def tables(test: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """roc (fpr, tpr, threshold), pr (recall, precision, threshold), confusion (actual, predicted)
     and reliability.
     """
-    live, probability = test["live"], test["probability"]
-    called = pd.DataFrame(
-        {"actual": test["label"], "predicted": np.where(test["called"], "live", "dead")}
-    )
-    before = pd.DataFrame(reliability(calibrate(test["logit"], 1.0), live.to_numpy())).assign(
-        calibrated="before"
-    )
-    after = pd.DataFrame(reliability(probability.to_numpy(), live.to_numpy())).assign(
-        calibrated="after"
-    )
-    curves = {"confusion": called, "reliability": pd.concat([before, after])}
+    live = test["live"]
+    words = np.where(test["called"], "live", "dead")
+    called = pd.DataFrame({"actual": test["label"], "predicted": words})
+    scores = {"before": calibrate(test["logit"], 1.0), "after": test["probability"].to_numpy()}
+    reliable = [
+        pd.DataFrame(reliability(score, live.to_numpy())).assign(calibrated=when)
+        for when, score in scores.items()
+    ]
+    curves = {"confusion": called, "reliability": pd.concat(reliable)}
     if live.nunique() < 2:
         return curves
     fpr, tpr, cuts = sk.roc_curve(live, test["score"])
     precision, recall, pr_cuts = sk.precision_recall_curve(
         live, test["score"], drop_intermediate=True
     )
-    curves["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": _as_probability(cuts)})
-    cuts = _as_probability(pr_cuts, len(recall))
+    curves["roc"] = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": calibrate(cuts, 1.0)})
+    cuts = np.r_[calibrate(pr_cuts, 1.0), 1.0]  # of the last point: above all
     curves["pr"] = pd.DataFrame({"recall": recall, "precision": precision, "threshold": cuts})
     return curves
-
-
-def _as_probability(scores: np.ndarray, length: int | None = None) -> np.ndarray:
-    """Cuts of the calibrated logit as probabilities; curves have one point more than cuts, whose
-    cut is above all.
-    """
-    probability = np.ones(length or len(scores))
-    probability[: len(scores)] = calibrate(scores, 1.0)
-    return probability
 
 
 def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -75,10 +64,7 @@ def roc_together(named: dict[str, pd.DataFrame], title: str) -> Figure:
             )
         fpr, tpr, _ = sk.roc_curve(live, test["probability"])
         axes.plot(fpr, tpr, lw=1.5, label=f"{name}, AUC {sk.auc(fpr, tpr):.3f} (n = {len(test)})")
-    unit_square(
-        axes, "false positive rate (dead called live)", "true positive rate (live called live)"
-    )
-    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
+    _roc_axes(axes)
     axes.set_title(title, fontsize=10)
     figure.legend(fontsize=8, loc="outside lower center")  # names of experiments may be long
     return figure
@@ -89,18 +75,12 @@ def roc_figure(test: pd.DataFrame, record: dict) -> Figure:
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     fpr, tpr, _ = sk.roc_curve(test["live"], test["score"])
     axes.plot(fpr, tpr, color="black", lw=1.5, label=f"AUC {_with_intervals(record, 'auc')}")
-    values = {name: record["overall"][name]["value"] for name in ("sensitivity", "specificity")}
-    axes.plot(
-        1 - values["specificity"],
-        values["sensitivity"],
-        "o",
-        color=LIVE_DEAD["dead"],
-        label=_operating(record),
-    )
-    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
-    unit_square(
-        axes, "false positive rate (dead called live)", "true positive rate (live called live)"
-    )
+    names = ("balanced_accuracy", "sensitivity", "specificity")
+    at = {name: record["overall"][name]["value"] for name in names}
+    label = f"operating point: balanced accuracy {number(at['balanced_accuracy'])}"
+    place = 1 - at["specificity"], at["sensitivity"]
+    axes.plot(*place, "o", color=LIVE_DEAD["dead"], label=label)
+    _roc_axes(axes)
     axes.legend(fontsize=7, loc="lower right")
     return figure
 
@@ -120,18 +100,17 @@ def pr_figure(test: pd.DataFrame, record: dict) -> Figure:
 def _with_intervals(record: dict, name: str) -> str:
     measure = record["overall"][name]
     text = number(measure["value"])
-    for kind, over in (
-        ("patch_interval", "patches"),
-        ("group_interval", f"{record['data']['n_groups']} groups"),
-    ):
-        if measure[kind]:
-            text += f"\n{interval(measure[kind])} over {over}"
+    for kind, over in (("patch", "patches"), ("group", f"{record['data']['n_groups']} groups")):
+        if bounds := measure[f"{kind}_interval"]:
+            text += f"\n{interval(bounds)} over {over}"
     return text
 
 
-def _operating(record: dict) -> str:
-    balanced = number(record["overall"]["balanced_accuracy"]["value"])
-    return f"operating point: balanced accuracy {balanced}"
+def _roc_axes(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
+    unit_square(
+        axes, "false positive rate (dead called live)", "true positive rate (live called live)"
+    )
 
 
 def unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:

@@ -75,25 +75,11 @@ def reliability_figure(test: pd.DataFrame, record: dict) -> Figure:
         rows = pd.DataFrame(reliability(probability, live))
         x, y, label = rows["probability"], rows["live_fraction"], f"{name}: ECE {ece[name]:.3f}"
         spans = np.array([wilson(share, n, 0.95) for share, n in zip(y, rows["n"])])
-        axes.errorbar(
-            x,
-            y,
-            np.abs(spans.T - y.to_numpy()),
-            fmt="o",
-            ms=4,
-            lw=1,
-            color=colour,
-            alpha=0.8,
-            label=label,
-        )
+        bars = np.abs(spans.T - y.to_numpy())
+        axes.errorbar(x, y, bars, fmt="o", ms=4, lw=1, color=colour, alpha=0.8, label=label)
     for row in rows.itertuples():
-        axes.annotate(
-            row.n,
-            (row.probability, row.live_fraction),
-            (4, 3),
-            textcoords="offset points",
-            fontsize=7,
-        )
+        place = row.probability, row.live_fraction
+        axes.annotate(row.n, place, (4, 3), textcoords="offset points", fontsize=7)
     axes.plot([0, 1], [0, 1], ":", color=GREY, lw=1)
     unit_square(axes, "predicted live probability", "observed live fraction")
     legend_below(figure, title="temperature, fitted on validation")
@@ -101,10 +87,7 @@ def reliability_figure(test: pd.DataFrame, record: dict) -> Figure:
 
 
 def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
-    """Fig.
-
-    4b: a patch's PI against its live probability, by true class, with the label thresholds.
-    """
+    """Fig. 4b: a patch's PI against its live probability, by true class, with label thresholds."""
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     column = "mean_pi" if thresholds["intensity"] == "counts" else "intensity"
     for label, colour in LIVE_DEAD.items():
@@ -115,12 +98,9 @@ def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
         )
     for name in ("live_below", "dead_above"):
         axes.axvline(thresholds[name], ls=":", color=GREY, lw=1)
-    if (
-        column == "intensity"
-        or test[column].min() <= 0
-        or test[column].max() / test[column].min() > 10
-    ):
-        axes.set_xscale("log" if test[column].min() > 0 else "linear")
+    least, most = test[column].min(), test[column].max()
+    if column == "intensity" or least <= 0 or most / least > 10:
+        axes.set_xscale("log" if least > 0 else "linear")
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(ScalarFormatter())
     correlation = record["correlation"][column]
@@ -148,14 +128,10 @@ def score_figure(test: pd.DataFrame, record: dict) -> Figure:
         axes.hist(rows, np.linspace(0, 1, 41), weights=share, alpha=0.6, color=colour, label=text)
     at = record["threshold"]
     axes.axvline(at["value"], color="black", lw=1, label=f"threshold {at['value']:.3f}")
-    band = sorted((record["conformal"]["live_from"], record["conformal"]["dead_to"]))
-    axes.axvspan(
-        *band,
-        color=GREY,
-        alpha=0.2,
-        lw=0,
-        label=f"abstain: {record['conformal']['abstention']:.1%}",
-    )
+    conformal = record["conformal"]
+    band = sorted((conformal["live_from"], conformal["dead_to"]))
+    label = f"abstain: {conformal['abstention']:.1%}"
+    axes.axvspan(*band, color=GREY, alpha=0.2, lw=0, label=label)
     axes.set(xlabel="live probability", ylabel="share of the class's patches")
     legend_below(figure)
     return figure
@@ -169,22 +145,19 @@ def slice_figure(record: dict) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 1.6 + 0.24 * len(rows)), layout="constrained")
     y = np.arange(len(rows))
     few = np.array([min(r["n_live"], r["n_dead"]) < FEW for r in rows], bool)
-    for name, marker, colour in (
-        ("auc", "o", "black"),
-        ("balanced_accuracy", "s", LIVE_DEAD["dead"]),
+    lowest = 0.45
+    for name, title, marker, colour in (
+        ("auc", "AUC", "o", "black"),
+        ("balanced_accuracy", "balanced accuracy", "s", LIVE_DEAD["dead"]),
     ):
-        x, title = (
-            np.array([r[name] for r in rows], float),
-            name.replace("_", " ").replace("auc", "AUC"),
-        )
+        x = np.array([r[name] for r in rows], float)
+        lowest = min([lowest, *x])
         axes.plot(x[~few], y[~few], marker, color=colour, ms=4, label=title)
         axes.plot(x[few], y[few], marker, color=colour, ms=4, mfc="none")
     names = [f"{r['slice']}: {r['value']} ({r['n_live']} live, {r['n_dead']} dead)" for r in rows]
     axes.set_yticks(y, names, fontsize=7)
     axes.axvline(0.5, ls=":", color=GREY, lw=1)
-    axes.set_xlim(
-        min([0.45, *(r["auc"] for r in rows), *(r["balanced_accuracy"] for r in rows)]) - 0.03, 1.02
-    )
+    axes.set_xlim(lowest - 0.03, 1.02)
     axes.grid(axis="x", alpha=0.3)
     legend_below(figure, title=f"hollow: fewer than {FEW} patches of a class")
     return figure

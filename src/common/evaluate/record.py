@@ -166,12 +166,10 @@ def conformal_record(test: TestSet, at: Operating) -> dict:
 
 def by_group(test: TestSet) -> dict:
     """How the band's promise held in each group: called, wrong among them, coverage."""
-    rows = test.rows.assign(
-        called_at_all=test.rows["call"] != "abstain",
-        wrong=(test.rows["call"] != "abstain") & (test.rows["call"] != test.rows["label"]),
-    )
-    each = rows.groupby("group").agg(
-        patches=("live", "size"), called=("called_at_all", "sum"), wrong=("wrong", "sum"),
+    named = test.rows["call"] != "abstain"
+    wrong = named & (test.rows["call"] != test.rows["label"])
+    each = test.rows.assign(named=named, wrong=wrong).groupby("group").agg(
+        patches=("live", "size"), called=("named", "sum"), wrong=("wrong", "sum"),
         coverage=("covered", "mean"),
     )  # fmt: skip
     wrong = each["wrong"] / each["called"].where(each["called"] > 0)

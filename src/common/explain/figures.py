@@ -40,15 +40,10 @@ def panel(store: PatchStore, row, maps: dict[str, np.ndarray], title: str) -> Pa
     scores = {"dead": 1 - row.probability, "live": row.probability}
     for label, cam in maps.items():
         captions[label] = f"{label} {scores[label]:.2f}, max {cam.max():.3f}"
-    title = f"{title}\n{shortened(row.image_id)}"
-    return Panel(
-        store.window(*where),
-        pi_ratio(store, *where),
-        stained_nuclei(store, *where),
-        maps,
-        title,
-        captions,
-    )
+    name = row.image_id if len(row.image_id) <= 22 else f"{row.image_id[:10]}...{row.image_id[-9:]}"
+    title = f"{title}\n{name}"  # short enough to fit over its window
+    window, nuclei = store.window(*where), stained_nuclei(store, *where)
+    return Panel(window, pi_ratio(store, *where), nuclei, maps, title, captions)
 
 
 def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> Figure:
@@ -58,12 +53,8 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     bright-field as it is.
     """
     rows, width = max(1, *(len(panels) for panels in blocks.values())), 2 + len(CLASSES)
-    figure, axes = plt.subplots(
-        rows, width * len(blocks), figsize=(1.62 * width * len(blocks) + 0.9, 1.95 * rows + 1.2),
-        layout="constrained", squeeze=False,
-    )  # fmt: skip
-    for axis in axes.flat:
-        axis.axis("off")
+    columns = width * len(blocks)
+    figure, axes = _grid(rows, columns, (1.62 * columns + 0.9, 1.95 * rows + 1.2))
     for block, (name, panels) in enumerate(blocks.items()):
         first = axes[0, block * width]
         text = name if panels else f"{name}: none"
@@ -79,6 +70,14 @@ def gradcam_figure(blocks: dict[str, list[Panel]], title: str, scale: float) -> 
     )
     figure.suptitle(f"{title}\n{calls}\n{PI_NOTE}", fontsize=9)
     return figure
+
+
+def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
+    """A figure of that size in inches and its axes (rows, columns), without frames."""
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
 
 
 def _draw_panel(axes: np.ndarray, panel: Panel, scale: float) -> None:
@@ -107,20 +106,14 @@ def overlay(window: np.ndarray, cam: np.ndarray, scale: float) -> np.ndarray:
     return (1 - alpha) * (window[..., None] / 255) + alpha * heat
 
 
-def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
+def error_figure(panels: list[Panel], title: str) -> Figure:
     """The most confident mistakes: bright-field and PI beside each other, with truth, score and
     image.
     """
+    columns = 3
     rows = max(1, -(-len(panels) // columns))
-    figure, axes = plt.subplots(
-        rows,
-        2 * columns,
-        figsize=(3.9 * columns, (2.25 if panels else 0.4) * rows + 0.7),
-        layout="constrained",
-        squeeze=False,
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    height = (2.25 if panels else 0.4) * rows + 0.7
+    figure, axes = _grid(rows, 2 * columns, (3.9 * columns, height))
     for i, panel in enumerate(panels):
         left, right = axes[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2]
         left.imshow(panel.brightfield, cmap="gray", vmin=0, vmax=255)
@@ -130,12 +123,3 @@ def error_figure(panels: list[Panel], title: str, columns: int = 3) -> Figure:
         axes[0, 0].text(0, 0.5, "no wrong calls on the test split", fontsize=10)
     figure.suptitle(f"{title}\n{PI_NOTE}", fontsize=10)
     return figure
-
-
-def shortened(name: str, longest: int = 22) -> str:
-    """A long image id without its middle, so that it fits over its window."""
-    return (
-        name
-        if len(name) <= longest
-        else f"{name[: longest // 2 - 1]}...{name[-(longest // 2 - 2) :]}"
-    )

@@ -25,13 +25,13 @@ def embedding_figures(
 ) -> None:
     """Writes Fig. 5a-c of rows with `label` and `call`."""
     labels, calls = rows["label"].to_numpy(), rows["call"].to_numpy()
-    save_figure(
-        embedding_figure(places, labels, title, "truth (PI)"), directory / "embedding_truth.png"
-    )
-    save_figure(embedding_figure(places, calls, title, "call"), directory / "embedding_call.png")
-    save_figure(
-        thumbnail_figure(places, windows, labels, title), directory / "embedding_thumbnails.png"
-    )
+    figures = {
+        "truth": embedding_figure(places, labels, title, "truth (PI)"),
+        "call": embedding_figure(places, calls, title, "call"),
+        "thumbnails": thumbnail_figure(places, windows, labels, title),
+    }
+    for name, figure in figures.items():
+        save_figure(figure, directory / f"embedding_{name}.png")
 
 
 def embedding_figure(places: np.ndarray, kinds: np.ndarray, title: str, legend: str) -> Figure:

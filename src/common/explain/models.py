@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..patches.store import PatchStore
 from ..scoring.networks.backbones import CLASSES
-from ..scoring.networks.inference import load_model, predict
+from ..scoring.networks.inference import live_logits, load_model
 from ..scoring.networks.net import Net
 from ..scoring.operating import calibrate, conformal_call
 from ..workspace.records import read_json
@@ -48,9 +48,8 @@ class Models:
         """
         parts = [rows.assign(probability=np.nan, call="").head(0)]
         for name, part in rows.groupby("round"):
-            logits = predict(self.of(name), store, part, desc="explain: empty windows")
-            logits = logits.astype(float)
-            live = calibrate(logits[:, 1] - logits[:, 0], points[name]["temperature"])
+            logit = live_logits(self.of(name), store, part, "explain: empty windows")
+            live = calibrate(logit, points[name]["temperature"])
             call = conformal_call(live, points[name]["live_from"], points[name]["dead_to"])
             parts.append(part.assign(probability=live, call=call))
         return pd.concat(parts).loc[rows.index]

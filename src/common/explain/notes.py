@@ -18,17 +18,12 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
 
     rows: label, outcome (right, wrong, abstained), forced (live, dead).
     """
-    outcomes = (
-        rows["outcome"]
-        .value_counts()
-        .reindex(["right", "wrong", "abstained"], fill_value=0)
-        .to_dict()
-    )
-    return (
-        {"test": len(rows)}
-        | outcomes
-        | {"wrong_at_threshold": int((rows["forced"] != rows["label"]).sum())}
-    )
+    found = rows["outcome"].value_counts()
+    return {
+        "test": len(rows),
+        **{outcome: int(found.get(outcome, 0)) for outcome in ("right", "wrong", "abstained")},
+        "wrong_at_threshold": int((rows["forced"] != rows["label"]).sum()),
+    }
 
 
 def error_heading(title: str, counted: Mapping[str, int], apart: int, shown: int) -> str:

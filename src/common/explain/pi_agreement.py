@@ -74,23 +74,18 @@ def agreement(maps: Sequence[np.ndarray], bright: Sequence[np.ndarray], groups: 
     """
     size = bright[0].shape[0]
     bright = [_nearest(mask, size) for mask in bright]
-    masks, near = (
-        np.stack([mask.ravel() for mask in part])
-        for part in (bright, [grown(mask) for mask in bright])
-    )
+    masks = np.stack([mask.ravel() for mask in bright])
+    near = np.stack([grown(mask).ravel() for mask in bright])
     values = np.stack([enlarge(cam, size).ravel() for cam in maps])
-    pairs = {
-        "pointing": pointing_pairs(values, masks),
-        "pointing_15px": pointing_pairs(values, near),
-    }
-    pairs["iou"] = iou_pairs(values, masks)
-    result = {
+    return {
         "windows": len(maps),
         "groups": len(np.unique(groups)),
         "empty_maps": int((values.max(1) <= 0).sum()),
+        "area_share": float(masks.mean()),
+        "pointing": against_chance(pointing_pairs(values, masks), groups),
+        "pointing_15px": against_chance(pointing_pairs(values, near), groups),
+        "iou": against_chance(iou_pairs(values, masks), groups),
     }
-    result["area_share"] = float(masks.mean())
-    return result | {name: against_chance(table, groups) for name, table in pairs.items()}
 
 
 def grown(mask: np.ndarray) -> np.ndarray:
@@ -134,18 +129,10 @@ def against_chance(pairs: np.ndarray, groups: np.ndarray) -> dict:
     other = other if other.any() else ~np.eye(len(pairs), dtype=bool)
     observed, partners = np.diag(pairs).astype(float), other.sum(1)
     if not other.any():
-        return {
-            "observed": float(observed.mean()),
-            "chance": None,
-            "gain": None,
-            "gain_interval": None,
-            "p": None,
-        }
-    table = (
-        pd.DataFrame({"observed": observed, "chance": (pairs * other).sum(1) / partners})
-        .groupby(groups)
-        .mean()
-    )
+        unknown = dict.fromkeys(("chance", "gain", "gain_interval", "p"))
+        return {"observed": float(observed.mean())} | unknown
+    each = pd.DataFrame({"observed": observed, "chance": (pairs * other).sum(1) / partners})
+    table = each.groupby(groups).mean()
     gains = (table["observed"] - table["chance"]).to_numpy()
     interval, p = over_groups(gains)
     return table.mean().to_dict() | {"gain": float(gains.mean()), "gain_interval": interval, "p": p}

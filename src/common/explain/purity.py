@@ -1,38 +1,7 @@
 """How pure the neighbourhoods of windows are in a space of features: near windows of one label."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Nearest neighbours (N, k) of every point as row numbers, -1 where there are fewer; and the
-    candidates (N, N).
-    """
-
-    rows: np.ndarray
-    candidates: np.ndarray
-
-
-def neighbours(points: np.ndarray, k: int, groups: np.ndarray | None = None) -> Neighbours:
-    """The k nearest (Euclidean) of each point (N, D) among the others, or only among those of other
-    groups (N,).
-    """
-    candidates = (
-        ~np.eye(len(points), dtype=bool) if groups is None else groups[:, None] != groups[None, :]
-    )
-    order = (
-        NearestNeighbors(n_neighbors=len(points))
-        .fit(points)
-        .kneighbors(return_distance=False, X=points)
-    )
-    rows = np.full((len(points), k), -1)
-    for i, nearest in enumerate(order):
-        kept = nearest[candidates[i, nearest]][:k]
-        rows[i, : len(kept)] = kept
-    return Neighbours(rows, candidates)
 
 
 def purity(
@@ -46,16 +15,18 @@ def purity(
     are near-duplicates of each other: with groups (N,) only neighbours of other groups count. None
     for all if no point has a candidate.
     """
-    near = neighbours(points, k, groups)
     same = labels[:, None] == labels[None, :]
-    present = near.rows >= 0
+    candidates = (
+        ~np.eye(len(points), dtype=bool) if groups is None else groups[:, None] != groups[None, :]
+    )
+    near = _nearest(points, k, candidates)
+    present = near >= 0
     kept = present.any(1)
     if not kept.any():
         return {"k": k, "n": 0, "purity": None, "chance": None, "excess": None, "by_label": {}}
-    own = (np.take_along_axis(same, np.maximum(near.rows, 0), 1) & present).sum(1)[
-        kept
-    ] / present.sum(1)[kept]
-    expected = (same & near.candidates).sum(1)[kept] / near.candidates.sum(1)[kept]
+    alike = np.take_along_axis(same, np.maximum(near, 0), 1) & present
+    own = alike.sum(1)[kept] / present.sum(1)[kept]
+    expected = (same & candidates).sum(1)[kept] / candidates.sum(1)[kept]
     by_label = {
         str(c): _means(own[labels[kept] == c], expected[labels[kept] == c])
         for c in np.unique(labels[kept])
@@ -72,6 +43,22 @@ def purities(spaces: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarr
         space: {kind: purity(p, labels, k, only) for kind, only in kinds.items()}
         for space, p in spaces.items()
     }
+
+
+def _nearest(points: np.ndarray, k: int, candidates: np.ndarray) -> np.ndarray:
+    """The k nearest (Euclidean) of each point (N, D) among its candidates (N, N) bool, as row
+    numbers (N, k), -1 where there are fewer.
+    """
+    order = (
+        NearestNeighbors(n_neighbors=len(points))
+        .fit(points)
+        .kneighbors(points, return_distance=False)
+    )
+    rows = np.full((len(points), k), -1)
+    for i, nearest in enumerate(order):
+        kept = nearest[candidates[i, nearest]][:k]
+        rows[i, : len(kept)] = kept
+    return rows
 
 
 def _means(own: np.ndarray, expected: np.ndarray) -> dict:

@@ -1,6 +1,5 @@
 """Sections of an explanation's record, each with the figures that show it."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from ..patches.sampling import draw, in_turn
 from ..patches.store import PatchStore
 from ..scoring.networks.backbones import CLASSES
 from ..scoring.networks.inference import WINDOWS, embed
-from ..scoring.networks.net import Net
 from ..workspace.sections import Explain
 from . import figures, gradcam, notes
 from .examples import EMPTIEST, confident_mistakes, round_to_map
@@ -136,13 +134,10 @@ def random_maps(
     """Maps of dead by networks of which a part is random: part to draws to maps of windows."""
     maps: dict = {}
     for part, count in DRAWS.items():
-        changes = [_randomised(models.card["arch"], part, seed + i) for i in range(count)]
+        random = partial(gradcam.randomised, arch=models.card["arch"], part=part)
+        changes = [partial(random, seed=seed + i) for i in range(count)]
         maps[part] = [models.maps(store, few, change)["dead"] for change in changes]
     return maps
-
-
-def _randomised(arch: str, part: str, seed: int) -> Callable[[Net], Net]:
-    return partial(gradcam.randomised, arch=arch, part=part, seed=seed)
 
 
 def mistakes(

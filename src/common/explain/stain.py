@@ -110,10 +110,10 @@ def summary(table: pd.DataFrame, seed: int) -> dict:
         known = np.isfinite(values)
         weights = draws[:, known]
         means = (weights @ values[known]) / np.maximum(weights.sum(1), 1)
-        interval = percentile(means[weights.sum(1) > 0], CONFIDENCE) if known.sum() > 1 else None
+        means = means[weights.sum(1) > 0]
         record[name] = {
             "value": float(values[known].mean()) if known.any() else None,
-            "interval": interval,
+            "interval": percentile(means, CONFIDENCE) if known.sum() > 1 else None,
         }
     for name, of in (("precision", "predicted_nuclei"), ("recall", "nuclei")):
         hits, all_ = (draws @ by_group[c].to_numpy() for c in ("matched", of))
@@ -122,7 +122,7 @@ def summary(table: pd.DataFrame, seed: int) -> dict:
         value = float(by_group["matched"].sum() / total) if total else None
         record[f"nuclei_{name}"] = {
             "value": value, "of": total,
-            "interval": percentile(share, CONFIDENCE) if len(share) else None
+            "interval": percentile(share, CONFIDENCE),
         }  # fmt: skip
     counts = table[["nuclei", "predicted_nuclei"]].to_numpy()
     varied = len(counts) > 2 and (counts.std(0) > 0).all()

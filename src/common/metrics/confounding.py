@@ -22,9 +22,8 @@ def within_experiments(
     tables = [
         _pairs(live[rows], score[rows], np.zeros(len(rows), int)) for rows in _rows(experiment)
     ]
-    counts = np.array([(concordant.sum(), pairs.sum()) for concordant, pairs, _ in tables]).reshape(
-        -1, 2
-    )
+    sums = [(concordant.sum(), pairs.sum()) for concordant, pairs, _ in tables]
+    counts = np.array(sums).reshape(-1, 2)
     counts = counts[counts[:, 1] > 0]
     if not len(counts):
         return {"pair_weighted": np.nan, "mean": np.nan, "pairs": 0, "experiments": 0}
@@ -99,10 +98,8 @@ def _pairs(
     concordant = np.zeros((len(groups), len(groups)))
     for g in range(len(groups)):
         deads = np.sort(score[(local == g) & ~live])
-        beaten = (
-            np.searchsorted(deads, score[live], "left")
-            + np.searchsorted(deads, score[live], "right")
-        ) / 2
+        below, up_to = (np.searchsorted(deads, score[live], side) for side in ("left", "right"))
+        beaten = (below + up_to) / 2
         concordant[:, g] = np.bincount(local[live], weights=beaten, minlength=len(groups))
     lives, deads = (
         np.bincount(local[part], minlength=len(groups)).astype(float) for part in (live, ~live)

@@ -82,15 +82,12 @@ def bootstrap(
     `statistic` takes (b, n) weights of patches, or (b, G) weights of groups if `by_patch` is false.
     """
     width = max(1, len(resamples.codes) if by_patch else resamples.groups)
-    pieces = []
-    for start in range(0, len(resamples.weights), max(1, CELLS // width)):
-        weights = resamples.weights[start : start + max(1, CELLS // width)]
+    step, pieces = max(1, CELLS // width), []
+    for start in range(0, len(resamples.weights), step):
+        weights = resamples.weights[start : start + step]
         pieces.append(statistic(weights[:, resamples.codes] if by_patch else weights))
-    return (
-        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        if pieces
-        else {}
-    )
+    names = pieces[0] if pieces else ()
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
 
 
 def percentile(

@@ -64,11 +64,13 @@ def compare(both: pd.DataFrame, rule: Register) -> dict:
     live, groups = both["live"].to_numpy(), both["group"].to_numpy()
     draws = draw(groups, live, rule.bootstrap, rule.seed)
     comparison: dict = {"patches": len(both), "groups": draws.groups, "confidence": rule.confidence}
-    values = bootstrap(partial(_differences, both), draws)
-    ones = np.ones((1, len(both)))
-    for name, score in SCORES.items():
-        ours, theirs = (float(score(both, suffix, ones)[0]) for suffix in ("", "_champion"))
-        span = percentile(values.get(name), rule.confidence, draws.groups)
+    scores = [partial(_scores, both, suffix) for suffix in ("", "_champion")]
+    points = [each(np.ones((1, len(both)))) for each in scores]
+    drawn, drawn_champion = (bootstrap(each, draws) for each in scores)
+    for name in ("balanced_accuracy", "brier"):
+        ours, theirs = (float(point[name][0]) for point in points)
+        values = drawn[name] - drawn_champion[name] if drawn else None
+        span = percentile(values, rule.confidence, draws.groups)
         comparison[name] = {
             "candidate": round(ours, 6),
             "champion": round(theirs, 6),
@@ -137,21 +139,11 @@ def in_words(numbers: dict) -> str:
     return "; ".join(parts)
 
 
-def _differences(both: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _scores(both: pd.DataFrame, suffix: str, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Balanced accuracy and Brier score of one model under (b, n) weights: (b,) each."""
+    live, called = both["live"].to_numpy(), both[f"called{suffix}"].to_numpy()
+    squares = (both[f"probability{suffix}"].to_numpy() - live) ** 2
     return {
-        name: score(both, "", weights) - score(both, "_champion", weights)
-        for name, score in SCORES.items()
+        "balanced_accuracy": weighted_thresholded(live, called, weights)["balanced_accuracy"],
+        "brier": (weights @ squares) / weights.sum(1),
     }
-
-
-def _balanced_accuracy(both: pd.DataFrame, suffix: str, weights: np.ndarray) -> np.ndarray:
-    called = both[f"called{suffix}"].to_numpy()
-    return weighted_thresholded(both["live"].to_numpy(), called, weights)["balanced_accuracy"]
-
-
-def _brier(both: pd.DataFrame, suffix: str, weights: np.ndarray) -> np.ndarray:
-    squares = (both[f"probability{suffix}"].to_numpy() - both["live"].to_numpy()) ** 2
-    return (weights @ squares) / weights.sum(1)
-
-
-SCORES = {"balanced_accuracy": _balanced_accuracy, "brier": _brier}
