@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from .simulator_cells import Cells, place_cells
+from .simulator_cells import Cells, FieldPlan, place_cells
 from .simulator_exact import stamp
 from .simulator_render import render_brightfield, render_pi
 
@@ -45,41 +45,6 @@ _SESSION = {  # what differs from session to session: lowest and highest value
     "immune_dead": (0.1, 0.4),
 }
 _VARIES = {"contrast": 0.25, "brightness": 0.05, "vignette": 0.3, "noise": 0.1, "immune": 0.5}
-
-
-@dataclass(frozen=True)
-class FieldPlan:
-    """All that is needed to render one field: who it is, and what is peculiar to it.
-
-    Lengths in px unless the name says um; levels in 16-bit counts; the other numbers are relative
-    (1 = nominal).
-    """
-
-    image_id: str
-    partition: str
-    experiment: str  # the session
-    well: str
-    position: str
-    day: int
-    height: int
-    width: int
-    pixel_size_um: float
-    seed: tuple[int, ...]
-    dead_fraction: float
-    confluence: float
-    out_of_focus: bool
-    cell_radius_um: float
-    contrast: float
-    focus: int  # how far below or above exact focus, px of blur: not 0
-    brightness: float  # bright-field level where the light is brightest, counts
-    vignette: float
-    light_y: float  # where that is, 0..1 of the field
-    light_x: float
-    noise: float
-    pi_background: float  # counts
-    pi_gain: float
-    immune: float  # cells a Mpx
-    immune_dead: float  # share of them
 
 
 @dataclass(frozen=True)
