@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from ..metrics.intervals import expanded, resample
+from ..metrics.intervals import percentile, resample
 from ..scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail, sharpness
 from ..workspace.sections import Filter
 
@@ -130,15 +130,13 @@ def f1_scores(
     counts = np.stack([np.bincount(codes, weights=outcome) for outcome in outcomes], axis=1)
     random = np.random.default_rng(seed)
     draws = resample(len(counts), RESAMPLES, random)
-    tail = 50 * (1 - expanded(0.95, len(counts)))
     result = {}
     for name, hit in (("cells", 0), ("not_cells", 3)):
         both = np.vstack([counts.sum(axis=0), draws @ counts])
         values = 2 * both[:, hit] / np.maximum(2 * both[:, hit] + both[:, 1] + both[:, 2], 1)
+        bounds = percentile(values[1:], 0.95, len(counts))
         result[f"f1_{name}"] = round(float(values[0]), 6)
-        result[f"f1_{name}_interval_95"] = [
-            round(float(v), 6) for v in np.percentile(values[1:], [tail, 100 - tail])
-        ]
+        result[f"f1_{name}_interval_95"] = [round(bound, 6) for bound in bounds]
     return result
 
 
