@@ -40,14 +40,6 @@ def to_uint8(frame: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip(table, 0, 255).astype(np.uint8)[frame]
 
 
-def black_border(frame: np.ndarray) -> np.ndarray:
-    """(H, W) bool: black areas that registration left in an 8-bit frame; dark spots inside cells
-    are none.
-    """
-    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
-    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4] > 0
-
-
 def window_sums(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Exact sums of a (H, W) array of whole numbers over windows, rows (y, x, size), as (N,) int64.
 
