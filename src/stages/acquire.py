@@ -6,7 +6,6 @@ data/raw. Fields that cannot be used are listed in rejected.csv with the reason,
 on.
 """
 
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from ..common.workspace.cache import Kept
 from ..common.workspace.parallel import each
 from ..common.workspace.params import load
 from ..common.workspace.paths import RAW
+from ..common.workspace.records import write_json
 
 
 def read_fields(
@@ -84,6 +84,6 @@ def main() -> dict[str, int]:
         **counts,
         "other_partitions": others,
     }
-    (RAW / "source.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(RAW / "source.json", facts)
     print(f"acquired {len(images)} fields from {dataset.source}")
     return counts

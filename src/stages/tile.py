@@ -31,13 +31,9 @@ REMAINDER = ["remainder_right", "remainder_bottom"]
 
 
 def cut(
-    brightfield_file: Path,
-    pi_file: Path,
-    nuclei_file: Path | None,
-    pixel_size_um: float,
-    bits: int,
-    tile: Tile,
-) -> tuple[dict[str, np.ndarray], dict, pd.DataFrame]:
+    brightfield_file: Path, pi_file: Path, nuclei_file: Path | None, pixel_size_um: float,
+    bits: int, tile: Tile,
+) -> tuple[dict[str, np.ndarray], dict, pd.DataFrame]:  # fmt: skip
     """One field of view: its arrays by shard (8-bit bright-field (H, W), reduced PI in 8 bit and
     over its background, the share of nuclei where a mask tells it), its frame record and its
     windows.
@@ -85,9 +81,11 @@ def main() -> dict[str, int]:
     dataset, tile = load("dataset", "tile")
     images = read_images(RAW, dataset.partitions).fillna({"nuclei": ""})
     areas = images["height"] * images["width"]
-    reduced = [stain.reduced_size(h, w) for h, w in zip(images["height"], images["width"])]
     shard, offset, sizes = plan_shards(areas)
-    pi_offset, pi_sizes = _offsets(shard, reduced)
+    # Each reduced frame lies in the shard of the same number
+    reduced = stain.reduced_size(images["height"], images["width"])
+    by_shard = reduced.groupby(shard)
+    pi_offset, pi_sizes = by_shard.cumsum() - reduced, by_shard.sum().tolist()
     shutil.rmtree(PATCHES, ignore_errors=True)
     PATCHES.mkdir(parents=True)
     writers = {
@@ -120,30 +118,12 @@ def main() -> dict[str, int]:
 
 def _items(images: pd.DataFrame, tile: Tile) -> list[tuple]:
     """What `cut` is given of each field."""
-    columns = images[["brightfield", "pi", "nuclei", "pixel_size_um", "pi_bits"]]
-    return [
-        (
-            RAW / brightfield,
-            RAW / pi,
-            RAW / nuclei if nuclei else None,
-            float(size),
-            int(bits),
-            tile,
-        )
-        for brightfield, pi, nuclei, size, bits in columns.itertuples(index=False)
-    ]
-
-
-def _offsets(shard: list[int], areas: list[int]) -> tuple[list[int], list[int]]:
-    """Where each reduced PI frame lies in the shard of the same number, and how large those shards
-    are.
-    """
-    sizes = [0] * (max(shard) + 1)
-    offsets = []
-    for number, area in zip(shard, areas):
-        offsets.append(sizes[number])
-        sizes[number] += area
-    return offsets, sizes
+    items = []
+    for row in images.itertuples():
+        nuclei = RAW / row.nuclei if row.nuclei else None
+        known = float(row.pixel_size_um), int(row.pi_bits)
+        items.append((RAW / row.brightfield, RAW / row.pi, nuclei, *known, tile))
+    return items
 
 
 def _uncovered(frames: pd.DataFrame) -> str:

@@ -4,12 +4,11 @@ versions.
 `python -m src.stages weights filter|model`; writes models/weights/ROLE.
 """
 
-import hashlib
-
 from safetensors.torch import save_file
 
 from ..common.scoring.networks.net import build
 from ..common.weights.pretrained import resolve
+from ..common.workspace.cache import file_digest
 from ..common.workspace.params import load
 from ..common.workspace.paths import MODELS
 from ..common.workspace.records import write_json
@@ -24,7 +23,7 @@ def main(role: str) -> dict[str, str]:
     directory = MODELS / "weights" / role
     directory.mkdir(parents=True, exist_ok=True)
     save_file(state, directory / "model.safetensors")
-    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    digest = file_digest(directory / "model.safetensors")
     source = {"role": role, "arch": section.arch, **source, "sha256": digest}
     write_json(directory / "source.json", source)
     print(f"weights@{role}: {section.arch}, {source['weights']} ({source['origin']})")

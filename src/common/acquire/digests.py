@@ -86,9 +86,8 @@ def read(path: Path) -> Digests:
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            return {
-                row["file"]: (int(row["bytes"]), row["sha256"]) for row in csv.DictReader(stream)
-            }
+            rows = csv.DictReader(stream)
+            return {row["file"]: (int(row["bytes"]), row["sha256"]) for row in rows}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
             f"{path.relative_to(WORKSPACE)} is not a digest list ({error!r}): {REFRESH}"
@@ -97,12 +96,10 @@ def read(path: Path) -> Digests:
 
 def differences(listed: Digests, present: Digests) -> list[str]:
     """One line for each file that was added, removed or changed since the list was made."""
-    return [
-        *(f"added: {name}" for name in sorted(present.keys() - listed.keys())),
-        *(f"removed: {name}" for name in sorted(listed.keys() - present.keys())),
-        *(
-            f"changed: {name}"
-            for name in sorted(listed.keys() & present.keys())
-            if listed[name] != present[name]
-        ),
-    ]
+    both = listed.keys() & present.keys()
+    kinds = {
+        "added": present.keys() - both,
+        "removed": listed.keys() - both,
+        "changed": {name for name in both if listed[name] != present[name]},
+    }
+    return [f"{kind}: {name}" for kind, names in kinds.items() for name in sorted(names)]

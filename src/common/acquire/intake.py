@@ -14,6 +14,7 @@ from ..exposure.session import exposures
 from ..images.entries import by_digest, pixel_digest
 from ..images.field import Field, Frame, Refused
 from ..images.files import FileField, bits, check_frame
+from ..images.layout import TITLES
 from ..images.registration import correlation
 from ..scoring.frames.windows import in_pixels
 
@@ -79,10 +80,8 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
         write_tiff(raw / row["nuclei"], np.where(mask > 0, 255, 0).astype(np.uint8), size)
     shifts = correlation(brightfield, pi) if isinstance(entry, FileField) else None
     truth = _truth(frame, entry.image_id)
-    looks = exposures(brightfield, pi)
-    return Outcome(
-        entry.image_id, entry.name, accepted=row, truth=truth, correlation=shifts, exposure=looks
-    )
+    found = {"truth": truth, "correlation": shifts, "exposure": exposures(brightfield, pi)}
+    return Outcome(entry.image_id, entry.name, accepted=row, **found)
 
 
 def rests_on(entry: Field, raw: Path, limits: Limits) -> tuple | None:
@@ -98,11 +97,9 @@ def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> No
     """Write a (H, W) uint16 or uint8 image as a single uncompressed page; the same pixels and pixel
     size give the same bytes.
     """
-    known = (
-        {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
-        if pixel_size_um
-        else {}
-    )
+    known = {}
+    if pixel_size_um:
+        known = {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(
         path, image, byteorder="<", photometric="minisblack", metadata=None, software=False, **known
     )
@@ -127,10 +124,7 @@ def written(row: dict, raw: Path) -> list[Path]:
 
 def _once(outcome: Outcome, raw: Path, seen: dict[tuple[str, str], str]) -> Outcome:
     row = outcome.accepted
-    keys = {
-        title: (role, row[f"{role}_sha256"])
-        for role, title in (("brightfield", "bright-field"), ("pi", "PI"))
-    }
+    keys = {title: (role, row[f"{role}_sha256"]) for role, title in TITLES.items()}
     for title, key in keys.items():
         if first := seen.get(key):
             for path in written(row, raw):

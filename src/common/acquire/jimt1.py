@@ -50,9 +50,7 @@ def unpack(parts: Path, cache: Path, digests: dict[str, str]) -> Path:
     """The folder with the archive's files, extracted unless it was before. Raises SourceError."""
     names = archive_parts(known(parts, "the archive's folder"))
     blobs = {name: git_blob(parts / name) for name in tqdm(names, "verify parts", unit="part")}
-    if wrong := [
-        name for name, digest in blobs.items() if name in digests and digests[name] != digest
-    ]:
+    if wrong := [name for name in names if digests.get(name, blobs[name]) != blobs[name]]:
         raise SourceError(
             "these parts of the archive are damaged: "
             f"remove and fetch them again: {', '.join(wrong)}"
@@ -82,12 +80,11 @@ def archive_parts(parts: Path) -> list[str]:
             f"{parts} must hold one .zip (the last part of the archive), found: {there}"
         )
     stem = zips[0].stem
-    others = [
-        path
+    numbers = {
+        int(path.suffix[2:]): path.name
         for path in parts.glob("*.[zZ][0-9]*")
         if path.stem == stem and path.suffix[2:].isdecimal()
-    ]
-    numbers = {int(path.suffix[2:]): path.name for path in others}
+    }
     if gaps := sorted(set(range(1, max(numbers, default=0) + 1)) - numbers.keys()):
         raise SourceError(
             f"{parts} lacks parts of the archive: {', '.join(f'{stem}.z{n:02d}' for n in gaps)}"
@@ -97,11 +94,9 @@ def archive_parts(parts: Path) -> list[str]:
 
 def git_blob(path: Path) -> str:
     """The name git gives a file's content: what the public repository lists for each part."""
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    head = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as stream:
-        while chunk := stream.read(BUFFER):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, lambda: head).hexdigest()
 
 
 def download(address: str, parts: Path, digests: dict[str, str]) -> None:
@@ -131,10 +126,7 @@ def _fetch(url: str, partial: Path) -> None:
             reason = f"{error.code} {error.reason}"
             if error.code < 500:
                 break
-        except (
-            OSError,
-            http.client.HTTPException,
-        ) as error:  # the connection failed, or ended early
+        except (OSError, http.client.HTTPException) as error:  # it failed, or ended early
             reason = str(error)
         print(f"{url}: {reason}; attempt {attempt + 1} of {ATTEMPTS}")
         time.sleep(WAIT * attempt)

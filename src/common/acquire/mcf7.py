@@ -18,8 +18,11 @@ from ..images.files import FileField
 from ..images.planes import Plane
 
 REPOSITORY = "https://github.com/celldetective/celldetective.git"
+NEGOTIATE = ("-c", "fetch.negotiationAlgorithm=noop")
 # Allows what GitHub's server does
 UPLOAD_PACK = "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
+# Variables that are set inside git hooks
+HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 AXES = "CYX"  # of every file in the list; most do not state it
 
 
@@ -55,11 +58,8 @@ def fetch(repository: str, clone: Path, wanted: dict[tuple[str, str], Path]) -> 
     """
     clone.mkdir(parents=True, exist_ok=True)
     git(clone, "init", "--quiet", "--bare")
-    for key, value in (
-        ("url", repository),
-        ("promisor", "true"),
-        ("partialCloneFilter", "blob:none"),
-    ):
+    partial = {"url": repository, "promisor": "true", "partialCloneFilter": "blob:none"}
+    for key, value in partial.items():
         git(clone, "config", f"remote.origin.{key}", value)
     commits = sorted({commit for commit, _ in wanted})
     print(f"fetching {len(wanted)} files from {repository}")
@@ -85,15 +85,7 @@ def _content(clone: Path, commit: str, file: str) -> str:
 def _fetch(clone: Path, repository: str, *arguments: str) -> None:
     local = [f"--upload-pack={UPLOAD_PACK}"] if Path(repository).is_dir() else []
     try:
-        git(
-            clone,
-            "-c",
-            "fetch.negotiationAlgorithm=noop",
-            "fetch",
-            "--progress",
-            *local,
-            *arguments,
-        )
+        git(clone, *NEGOTIATE, "fetch", "--progress", *local, *arguments)
     except subprocess.CalledProcessError:
         raise SourceError(
             f"git could not fetch the pinned commits from {repository} (its message stands above). "
@@ -105,22 +97,10 @@ def git(clone: Path, *arguments: str) -> bytes:
     """Run git on a bare repository and return its output; messages go to stderr. Raises
     CalledProcessError.
     """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_DIR")}
-    for name in (
-        "GIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-    ):  # set inside git hooks
-        environment.pop(name, None)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(HOOKS)}
     environment["GIT_TERMINAL_PROMPT"] = "0"
+    command = ["git", f"--git-dir={clone}", *arguments]
     try:
-        done = subprocess.run(
-            ["git", f"--git-dir={clone}", *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
+        return subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
     except FileNotFoundError:
         raise SourceError("git is not installed, and dataset.source=mcf7 fetches with it") from None
-    return done.stdout

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from .simulator_cells import Cells, place_cells
+from .simulator_cells import Cells, FieldPlan, place_cells
+from .simulator_exact import stamp
 from .simulator_render import render_brightfield, render_pi
 
 PIXEL_SIZE_UM = 0.3225  # 20x objective of the paper
@@ -44,41 +45,6 @@ _SESSION = {  # what differs from session to session: lowest and highest value
     "immune_dead": (0.1, 0.4),
 }
 _VARIES = {"contrast": 0.25, "brightness": 0.05, "vignette": 0.3, "noise": 0.1, "immune": 0.5}
-
-
-@dataclass(frozen=True)
-class FieldPlan:
-    """All that is needed to render one field: who it is, and what is peculiar to it.
-
-    Lengths in px unless the name says um; levels in 16-bit counts; the other numbers are relative
-    (1 = nominal).
-    """
-
-    image_id: str
-    partition: str
-    experiment: str  # the session
-    well: str
-    position: str
-    day: int
-    height: int
-    width: int
-    pixel_size_um: float
-    seed: tuple[int, ...]
-    dead_fraction: float
-    confluence: float
-    out_of_focus: bool
-    cell_radius_um: float
-    contrast: float
-    focus: int  # how far below or above exact focus, px of blur: not 0
-    brightness: float  # bright-field level where the light is brightest, counts
-    vignette: float
-    light_y: float  # where that is, 0..1 of the field
-    light_x: float
-    noise: float
-    pi_background: float  # counts
-    pi_gain: float
-    immune: float  # cells a Mpx
-    immune_dead: float  # share of them
 
 
 @dataclass(frozen=True)
@@ -145,6 +111,7 @@ def _plan_partition(
         drawn = _vary(looks[number % len(looks)], rng)
         shift = SESSION_SHIFT[partition] * drawn.pop("prevalence")
         well, day = 4 * stream + number // len(looks) % 4, int(days[number])
+        drift = FIELD_SHIFT * (2 * float(rng.random()) - 1)
         plans.append(
             FieldPlan(
                 image_id=f"{partition}_w{well + 1}_p{number:02d}_d{day}",
@@ -157,9 +124,7 @@ def _plan_partition(
                 width=shape[1],
                 pixel_size_um=PIXEL_SIZE_UM,
                 seed=(seed, stream, number),
-                dead_fraction=DEAD_FRACTION[partition]
-                + shift
-                + FIELD_SHIFT * (2 * float(rng.random()) - 1),
+                dead_fraction=DEAD_FRACTION[partition] + shift + drift,
                 confluence=CONFLUENCE[day],
                 out_of_focus=bool(number in unfocused),
                 focus=_focus(drawn.pop("focus")),
@@ -216,20 +181,14 @@ def true_windows(
     A window is unusable in an out-of-focus field, empty when tumour cells cover under
     EMPTY_COVERAGE of it.
     """
-    covered = np.zeros((height, width), dtype=np.int64)
+    covered = np.zeros((height, width), dtype=bool)
     for cell in field.cells.query("kind == 'tumour'").itertuples():
-        top, left = max(0, int(cell.y - cell.radius)), max(0, int(cell.x - cell.radius))
-        patch = covered[top : int(cell.y + cell.radius) + 1, left : int(cell.x + cell.radius) + 1]
-        dy, dx = np.ogrid[
-            top - cell.y : patch.shape[0] + top - cell.y,
-            left - cell.x : patch.shape[1] + left - cell.x,
-        ]
-        patch[dy[: patch.shape[0]] ** 2 + dx[:, : patch.shape[1]] ** 2 < cell.radius**2] = 1
+        window, dy, dx = stamp(covered.shape, cell.y, cell.x, cell.radius)
+        covered[window] |= dy**2 + dx**2 < cell.radius**2
     rows = []
     for y in range(0, height - size + 1, stride):
         for x in range(0, width - size + 1, stride):
             empty = covered[y : y + size, x : x + size].sum() < EMPTY_COVERAGE * size * size
-            rows.append(
-                (y, x, size, "unusable" if field.out_of_focus else "empty" if empty else "cells")
-            )
+            verdict = "unusable" if field.out_of_focus else "empty" if empty else "cells"
+            rows.append((y, x, size, verdict))
     return pd.DataFrame(rows, columns=["y", "x", "size", "verdict"])

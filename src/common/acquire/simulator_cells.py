@@ -9,14 +9,10 @@ reads them badly. Small immune cells lie on top and die on their own.
 """
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .simulator_exact import clip, normal, smooth_at
-
-if TYPE_CHECKING:
-    from .simulator import FieldPlan
 
 SIGNS = ("retracted", "condensed", "granular", "gathered", "blank")  # blank: without nucleoli
 # How far death moves each sign, in sd of its drift over the field
@@ -27,6 +23,41 @@ LIFTED = (0.30, 0.42)  # of these, above the layer and half out of focus
 STRAY = 0.03  # share of cells in the other state than their surroundings
 ROOM = 100_000  # px of cells of either state in every field: a window or two
 IMMUNE_RADIUS_UM = 3.8
+
+
+@dataclass(frozen=True)
+class FieldPlan:
+    """All that is needed to render one field: who it is, and what is peculiar to it.
+
+    Lengths in px unless the name says um; levels in 16-bit counts; the other numbers are relative
+    (1 = nominal).
+    """
+
+    image_id: str
+    partition: str
+    experiment: str  # the session
+    well: str
+    position: str
+    day: int
+    height: int
+    width: int
+    pixel_size_um: float
+    seed: tuple[int, ...]
+    dead_fraction: float
+    confluence: float
+    out_of_focus: bool
+    cell_radius_um: float
+    contrast: float
+    focus: int  # how far below or above exact focus, px of blur: not 0
+    brightness: float  # bright-field level where the light is brightest, counts
+    vignette: float
+    light_y: float  # where that is, 0..1 of the field
+    light_x: float
+    noise: float
+    pi_background: float  # counts
+    pi_gain: float
+    immune: float  # cells a Mpx
+    immune_dead: float  # share of them
 
 
 @dataclass(frozen=True)
@@ -45,7 +76,7 @@ class Cells:
     outline: np.ndarray  # (n, 6): cos and sin terms 2, 3, 4 of the outline
 
 
-def place_cells(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
+def place_cells(plan: FieldPlan, rng: np.random.Generator) -> Cells:
     """Scatter tumour cells over the occupied part of the field, let some die, add immune cells."""
     tumour, immune = _tumour(plan, rng), _immune(plan, rng)
     columns = [field.name for field in fields(Cells)]
@@ -53,7 +84,7 @@ def place_cells(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
     return Cells(*both)
 
 
-def _tumour(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
+def _tumour(plan: FieldPlan, rng: np.random.Generator) -> Cells:
     radius = plan.cell_radius_um / plan.pixel_size_um
     y, x = _layer(plan, rng, radius)
     dead = _dying(plan, rng, y, x)
@@ -74,7 +105,7 @@ def _tumour(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
 
 
 def _layer(
-    plan: "FieldPlan", rng: np.random.Generator, radius: float
+    plan: FieldPlan, rng: np.random.Generator, radius: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centres on a loosened hexagonal grid, where the field is occupied."""
     step, margin = 1.55 * radius, int(2 * radius)
@@ -88,7 +119,7 @@ def _layer(
     return y[kept], x[kept]
 
 
-def _dying(plan: "FieldPlan", rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _dying(plan: FieldPlan, rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Choose the dead cells: patches with blurred rims, so that there are windows of both kinds
     and mixed ones.
     """
@@ -109,7 +140,7 @@ def _sign(
     return clip(0.5 + 0.3 * (drift + shows * (dead - 0.5)))
 
 
-def _immune(plan: "FieldPlan", rng: np.random.Generator) -> Cells:
+def _immune(plan: FieldPlan, rng: np.random.Generator) -> Cells:
     """Small round cells, half of them in clusters; `plan.immune` of them on a Mpx."""
     count = int(plan.immune * plan.height * plan.width / 1_000_000) + 1
     y, x = rng.random((2, count)) * np.array([[plan.height], [plan.width]])

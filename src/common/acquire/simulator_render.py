@@ -6,16 +6,11 @@ layer and one of what lies above it, and `_phase` turns a map into contrast by d
 Only exact operations (`simulator_exact`), so the bytes are the same on any x86-64.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from .simulator_cells import Cells
+from .simulator_cells import Cells, FieldPlan
 from .simulator_exact import add_ball, blur, clip, normal, smooth_field
 from .simulator_thickness import thickness
-
-if TYPE_CHECKING:
-    from .simulator import FieldPlan
 
 WINDOW = 224  # px, the paper's patch: PI levels are stated as means over it
 DEAD_LEVEL, DEAD_SPREAD = 745.0, 90.0  # mean PI and its sd where all cells are dead, counts
@@ -25,7 +20,7 @@ IMMUNE_DOSE = 0.3  # PI of a dead immune cell, of a tumour cell's
 HAZE = 0.4  # share of PI light from out of focus
 
 
-def render_brightfield(plan: "FieldPlan", cells: Cells, rng: np.random.Generator) -> np.ndarray:
+def render_brightfield(plan: FieldPlan, cells: Cells, rng: np.random.Generator) -> np.ndarray:
     """Render the (height, width) uint16 bright-field frame.
 
     The slide lies a little uneven: focus and contrast vary over the field whatever the cells'
@@ -50,7 +45,7 @@ def _phase(thickness: np.ndarray, radius: int) -> np.ndarray:
     return 1.6 * curved - 0.6 * blur(curved, radius)
 
 
-def _expose(plan: "FieldPlan", relief: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _expose(plan: FieldPlan, relief: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Light the field unevenly and record it with shot and read noise, as uint16 counts."""
     y = np.arange(plan.height)[:, None] / plan.height - plan.light_y
     x = np.arange(plan.width)[None, :] / plan.width - plan.light_x
@@ -65,7 +60,7 @@ def _record(counts: np.ndarray, gain: float, read: float, rng: np.random.Generat
     return np.rint(clip(noisy, 0.0, 65535.0)).astype(np.uint16)
 
 
-def render_pi(plan: "FieldPlan", cells: Cells, rng: np.random.Generator) -> np.ndarray:
+def render_pi(plan: FieldPlan, cells: Cells, rng: np.random.Generator) -> np.ndarray:
     """Render the (height, width) uint16 PI frame: dye in the medium, and the nuclei of dead cells
     with the light around them. Nuclei of blebbing cells are in pieces.
     """

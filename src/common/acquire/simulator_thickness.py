@@ -7,11 +7,9 @@ the outline, and round cells hold chromosomes or have blebs. Only exact operatio
 (`simulator_exact`).
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from .simulator_cells import Cells
+from .simulator_cells import Cells, FieldPlan
 from .simulator_exact import (
     add_ball,
     add_points,
@@ -23,12 +21,9 @@ from .simulator_exact import (
     stamp,
 )
 
-if TYPE_CHECKING:
-    from .simulator import FieldPlan
-
 
 def thickness(
-    plan: "FieldPlan", cells: Cells, rng: np.random.Generator
+    plan: FieldPlan, cells: Cells, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Thickness, relative to a spread cell's: of the layer, and of what lies above it."""
     layer, above = _bodies(plan, cells, rng), np.zeros((plan.height, plan.width))
@@ -39,7 +34,7 @@ def thickness(
     return layer, above
 
 
-def _bodies(plan: "FieldPlan", cells: Cells, rng: np.random.Generator) -> np.ndarray:
+def _bodies(plan: FieldPlan, cells: Cells, rng: np.random.Generator) -> np.ndarray:
     """The layer of spread cells: each rises from its edge, with a grain that varies over the field;
     retracted ones are steeper and leave gaps.
     """
@@ -52,7 +47,7 @@ def _bodies(plan: "FieldPlan", cells: Cells, rng: np.random.Generator) -> np.nda
     return rise * (height[owner] + grain * normal(rng, *owner.shape))
 
 
-def _territories(plan: "FieldPlan", cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _territories(plan: FieldPlan, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share the field out: each pixel's nearest spread cell, and the distances to it and the next
     in units of their radius.
     """

@@ -15,36 +15,19 @@ from . import jimt1, mcf7, synthetic
 
 def find(dataset: Dataset, plate: Synthetic) -> Found:
     """Every field of the source that params name. Raises SourceError."""
-    return SOURCES[dataset.source](dataset, plate)
-
-
-def _synthetic(dataset: Dataset, plate: Synthetic) -> Found:
-    return synthetic.find(dataset.partitions, **plate.model_dump())
-
-
-def _folder(dataset: Dataset, _: Synthetic) -> Found:
-    return folder.find(folder_of(dataset), layout_of(dataset))
-
-
-def _mcf7(dataset: Dataset, _: Synthetic) -> Found:
-    local = from_repo(dataset.repository)
-    mirror = dataset.repository and local.is_dir()
-    address = str(local) if mirror else dataset.repository
-    return mcf7.find(list_of(dataset), cache_of(dataset), address)
-
-
-def _jimt1(dataset: Dataset, _: Synthetic) -> Found:
-    parts = folder_of(dataset) if dataset.path else None
-    listed, cache, layout = list_of(dataset), cache_of(dataset), layout_of(dataset)
-    return jimt1.find(listed, cache, parts, dataset.repository, layout)
-
-
-SOURCES = {"synthetic": _synthetic, "folder": _folder, "mcf7": _mcf7, "jimt1": _jimt1}
-
-
-def cache_of(dataset: Dataset) -> Path:
-    """Where what a source downloads is kept: beside the data, also for temporary copies."""
-    return REPO / "data" / "cache" / dataset.source
+    if dataset.source == "synthetic":
+        return synthetic.find(dataset.partitions, **plate.model_dump())
+    layout = layout_of(dataset)
+    if dataset.source == "folder":
+        return folder.find(folder_of(dataset), layout)
+    # What is downloaded lies beside the data, also for temporary copies
+    listed, cache = list_of(dataset), REPO / "data" / "cache" / dataset.source
+    if dataset.source == "jimt1":
+        parts = folder_of(dataset) if dataset.path else None
+        return jimt1.find(listed, cache, parts, dataset.repository, layout)
+    clone = from_repo(dataset.repository)
+    mirror = dataset.repository and clone.is_dir()
+    return mcf7.find(listed, cache, str(clone) if mirror else dataset.repository)
 
 
 def list_of(dataset: Dataset) -> Path:

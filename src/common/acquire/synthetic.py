@@ -8,6 +8,8 @@ from .simulator import FieldPlan, plan_plate, simulate_field, true_windows
 
 # The paper's, for the truth about windows that the tests and the annotation script use
 WINDOW, STRIDE = 224, 112
+# What a field and its plan both say
+PLANNED = ("image_id", "partition", "experiment", "well", "position", "day", "pixel_size_um")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +37,6 @@ def find(
         plans = plan_plate(partitions, frames, height, width, seed, sessions)
     except ValueError as error:
         raise SourceError(str(error)) from None
-    return Found([_field(plan) for plan in plans])
-
-
-def _field(plan: FieldPlan) -> SimulatedField:
-    return SimulatedField(
-        image_id=plan.image_id,
-        partition=plan.partition,
-        experiment=plan.experiment,
-        well=plan.well,
-        position=plan.position,
-        day=plan.day,
-        pixel_size_um=plan.pixel_size_um,
-        name="simulated",
-        plan=plan,
-    )
+    facts = [{name: getattr(plan, name) for name in PLANNED} for plan in plans]
+    made = zip(facts, plans, strict=True)
+    return Found([SimulatedField(name="simulated", plan=plan, **own) for own, plan in made])

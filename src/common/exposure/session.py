@@ -53,7 +53,7 @@ def alike(frames: pd.DataFrame) -> pd.DataFrame:
     middle = known.groupby("experiment")[EXPOSURE].median()
     first = known.groupby("experiment")["image_id"].first()
     rows = [
-        {"image_id": first[a], "other_id": first[b], "experiment": a, "other": b}
+        (first[a], first[b], a, b)
         for a, b in combinations(middle.index, 2)
         if _close(middle.loc[a], middle.loc[b])
     ]
@@ -123,18 +123,11 @@ def _close(one: pd.Series, other: pd.Series) -> bool:
     return bool(same and all(abs(one[name] - other[name]) < limit for name, limit in CLOSE.items()))
 
 
-def _gaps(name: str, own: pd.DataFrame) -> Iterator[dict]:
+def _gaps(name: str, own: pd.DataFrame) -> Iterator[tuple]:
     """The steps between one experiment's fields, in order of a measure, that are too wide."""
     for measure, limit in FAR.items():
         ordered = own.sort_values([measure, "image_id"])
         steps = np.diff(ordered[measure])
         for place in np.flatnonzero(steps > limit):
             low, high = ordered["image_id"].iloc[[place, place + 1]]
-            factor = round(float(np.exp(steps[place])), 3)
-            yield {
-                "image_id": low,
-                "other_id": high,
-                "experiment": name,
-                "measure": measure,
-                "factor": factor,
-            }
+            yield low, high, name, measure, round(float(np.exp(steps[place])), 3)

@@ -9,59 +9,42 @@ from matplotlib.figure import Figure
 from ..figures.style import VERDICT_COLOURS
 
 MAP_POINTS = 1500
+COLUMNS, SHEET = 8, 48  # of a contact sheet: columns, and patches at most
+EACH = 5  # barcodes of kept and of dropped patches
+GREYS = {"cmap": "gray", "vmin": 0, "vmax": 255}
 
 
 def contact_sheet(
-    store,
-    patches: pd.DataFrame,
-    title: str,
-    seed: int,
-    nearest: bool = False,
-    columns: int = 8,
-    rows: int = 6,
+    store, patches: pd.DataFrame, title: str, seed: int, nearest: bool = False
 ) -> Figure:
     """Patches (image_id, y, x, size, verdict, score), framed in the colour of their verdict, in the
     order of the score.
 
     A seeded sample of them, or with `nearest` those whose score is nearest zero.
     """
-    limit = columns * rows
-    shown = (
-        patches.loc[patches["score"].abs().sort_values(kind="stable").index[:limit]]
-        if nearest
-        else patches
-    )
-    shown = shown.sample(min(limit, len(shown)), random_state=seed).sort_values(
-        "score", kind="stable"
-    )
-    rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(1.3 * columns, 0.6 + 1.5 * rows), layout="constrained")
-    figure.suptitle(
-        (
-            f"{title}: {len(shown)} of {len(patches)} patches, "
-            "with the filter's score (above 0: cells)"
-        ),
-        fontsize=11,
-    )
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    shown = patches
+    if nearest:
+        shown = patches.loc[patches["score"].abs().sort_values(kind="stable").index[:SHEET]]
+    shown = shown.sample(min(SHEET, len(shown)), random_state=seed)
+    shown = shown.sort_values("score", kind="stable")
+    rows = max(1, -(-len(shown) // COLUMNS))
+    figure = Figure(figsize=(1.3 * COLUMNS, 0.6 + 1.5 * rows), layout="constrained")
+    held = f"{len(shown)} of {len(patches)} patches"
+    figure.suptitle(f"{title}: {held}, with the filter's score (above 0: cells)", fontsize=11)
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in grid[len(shown) :]:
         axes.axis("off")
     for axes, row in zip(grid, shown.itertuples()):
-        axes.imshow(
-            store.window(row.image_id, row.y, row.x, row.size), cmap="gray", vmin=0, vmax=255
-        )
-        axes.set_title(
-            f"{row.verdict} {row.score:.2f}", fontsize=7, color=VERDICT_COLOURS[row.verdict]
-        )
+        colour = VERDICT_COLOURS[row.verdict]
+        axes.imshow(store.window(row.image_id, row.y, row.x, row.size), **GREYS)
+        axes.set_title(f"{row.verdict} {row.score:.2f}", fontsize=7, color=colour)
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
-            spine.set(color=VERDICT_COLOURS[row.verdict], linewidth=2)
+            spine.set(color=colour, linewidth=2)
     return figure
 
 
-def barcodes(
-    store, patches: pd.DataFrame, features: np.ndarray, seed: int, each: int = 5
-) -> Figure:
+def barcodes(store, patches: pd.DataFrame, features: np.ndarray, seed: int) -> Figure:
     """Fig. 2b, right: dropped and kept patches beside their feature vectors, drawn as barcodes.
 
     Only the features that tell kept from dropped patches best stand here (at most 128), in one
@@ -69,33 +52,22 @@ def barcodes(
     """
     kept = (patches["verdict"] == "cells").to_numpy()
     spread = features.std(axis=0) + 1e-9
-    apart = (
-        (features[kept].mean(axis=0) - features[~kept].mean(axis=0)) / spread
-        if 0 < kept.sum() < len(kept)
-        else spread
-    )
+    apart = spread
+    if 0 < kept.sum() < len(kept):
+        apart = (features[kept].mean(axis=0) - features[~kept].mean(axis=0)) / spread
     order = np.argsort(-np.abs(apart), kind="stable")[:128]
     order = order[np.argsort(apart[order], kind="stable")]
     scaled = (features - features.mean(axis=0)) / spread
-    picks = [
-        patches[side].sample(min(each, side.sum()), random_state=seed).index
-        for side in (~kept, kept)
-    ]
-    shown = [index for pick in picks for index in pick]
+    shown = []
+    for side in (~kept, kept):
+        shown += list(patches[side].sample(min(EACH, side.sum()), random_state=seed).index)
     figure = Figure(figsize=(9, 0.7 + 1.05 * len(shown)), layout="constrained")
-    figure.suptitle(
-        f"Patches and the {len(order)} features that differ most between dropped and kept",
-        fontsize=11,
-    )
+    title = f"Patches and the {len(order)} features that differ most between dropped and kept"
+    figure.suptitle(title, fontsize=11)
     grid = figure.subplots(len(shown), 2, width_ratios=[1, 7], squeeze=False)
     for (picture, code), index in zip(grid, shown, strict=True):
         row = patches.loc[index]
-        picture.imshow(
-            store.window(row["image_id"], row["y"], row["x"], row["size"]),
-            cmap="gray",
-            vmin=0,
-            vmax=255,
-        )
+        picture.imshow(store.window(row["image_id"], row["y"], row["x"], row["size"]), **GREYS)
         picture.set_ylabel(row["verdict"], color=VERDICT_COLOURS[row["verdict"]], fontsize=9)
         code.imshow(scaled[index, order][None], aspect="auto", cmap="gray", vmin=-2, vmax=2)
         for axes in (picture, code):
@@ -125,20 +97,14 @@ def feature_map(table: pd.DataFrame, place: np.ndarray, total: int) -> Figure:
     axes = figure.subplots()
     _shade(figure, axes, place, table["score"].to_numpy())
     for name, own in table.groupby("verdict", sort=True):
-        axes.scatter(
-            *place[own.index].T,
-            s=9,
-            color=VERDICT_COLOURS[name],
-            label=f"{name} ({len(own)})",
-            linewidths=0,
-        )
+        dots = {"s": 9, "color": VERDICT_COLOURS[name], "linewidths": 0}
+        axes.scatter(*place[own.index].T, label=f"{name} ({len(own)})", **dots)
     rim = {"s": 26, "facecolors": "none", "linewidths": 1.1}
     for name, own in table[table["annotation"] != ""].groupby("annotation", sort=True):
         label = f"annotated {name} ({len(own)})"
         axes.scatter(*place[own.index].T, label=label, edgecolors=VERDICT_COLOURS[name], **rim)
-    axes.set(
-        xticks=[], yticks=[], title=f"t-SNE of backbone features, {len(table)} of {total} patches"
-    )
+    title = f"t-SNE of backbone features, {len(table)} of {total} patches"
+    axes.set(xticks=[], yticks=[], title=title)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False)
     return figure
 
@@ -150,18 +116,9 @@ def _shade(figure: Figure, axes: Axes, place: np.ndarray, score: np.ndarray) -> 
     margin = 0.05 * (high - low) + 1e-6
     x, y = (np.linspace(a, b, 160) for a, b in zip(low - margin, high + margin, strict=True))
     nearest = KNeighborsRegressor(min(15, len(place)), weights="distance").fit(place, score)
-    shade = nearest.predict(np.column_stack([g.ravel() for g in np.meshgrid(x, y)])).reshape(
-        len(y), len(x)
-    )
+    points = np.column_stack([g.ravel() for g in np.meshgrid(x, y)])
+    shade = nearest.predict(points).reshape(len(y), len(x))
     top = max(1e-6, float(np.percentile(np.abs(score), 98)))
-    drawn = axes.pcolormesh(
-        x,
-        y,
-        shade,
-        cmap="PuOr",
-        norm=TwoSlopeNorm(0, -top, top),
-        alpha=0.5,
-        shading="nearest",
-        rasterized=True,
-    )
+    look = {"cmap": "PuOr", "alpha": 0.5, "shading": "nearest", "rasterized": True}
+    drawn = axes.pcolormesh(x, y, shade, norm=TwoSlopeNorm(0, -top, top), **look)
     figure.colorbar(drawn, ax=axes, label="decision function (above 0: cells)", shrink=0.8)

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from ..metrics.intervals import expanded, resample
+from ..metrics.intervals import percentile, resample
 from ..scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail, sharpness
 from ..workspace.sections import Filter
 
@@ -40,9 +40,8 @@ def fit_filter(
         "annotations": tally(table["verdict"]),
     }
     if min(cells.sum(), (~cells).sum()) < LEAST_ROWS:
-        return EmptyFilter(
-            {"method": "rules", **facts, "limits": limits(reference, params.max_border)}
-        )
+        facts["limits"] = limits(reference, params.max_border)
+        return EmptyFilter({"method": "rules", **facts})
     facts |= {"kernel": params.kernel, "svm": params.svm, "C": params.C}
     facts["limits"] = limits(table[cells], params.max_border)
     options = {"kernel": params.kernel, "C": params.C}
@@ -90,22 +89,13 @@ def fit_svm(
     kept = features[positive] if one_class else features
     scaler = StandardScaler().fit(kept.astype(np.float64))
     x = scaler.transform(kept.astype(np.float64))
-    model = (
-        OneClassSVM(kernel=kernel, nu=ONE_CLASS_NU)
-        if one_class
-        else SVC(kernel=kernel, C=C, class_weight="balanced")
-    )
-    model.fit(x) if one_class else model.fit(x, positive)
+    if one_class:
+        model = OneClassSVM(kernel=kernel, nu=ONE_CLASS_NU).fit(x)
+    else:
+        model = SVC(kernel=kernel, C=C, class_weight="balanced").fit(x, positive)
     gamma = np.asarray([model._gamma if kernel == "rbf" else 0.0])
-    return Svm(
-        kernel,
-        scaler.mean_,
-        scaler.scale_,
-        model.support_vectors_,
-        model.dual_coef_[0],
-        model.intercept_,
-        gamma,
-    )
+    learnt = model.support_vectors_, model.dual_coef_[0], model.intercept_
+    return Svm(kernel, scaler.mean_, scaler.scale_, *learnt, gamma)
 
 
 def cross_validate(
@@ -123,9 +113,8 @@ def cross_validate(
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in splitter.split(features, positive, images):
         if len(set(positive[train])) == 2:
-            scores[test] = fit_svm(features[train], positive[train], **options).decision(
-                features[test]
-            )
+            machine = fit_svm(features[train], positive[train], **options)
+            scores[test] = machine.decision(features[test])
     return np.round(scores, 6)
 
 
@@ -141,15 +130,13 @@ def f1_scores(
     counts = np.stack([np.bincount(codes, weights=outcome) for outcome in outcomes], axis=1)
     random = np.random.default_rng(seed)
     draws = resample(len(counts), RESAMPLES, random)
-    tail = 50 * (1 - expanded(0.95, len(counts)))
     result = {}
     for name, hit in (("cells", 0), ("not_cells", 3)):
         both = np.vstack([counts.sum(axis=0), draws @ counts])
         values = 2 * both[:, hit] / np.maximum(2 * both[:, hit] + both[:, 1] + both[:, 2], 1)
+        bounds = percentile(values[1:], 0.95, len(counts))
         result[f"f1_{name}"] = round(float(values[0]), 6)
-        result[f"f1_{name}_interval_95"] = [
-            round(float(v), 6) for v in np.percentile(values[1:], [tail, 100 - tail])
-        ]
+        result[f"f1_{name}_interval_95"] = [round(bound, 6) for bound in bounds]
     return result
 
 

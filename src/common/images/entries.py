@@ -3,7 +3,6 @@ why some were refused.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -92,15 +91,12 @@ def by_digest(entry: FileField) -> FileField:
 
 def summary(rejected: Iterable[dict]) -> str:
     """How many fields were refused for which kind of reason, with the first of each kind."""
-    rows = list(rejected)
-    kinds = Counter(row["reason"].partition(":")[0] for row in rows)
-    first = {
-        kind: next(row for row in rows if row["reason"].startswith(f"{kind}:")) for kind in kinds
-    }
-    lines = (
-        (count, first[kind]["reason"], first[kind]["file"]) for kind, count in kinds.most_common()
-    )
-    return "\n".join(f"  {count} x {reason} ({file})" for count, reason, file in lines)
+    kinds: dict[str, list[dict]] = {}
+    for row in rejected:
+        kinds.setdefault(row["reason"].partition(":")[0], []).append(row)
+    most_first = sorted(kinds.values(), key=len, reverse=True)
+    lines = (f"{len(own)} x {own[0]['reason']} ({own[0]['file']})" for own in most_first)
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def size_note(sizes: Iterable[float | None], given: float | None, setting: str) -> list[str]:

@@ -8,7 +8,7 @@ number of workers.
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +82,6 @@ class Field:
     def mask(self, shape: tuple[int, int] | None = None) -> np.ndarray | None:
         """An instance mask of nuclei or cells (H, W), or None where there is none."""
         return None
-
-    def with_text(self, column: str, text: str) -> "Field":
-        """The same field with another text in a column."""
-        return replace(self, **{column: text})
 
 
 @dataclass(frozen=True)

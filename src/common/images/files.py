@@ -85,9 +85,9 @@ def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, 
 
     `smallest` is the window in pixels: a field narrower than one patch is refused.
     """
-    names = _names(field)
-    for channel, image in (("bright-field", frame.brightfield), ("PI", frame.pi)):
-        check_channel(image, channel, names[channel])
+    for role, channel in (("brightfield", "bright-field"), ("pi", "PI")):
+        own_file = getattr(field, role, field)  # a simulated field has none
+        check_channel(getattr(frame, role), channel, own_file.name)
     height, width = frame.brightfield.shape
     if frame.pi.shape != (height, width):
         pi = f"{frame.pi.shape[0]} x {frame.pi.shape[1]}"
@@ -104,12 +104,6 @@ def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, 
 def bits(image: np.ndarray) -> int:
     """Bits of an image's counts in its file, 8 or 16; each channel has its own."""
     return 8 * image.dtype.itemsize
-
-
-def _names(field: Field) -> dict[str, str]:
-    if not isinstance(field, FileField):
-        return {"bright-field": field.name, "PI": field.name}
-    return {"bright-field": field.brightfield.name, "PI": field.pi.name}
 
 
 def check_channel(image: np.ndarray, channel: str, name: str) -> None:

@@ -58,9 +58,8 @@ def each_file(
     count = Counter(map(same_file, short))
     fields = []
     for name, own, facts in zip(names, short, said):
-        image_id = (
-            own if count[same_file(own)] == 1 else clean_id(IMAGE_SUFFIX.sub("", printable(name)))
-        )
+        alone = count[same_file(own)] == 1
+        image_id = own if alone else clean_id(IMAGE_SUFFIX.sub("", printable(name)))
         planes = {role: layout.plane(folder, name, getattr(layout, role)) for role in roles}
         field = make_field(planes, facts | {"image_id": image_id}, layout, name)
         outside = field.problem and field.problem[0] == "outside"  # named by hand: as it is meant

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..workspace.csv_table import control_in
@@ -97,10 +97,9 @@ def brief(name: str) -> str:
 def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, str] | None:
     """Why a field is refused before any file is opened: kind and detail."""
     for role, plane in planes.items():
-        if plane is None and len(planes) > 1:
-            return "missing partner", f"no {TITLES[role]} image"
         if plane is None:
-            return "missing image", f"no {TITLES[role]} image"
+            what = "partner" if len(planes) > 1 else "image"
+            return f"missing {what}", f"no {TITLES[role]} image"
         if odd := control_in(plane.name):
             return "file name", f"{plane.name!r} holds the control {odd}: rename the file"
         path = PurePosixPath(plane.name)
@@ -126,22 +125,14 @@ def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileF
     """The fields with one spelling for texts of a column that differ in case alone, the first one
     met; and a note on each.
     """
+    texts = [getattr(field, column) for field in fields]
     spelled: dict[str, list[str]] = {}
-    for field in fields:
-        text = getattr(field, column)
-        known = spelled.setdefault(text.casefold(), [text])
-        if text not in known:
-            known.append(text)
-    several = [texts for texts in spelled.values() if len(texts) > 1]
-    notes = [f"{column} {', '.join(texts[1:])} is read as {texts[0]}" for texts in several]
-    if not several:
-        return list(fields), notes
-    first = {text: texts[0] for texts in several for text in texts}
-    changed = [
-        field.with_text(column, first.get(getattr(field, column), getattr(field, column)))
-        for field in fields
-    ]
-    return changed, notes
+    for text in dict.fromkeys(texts):
+        spelled.setdefault(text.casefold(), []).append(text)
+    several = [known for known in spelled.values() if len(known) > 1]
+    notes = [f"{column} {', '.join(known[1:])} is read as {known[0]}" for known in several]
+    first = [spelled[text.casefold()][0] for text in texts]
+    return [replace(own, **{column: text}) for own, text in zip(fields, first)], notes
 
 
 GIVEN = (*TEXTS, *NUMBERS)

@@ -9,6 +9,8 @@ from matplotlib.ticker import ScalarFormatter
 from ..figures.style import LABEL_COLOURS
 from ..workspace.tables import LABEL_NAMES
 
+BOUNDS = {"live": "live_below", "dead": "dead_above"}
+EACH = 8  # patches of a class
 PI_AXES = {"counts": "mean PI (16-bit counts)", "background_ratio": "mean PI / field's background"}
 
 
@@ -26,29 +28,17 @@ def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:
     low, high = cells["intensity"].min(), np.percentile(cells["intensity"], 99.7)
     edges = np.linspace(scale(low), scale(max(high, low * 1.001 + 1e-6)), 80)
     for axes, (partition, part) in zip(rows, parts, strict=True):
-        axes.hist(
-            scale(part["intensity"].to_numpy()),
-            edges,
-            color="#c9d3da",
-            label=f"{len(part)} patches",
-        )
+        values = scale(part["intensity"].to_numpy())
+        axes.hist(values, edges, color="#c9d3da", label=f"{len(part)} patches")
         here = thresholds["fit_on"] == "all" or partition in thresholds["fit_on"]
         for component in thresholds["components"]:
             _component(axes, component, edges, len(part), "-" if here else ":")
-        for name, bound in (
-            ("live below", thresholds["live_below"]),
-            ("dead above", thresholds["dead_above"]),
-        ):
-            axes.axvline(
-                scale(bound),
-                color=LABEL_COLOURS[name[:4]],
-                linestyle="--",
-                label=f"{name} {bound:.6g}",
-            )
-        axes.set(
-            title=partition + ("" if here else " (thresholds applied, not fitted here)"),
-            ylabel="patches",
-        )
+        for name, key in BOUNDS.items():
+            line = {"color": LABEL_COLOURS[name], "linestyle": "--"}
+            label = f"{key.replace('_', ' ')} {thresholds[key]:.6g}"
+            axes.axvline(scale(thresholds[key]), label=label, **line)
+        told = "" if here else " (thresholds applied, not fitted here)"
+        axes.set(title=partition + told, ylabel="patches")
         axes.legend(fontsize=8, frameon=False)
     rows[-1].set_xlabel(("ln of " if thresholds["log"] else "") + PI_AXES[thresholds["intensity"]])
     return figure
@@ -57,23 +47,15 @@ def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:
 def _component(axes: Axes, component: dict, edges: np.ndarray, count: int, style: str) -> None:
     x = np.linspace(edges[0], edges[-1], 400)
     mean, sd, name = component["mean"], component["sd"], component["name"]
-    density = (
-        component["weight"] * np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
-    )
-    axes.plot(
-        x,
-        density * count * (edges[1] - edges[0]),
-        style,
-        color=LABEL_COLOURS[name],
-        label=f"{name} component",
-    )
+    bell = component["weight"] * np.exp(-0.5 * ((x - mean) / sd) ** 2)
+    patches = bell / (sd * np.sqrt(2 * np.pi)) * count * (edges[1] - edges[0])
+    axes.plot(x, patches, style, color=LABEL_COLOURS[name], label=f"{name} component")
 
 
 def intensity_scatter(cells: pd.DataFrame, thresholds: dict) -> Figure:
-    """Fig.
+    """Fig. 3b: the intensity of every patch, coloured by its label.
 
-    3b: the intensity of every patch, coloured by its label; cells: partition, intensity, label.
-    """
+    cells: partition, intensity, label."""
     parts = list(cells.groupby("partition", sort=False))
     width = 0.6 + 4.6 * len(parts) if len(parts) > 1 else 6.5
     figure = Figure(figsize=(width, 4.4), layout="constrained")
@@ -82,25 +64,14 @@ def intensity_scatter(cells: pd.DataFrame, thresholds: dict) -> Figure:
         place = np.arange(len(part))
         for name in LABEL_NAMES:
             own = (part["label"] == name).to_numpy()
+            dots = {"s": 4, "color": LABEL_COLOURS[name], "rasterized": True}
             label = f"{name} ({own.sum()})"
-            axes.scatter(
-                place[own],
-                part["intensity"][own],
-                s=4,
-                color=LABEL_COLOURS[name],
-                label=label,
-                rasterized=True,
-            )
-        axes.axhline(
-            thresholds["live_below"], color=LABEL_COLOURS["live"], linestyle="--", linewidth=1
-        )
-        axes.axhline(
-            thresholds["dead_above"], color=LABEL_COLOURS["dead"], linestyle="--", linewidth=1
-        )
-        axes.set(
-            xlabel="patch, in the order of the fields",
-            yscale="log" if thresholds["log"] else "linear",
-        )
+            axes.scatter(place[own], part["intensity"][own], label=label, **dots)
+        for name, key in BOUNDS.items():
+            line = {"color": LABEL_COLOURS[name], "linestyle": "--", "linewidth": 1}
+            axes.axhline(thresholds[key], **line)
+        scale = "log" if thresholds["log"] else "linear"
+        axes.set(xlabel="patch, in the order of the fields", yscale=scale)
         title = {"fontsize": 8, "markerscale": 3, "ncols": 3, "frameon": False, "title": partition}
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **title)
     columns[0].set_ylabel(PI_AXES[thresholds["intensity"]])
@@ -110,25 +81,21 @@ def intensity_scatter(cells: pd.DataFrame, thresholds: dict) -> Figure:
     return figure
 
 
-def stain_sheet(store, cells: pd.DataFrame, seed: int, each: int = 8) -> Figure:
+def stain_sheet(store, cells: pd.DataFrame, seed: int) -> Figure:
     """Fig. 2a: live and dead patches of each partition, bright-field above the same window's PI."""
+    known = cells[cells["label"] != "discarded"]
     parts = [
-        (p, n, t)
-        for p, part in cells.groupby("partition", sort=False)
-        for n, t in part.groupby("label")
-        if n != "discarded"
+        (partition, label, own)
+        for partition, part in known.groupby("partition", sort=False)
+        for label, own in part.groupby("label")
     ]
-    figure = Figure(figsize=(1.35 * each, 3.1 * len(parts)), layout="constrained")
-    for band, (partition, label, table) in zip(
-        np.atleast_1d(figure.subfigures(len(parts), 1)), parts, strict=True
-    ):
-        band.suptitle(
-            f"{partition}: {label}; bright-field, and PI on its field's scale (intensity below)",
-            fontsize=10,
-            color=LABEL_COLOURS[label],
-        )
-        shown = table.sample(min(each, len(table)), random_state=seed).sort_values("intensity")
-        grid = band.subplots(2, each, squeeze=False)
+    figure = Figure(figsize=(1.35 * EACH, 3.1 * len(parts)), layout="constrained")
+    bands = np.atleast_1d(figure.subfigures(len(parts), 1))
+    for band, (partition, label, table) in zip(bands, parts, strict=True):
+        title = f"{partition}: {label}; bright-field, and PI on its field's scale (intensity below)"
+        band.suptitle(title, fontsize=10, color=LABEL_COLOURS[label])
+        shown = table.sample(min(EACH, len(table)), random_state=seed).sort_values("intensity")
+        grid = band.subplots(2, EACH, squeeze=False)
         for axes in grid.ravel():
             axes.axis("off")
         for column, row in zip(grid.T, shown.itertuples()):

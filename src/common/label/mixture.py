@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from ..metrics.intervals import expanded, resample
+from ..metrics.intervals import percentile, resample
 from ..workspace.errors import UserError
 from ..workspace.tables import CLASS_NAMES
 
@@ -135,13 +135,10 @@ def interval(
     random = np.random.default_rng(seed)
     draws = resample(len(counts), RESAMPLES, random)
     mean, sd = _refit(centres, draws @ counts, mixture)
-    bounds = np.stack([mean[0] + sd[0], mean[1] - sd[1]])
-    tail = 50 * (1 - expanded(0.95, len(counts)))
-    low, high = np.percentile(np.exp(bounds) if mixture.log else bounds, [tail, 100 - tail], axis=1)
-    return {
-        "live_below": [float(low[0]), float(high[0])],
-        "dead_above": [float(low[1]), float(high[1])],
-    }
+    bounds = {"live_below": mean[0] + sd[0], "dead_above": mean[1] - sd[1]}
+    if mixture.log:
+        bounds = {name: np.exp(drawn) for name, drawn in bounds.items()}
+    return {name: percentile(drawn, 0.95, len(counts)) for name, drawn in bounds.items()}
 
 
 def classify(values: np.ndarray, live_below: float, dead_above: float) -> np.ndarray:

@@ -26,10 +26,8 @@ def assign(counts: np.ndarray, fractions: np.ndarray, seed: int) -> np.ndarray:
     sizes = _sizes(len(counts), fractions)
     pattern = np.repeat(np.arange(len(fractions)), sizes)
     starts = [random.permutation(pattern) for _ in range(STARTS)]
-    ranked = sorted(range(STARTS), key=lambda i: (_cost(shares, starts[i], fractions), i))[
-        :DESCENTS
-    ]
-    ends = [_descend(shares, starts[i].copy(), fractions) for i in ranked]
+    ranked = sorted(starts, key=lambda parts: _cost(shares, parts, fractions))
+    ends = [_descend(shares, parts, fractions) for parts in ranked[:DESCENTS]]
     return min(ends, key=lambda parts: _cost(shares, parts, fractions))
 
 

@@ -26,9 +26,8 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
             f"{partition} has {len(counts)} groups for {parts} {wanted}. {_help(counts, *fewer)}"
         )
     fractions = np.full(parts, 1 / parts) if kfold else np.array(split.fractions)
-    part = table["group"].map(
-        dict(zip(counts.index, assign(counts.to_numpy(), fractions, split.seed), strict=True))
-    )
+    assigned = assign(counts.to_numpy(), fractions, split.seed)
+    part = table["group"].map(dict(zip(counts.index, assigned, strict=True)))
     names = "" if kfold else part.map(dict(enumerate(SPLIT_NAMES)))
     return table.assign(split=names, fold=(part if kfold else -1))
 
@@ -44,9 +43,8 @@ def require_classes(table: pd.DataFrame, partition: str, record: dict) -> list[s
         for name in ("train",) if kfold else SPLIT_NAMES:
             present = set(table["label"][getattr(part, name)])
             if lacking := [label for label in CLASS_NAMES if label not in present]:
-                raise SplitError(
-                    _lacks(table, partition, record, f"{name} of {part.name}", lacking)
-                )
+                where = f"{name} of {part.name}"
+                raise SplitError(_lacks(table, partition, record, where, lacking))
     counts = record["counts"][partition]
     return [name for name, c in counts.items() if kfold and not (c["live"] and c["dead"])]
 
@@ -69,11 +67,8 @@ def tally(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     for name in names:
         part = table[key == name]
         classes = {label: int((part["label"] == label).sum()) for label in CLASS_NAMES}
-        by_part[name] = {
-            "groups": part["group"].nunique(),
-            "images": part["image_id"].nunique(),
-            **classes,
-        }
+        sizes = {"groups": part["group"].nunique(), "images": part["image_id"].nunique()}
+        by_part[name] = sizes | classes
     return by_part
 
 

@@ -5,6 +5,7 @@ every processor.
 """
 
 import numpy as np
+import pandas as pd
 
 from ..exposure.background import backgrounds, block_means, ceiling, over_blocks
 from ..patches.store import PI_REDUCTION
@@ -51,6 +52,6 @@ def reduce_mean(frame: np.ndarray) -> np.ndarray:
     return over_blocks(np.add, frame.astype(np.uint32), PI_REDUCTION) // PI_REDUCTION**2
 
 
-def reduced_size(height: int, width: int) -> int:
-    """Number of pixels of `reduce_mean`'s result for a (height, width) frame."""
+def reduced_size(height: int | pd.Series, width: int | pd.Series) -> int | pd.Series:
+    """Number of pixels of `reduce_mean`'s result for a (height, width) frame, or for many."""
     return -(-height // PI_REDUCTION) * -(-width // PI_REDUCTION)

