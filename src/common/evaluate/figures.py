@@ -109,7 +109,7 @@ def pi_figure(test: pd.DataFrame, record: dict, thresholds: dict) -> Figure:
         for name in ("pearson", "spearman")
     )
     unit = (
-        "mean PI (16-bit counts)" if column == "mean_pi" else "mean PI over the field's median PI"
+        "mean PI (16-bit counts)" if column == "mean_pi" else "mean PI over the field's background"
     )
     axes.set(xlabel=unit, ylabel="live probability", ylim=(-0.03, 1.03))
     legend_below(figure, title=f"{text}, n = {correlation['n']}")

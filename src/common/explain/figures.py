@@ -15,7 +15,7 @@ from .pi_agreement import BRIGHT, pi_ratio, stained_nuclei
 HEAT = "inferno"
 # Of the field's background, for all panels: a field without stained nuclei stays dark
 PI_RANGE = (0.8, 5.0)
-PI_NOTE = f"PI from {PI_RANGE[0]} to {PI_RANGE[1]:g} times the field's median"
+PI_NOTE = f"PI from {PI_RANGE[0]} to {PI_RANGE[1]:g} times the field's background"
 PI_NOTE += f"; outlined: nuclei, above {BRIGHT:g} times their surroundings"
 
 
