@@ -22,6 +22,7 @@ from ..common.metrics.point import confusion, point_metrics, weighted_ranked
 from ..common.patches.groups import groups
 from ..common.scoring.operating import called_live
 from ..common.workspace.sections import Evaluate
+from .heldout import evidence
 
 SETTINGS = Evaluate(confidence=0.95, bootstrap=1000, abstain_error=0.1, band="patch", seed=1)
 SEVERAL = 3  # experiments from which on they are what is resampled: two make no interval
@@ -40,8 +41,7 @@ def scored_table(cells: pd.DataFrame, operating: dict) -> pd.DataFrame:
     test = test.assign(
         **text, partition="", live=test["label"] == "live", probability=test["live_probability"]
     )
-    p = test["probability"].clip(1e-6, 1 - 1e-6)
-    logit = np.log(p / (1 - p))  # calibrated; temperature one
+    logit = evidence(test["probability"])  # calibrated; temperature one
     low, high = operating["live_from"], operating["dead_to"]
     return resampled(test.assign(field=groups(test, []))).assign(
         logit=logit * operating["temperature"], score=logit,

@@ -46,12 +46,9 @@ def write(path: Path, template: str, context: dict) -> Path:
     """Renders a template of this package to a file."""
     loader = PackageLoader(__package__, "templates")
     environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
-    )
+    )  # fmt: skip
     environment.filters |= FILTERS
     environment.globals["fewest_calls"] = FEWEST_CALLS
     path.write_text(environment.get_template(template).render(**context), encoding="utf-8")

@@ -1,6 +1,5 @@
 """`unstained validate`: does a registered model agree with the stain on this microscope?"""
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from ..common.evaluate import figures as plots
 from ..common.figures.style import save_figure
 from ..common.metrics.intervals import few_groups
+from ..common.workspace.records import write_json
 from ..common.workspace.tables import LABEL_NAMES
 from . import agreement, checks, differences, heldout, output, page, stained
 from .model import Model, load
@@ -125,7 +125,7 @@ def write(out: Path, cells: pd.DataFrame, test: pd.DataFrame, tables: dict, reco
     output.write(out, "patches", cells)
     for name, table in tables.items():
         output.for_spreadsheet(table).to_csv(out / f"{name}.csv", index=False)
-    (out / "validation.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(out / "validation.json", record)
     drawn = draw(out, test, record, tables)
     by = {one["key"]: one for one in record["checks"]}
     context = {"v": record, "by": by, "model": record["model"], "figures": drawn}
