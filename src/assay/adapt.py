@@ -4,7 +4,6 @@ wells alone, registered as a version of its own.
 Of stained fields a stain network may learn on (`tuning`); all else sets the operating point only.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,12 @@ from ..common.images.field import Field
 from ..common.register.adapted import register_adapted
 from ..common.scoring.operating import conformal_call
 from ..common.scoring.scorer import Scorer
+from ..common.workspace.records import write_json
 from . import images as inputs
 from . import output, stained
 from .checked import check
-from .controls import IS_LIVE, LEAST_WINDOWS, ControlsError, evidence, expected, intercept, shift
+from .controls import IS_LIVE, LEAST_WINDOWS, ControlsError, expected, intercept, shift
+from .heldout import evidence
 from .model import Model, load
 from .report import clean
 
@@ -85,7 +86,7 @@ def adapt(
         number = register_adapted(model.version, operating, about, known.digests, state)
         record = about | {"model": model.facts["name"], "from_version": model.facts["version"]}
         record |= {"version": number, "operating": operating}
-        output.whole(out / FILE, lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+        output.whole(out / FILE, lambda path: write_json(path, record))
     return record
 
 
@@ -144,13 +145,9 @@ def of_stain(images: Path, model: Model, options: stained.Options, out: Path) ->
     cells, _ = stained.label(scored.patches, model.contract["label"], own=False)
     told = cells[cells["label"].isin(["live", "dead"])]
     rows = told[["image_id", "y", "x"]].assign(p=told["live_probability"])
-    return Known(
-        rows.assign(live=told["label"] == "live"),
-        sorted(scored.digests),
-        "stained fields",
-        scored.told() + _first(one["reason"] for one in scored.refused),
-        scored.fields,
-    )
+    rows["live"] = told["label"] == "live"
+    became = scored.told() + _first(one["reason"] for one in scored.refused)
+    return Known(rows, sorted(scored.digests), "stained fields", became, scored.fields)
 
 
 def of_controls(images: Path, model: Model, options: stained.Options, out: Path) -> Known:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..common.evaluate import record as assessment
 from ..common.evaluate.baselines import experiment_only
-from ..common.evaluate.calibration import reliability
+from ..common.evaluate.calibration import conformal_summary, reliability
 from ..common.evaluate.slices import slice_table
 from ..common.evaluate.testset import TestSet
 from ..common.metrics.confounding import within_experiments, within_statistic
@@ -22,6 +22,7 @@ from ..common.metrics.point import confusion, point_metrics, weighted_ranked
 from ..common.patches.groups import groups
 from ..common.scoring.operating import called_live
 from ..common.workspace.sections import Evaluate
+from .heldout import evidence
 
 SETTINGS = Evaluate(confidence=0.95, bootstrap=1000, abstain_error=0.1, band="patch", seed=1)
 SEVERAL = 3  # experiments from which on they are what is resampled: two make no interval
@@ -40,8 +41,7 @@ def scored_table(cells: pd.DataFrame, operating: dict) -> pd.DataFrame:
     test = test.assign(
         **text, partition="", live=test["label"] == "live", probability=test["live_probability"]
     )
-    p = test["probability"].clip(1e-6, 1 - 1e-6)
-    logit = np.log(p / (1 - p))  # calibrated; temperature one
+    logit = evidence(test["probability"])  # calibrated; temperature one
     low, high = operating["live_from"], operating["dead_to"]
     return resampled(test.assign(field=groups(test, []))).assign(
         logit=logit * operating["temperature"], score=logit,
@@ -98,28 +98,16 @@ def ranking(test: pd.DataFrame, own: pd.DataFrame | None, known: float | None) -
     same = (stated.all() or not stated.any()) and own is not None and own["experiment"].ne("").all()
     here, drawn, groups_here = _auc(test, same, SETTINGS.seed)
     measure = {
-        "what": "AUC within experiments" if same else "AUC",
-        "here": here,
-        "groups": groups_here,
-    }
-    measure |= {
-        "here_interval": interval(drawn, groups_here),
-        "interval": None,
-        "own_interval": None,
+        "what": "AUC within experiments" if same else "AUC", "here": here, "groups": groups_here,
+        "here_interval": interval(drawn, groups_here), "interval": None, "own_interval": None,
         "own_groups": None,
-    }
+    }  # fmt: skip
+    if own is None and known is None:
+        reason = "the model's own test is not in the MLflow store"
+        return measure | {"value": None, "own": None, "reason": reason}
     if own is None:
-        if known is None:
-            return measure | {
-                "value": None,
-                "own": None,
-                "reason": "the model's own test is not in the MLflow store",
-            }
-        return measure | {
-            "value": here - known,
-            "own": known,
-            "interval": interval(drawn - known, groups_here),
-        }
+        gap = interval(drawn - known, groups_here)
+        return measure | {"value": here - known, "own": known, "interval": gap}
     there, other, groups_there = _auc(resampled(own), same, SETTINGS.seed + 1)
     size = min(len(drawn), len(other))
     gap = interval(drawn[:size] - other[:size], min(groups_here, groups_there))
@@ -157,19 +145,21 @@ def calls(test: pd.DataFrame) -> dict[str, dict]:
     parts = {
         "sensitivity": (live & right, live & made),
         "specificity": (~live & right, ~live & made),
+        "called": (made, np.ones(len(made), bool)),
     }
-    parts["called"] = (made, np.ones(len(made), bool))
     draws = draw(test["group"].to_numpy(), live, SETTINGS.bootstrap, SETTINGS.seed)
+
+    def resample(of: np.ndarray, among: np.ndarray) -> list[float] | None:
+        drawn = bootstrap(partial(_share, of, among), draws).get("share")
+        return interval(drawn, draws.groups)
+
     rates = {}
     for name, (of, among) in parts.items():
         n = int(among.sum())
         value = float(of.sum() / n) if n else None
-        between = interval(bootstrap(partial(_share, of, among), draws).get("share"), draws.groups)
+        between = resample(of, among)
         if between is not None and between[0] == between[1]:
-            other = of ^ (np.arange(len(of)) == np.argmax(among))
-            spread = interval(
-                bootstrap(partial(_share, other, among), draws).get("share"), draws.groups
-            )
+            spread = resample(of ^ (np.arange(len(of)) == np.argmax(among)), among)
             between = sorted((value, spread[0] if value > 0.5 else spread[1]))
         reason = "" if n else f"no {'live' if name == 'sensitivity' else 'dead'} patch is called"
         rates[name] = {"value": value, "interval": between, "n": n, "reason": reason}
@@ -187,16 +177,11 @@ def interval(drawn: np.ndarray | None, groups: int) -> list[float] | None:
 
 
 def conformal(test: pd.DataFrame, operating: dict) -> dict:
-    """Abstention and error among the called patches."""
-    called = test["call"] != "abstain"
-    wrong = called & ((test["call"] == "live") != test["live"])
-    error = float(wrong.sum() / called.sum()) if called.any() else np.nan
+    """The band, and abstention, error among the called patches and coverage."""
+    columns = (test[name].to_numpy() for name in ("call", "live", "covered"))
+    found = conformal_summary(*columns)
     band = {name: operating[name] for name in ("live_from", "dead_to")}
-    return band | {
-        "abstention": float(1 - called.mean()),
-        "error_among_called": error,
-        "coverage": test["covered"].mean(),
-    }
+    return band | {k: found[k] for k in ("abstention", "error_among_called", "coverage")}
 
 
 def misfit(cells: pd.DataFrame, rule: dict) -> str:

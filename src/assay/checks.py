@@ -25,6 +25,15 @@ MOST_SPREAD = 0.30
 LEAST_UNITS = {"experiments": 5, "fields": 10}
 
 HOLDS, FAILS, OPEN, UNJUDGED = "holds", "fails", "open", "not judged"
+# Checks that are told together, by the words for each
+CALLS = {"sensitivity": "sensitivity", "specificity": "specificity", "called": "share called"}
+FRACTIONS = {"bias": "mean difference", "spread": "limits of agreement"}
+MORE = {  # what would settle an open check, by what is resampled
+    "experiments": "more experiments (other days or plates), each with live and dead cells; "
+    "more fields of the same experiments would narrow the intervals little",
+    "fields": "more fields with live and dead cells, which settles it for these plates only: how "
+    "it does on another day takes images of 3 experiments or more, named in the column experiment",
+}
 
 
 def check(key: str, measure: dict, limits: tuple[float, float], limit: str, few: str) -> dict:
@@ -58,13 +67,9 @@ def judge(
     least = LEAST_UNITS[unit]
     few = "" if number >= least else f"{number} {unit} are too few to decide by; it takes {least}"
     bias, spread = (
-        {
-            "value": fractions.get(name),
-            "interval": fractions.get(f"{name}_interval"),
-            "reason": fractions["reason"],
-        }
-        for name in ("bias", "spread")
-    )
+        {"value": fractions.get(name), "interval": fractions.get(f"{name}_interval"),
+         "reason": fractions["reason"]} for name in ("bias", "spread")
+    )  # fmt: skip
     recall, called = (LEAST_RECALL, np.inf), (LEAST_SHARE_CALLED, np.inf)
     asked = [
         ("ranking", ranking, (-SLACK, np.inf), f"at most {SLACK:.2f} lower"),
@@ -84,43 +89,31 @@ def verdict(checks: list[dict], unit: str, number: int, training_known: bool, pr
     agrees: everything that can be judged holds, the calls among it. disagrees: something fails.
     """
     by = {one["key"]: one for one in checks}
-    said = [_ranking(by["ranking"]), _calls(by), _fractions(by)]
+    said = [
+        _ranking(by["ranking"]), _group(by, CALLS, "the calls"),
+        _group(by, FRACTIONS, "the live-patch fractions"),
+    ]  # fmt: skip
     text = said[0][1]
     for (before, _), (outcome, words) in pairwise(said):
         text += (", but " if before == HOLDS and outcome in (FAILS, OPEN) else "; ") + words
     if problem:
         return _verdict("not judged", "the PI thresholds do not seem to fit these images", [])
     if not training_known:
-        return _verdict(
-            "not judged",
-            f"some of these images may have been in training; for what it is worth, {text}",
-            [],
-        )
+        doubt = "some of these images may have been in training; for what it is worth, "
+        return _verdict("not judged", doubt + text, [])
     outcomes = {one["outcome"] for one in checks}
     if FAILS in outcomes:
         return _verdict("disagrees", text, [])
-    if UNJUDGED in {by[key]["outcome"] for key in ("sensitivity", "specificity", "called")}:
+    if UNJUDGED in {by[key]["outcome"] for key in CALLS}:
         return _verdict("not judged", text, settle(by, unit))
     return _verdict("undecided" if OPEN in outcomes else "agrees", text, settle(by, unit))
 
 
 def settle(by: dict[str, dict], unit: str) -> list[str]:
     """What would close the open checks."""
-    undecided = [one for one in by.values() if one["outcome"] in (OPEN, UNJUDGED)]
-    if not undecided:
+    if not any(one["outcome"] in (OPEN, UNJUDGED) for one in by.values()):
         return []
-    needs = []
-    if unit == "experiments":
-        needs.append(
-            "more experiments (other days or plates), each with live and dead cells; "
-            "more fields of the same experiments would narrow the intervals little"
-        )
-    else:
-        needs.append(
-            "more fields with live and dead cells, which settles it for these plates only: "
-            "how it does on another day takes images of 3 experiments or more, "
-            "named in the column experiment"
-        )
+    needs = [MORE[unit]]
     own = by["ranking"].get("own_interval")
     if by["ranking"]["outcome"] == OPEN and own and own[1] - own[0] > 2 * SLACK:
         needs.append(
@@ -139,48 +132,30 @@ def _ranking(one: dict) -> tuple[str, str]:
         return UNJUDGED, f"the ranking is not judged: {one['reason']}"
     told = f"{one['what']} {one['here']:.3f} here, {one['own']:.3f} there"
     if one["outcome"] == HOLDS:
-        better = one["interval"][0] > 0
-        more = (
-            "; so much better that these images may be too like the training images"
-            if better
-            else ""
-        )
-        return HOLDS, f"it ranks live above dead as well as on its own test ({told}{more})"
+        if one["interval"][0] > 0:
+            told += "; so much better that these images may be too like the training images"
+        return HOLDS, f"it ranks live above dead as well as on its own test ({told})"
     told += f", difference {span(one, '+')}"
     if one["outcome"] == FAILS:
         return FAILS, f"it ranks live above dead worse than on its own test ({told})"
     return OPEN, f"whether it ranks live above dead as well as on its own test is open ({told})"
 
 
-def _calls(by: dict[str, dict]) -> tuple[str, str]:
-    names = {"sensitivity": "sensitivity", "specificity": "specificity", "called": "share called"}
-    return _group([(title, by[key]) for key, title in names.items()], "the calls")
-
-
-def _fractions(by: dict[str, dict]) -> tuple[str, str]:
-    names = {"bias": "mean difference", "spread": "limits of agreement"}
-    return _group([(title, by[key]) for key, title in names.items()], "the live-patch fractions")
-
-
-def _group(parts: list[tuple[str, dict]], what: str) -> tuple[str, str]:
+def _group(by: dict[str, dict], titles: dict[str, str], what: str) -> tuple[str, str]:
     """The outcome of several checks together, in words: the worst of them, which are named."""
-    for outcome, words in (
-        (FAILS, "do not hold here"),
-        (UNJUDGED, "are not judged"),
-        (OPEN, "are open"),
-    ):
-        named = [(title, one) for title, one in parts if one["outcome"] == outcome]
-        if named and outcome == UNJUDGED:
-            return outcome, f"{what} {words}: {named[0][1]['reason']}"
-        if named:
-            wanted = (
-                (lambda one: f", wanted {one['limit']}") if outcome == FAILS else lambda one: ""
-            )
-            told = ", ".join(f"{title} {span(one)}{wanted(one)}" for title, one in named)
-            return outcome, f"{what} {words}: {told}"
-    return HOLDS, f"{what} hold: " + ", ".join(
-        f"{title} {one['value']:.2f}" for title, one in parts
-    )
+    outcomes = {by[key]["outcome"] for key in titles}
+    worst = next(one for one in (FAILS, UNJUDGED, OPEN, HOLDS) if one in outcomes)
+    named = [(title, by[key]) for key, title in titles.items() if by[key]["outcome"] == worst]
+    if worst == FAILS:
+        words = "do not hold here"
+        told = [f"{title} {span(one)}, wanted {one['limit']}" for title, one in named]
+    elif worst == UNJUDGED:
+        words, told = "are not judged", [named[0][1]["reason"]]
+    elif worst == OPEN:
+        words, told = "are open", [f"{title} {span(one)}" for title, one in named]
+    else:
+        words, told = "hold", [f"{title} {one['value']:.2f}" for title, one in named]
+    return worst, f"{what} {words}: {', '.join(told)}"
 
 
 def span(one: dict, sign: str = "") -> str:

@@ -18,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from ..common.scoring.operating import conformal_call
 from ..common.workspace.errors import UserError
 from . import heldout
+from .heldout import evidence
 from .model import Model
 from .scored import Scored
 
@@ -60,12 +61,6 @@ def expected_of(test: pd.DataFrame) -> Expected:
     """Of windows of known class (live, group, score: their evidence)."""
     by = test.groupby(["live", "group"])["score"].mean().groupby("live").mean()
     return Expected(float(by[True]), float(by[False]))
-
-
-def evidence(probability: np.ndarray) -> np.ndarray:
-    """The calibrated logit (n,) of live probabilities."""
-    p = np.clip(np.asarray(probability, float), 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
 
 
 def shift(probability: np.ndarray, live: np.ndarray, means: Expected) -> float:
@@ -121,15 +116,11 @@ def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], l
         by = shift(controls["p"].to_numpy(), live, means) if live.any() else 0.0
         result += [_moved(one, by, operating) for one in images]
         counts = controls["live"].value_counts()
+        few = f": not moved, it takes {LEAST_WINDOWS} windows with cells, and untreated ones"
         told.append(
             f"{name or 'the plate'}: operating point moved by {by:+.2f} (logit) from "
             f"{counts.get(True, 0)} windows of negative and {counts.get(False, 0)} of positive "
-            "controls"
-            + (
-                ""
-                if by
-                else f": not moved, it takes {LEAST_WINDOWS} windows with cells, and untreated ones"
-            )
+            f"controls{'' if by else few}"
         )
     order = {id(one.checked): place for place, one in enumerate(scored)}
     return sorted(result, key=lambda one: order[id(one.checked)]), told

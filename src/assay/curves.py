@@ -8,8 +8,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .dose import curve
+from .dose import curve, dosed_and_zero
 from .look import FAINT, HUES, INK, SOFT, label, plain
+
+YLIM, YLABEL = (-0.04, 1.04), "live-patch fraction"
 
 
 def dose_figure(
@@ -19,44 +21,24 @@ def dose_figure(
     at the left.
     """
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    positive = wells.loc[
-        (wells["compound"] == compound) & (wells["concentration"] > 0), "concentration"
-    ]
+    own = wells.loc[wells["compound"] == compound, "concentration"]
+    lowest, highest = own[own > 0].min(), own.max()
     for colour, fit in zip(HUES * len(fits), fits):
-        part = _same(wells, fit)
-        own = part[
-            (part["compound"] == compound) & (part["concentration"] > 0) & (part["control"] == "")
-        ]
-        zero = part[
-            (part["control"] == "negative")
-            | ((part["compound"] == compound) & (part["concentration"] == 0))
-        ]
+        dosed, zero = dosed_and_zero(wells, compound, fit["experiment"], fit["time"])
         name = label(fit["experiment"], fit["time"], plate["time_column"])
-        _points(axes, own, own["concentration"], colour)
-        _points(axes, zero, np.full(len(zero), positive.min() / 4), colour, marker="s")
-        _curve(axes, fit, colour, f"{name}: IC50 {fit['text']}" if name else f"IC50 {fit['text']}")
+        text = f"{name}: IC50 {fit['text']}" if name else f"IC50 {fit['text']}"
+        _points(axes, dosed, dosed["concentration"], colour)
+        _points(axes, zero, np.full(len(zero), lowest / 4), colour, marker="s")
+        _curve(axes, fit, colour, textwrap.fill(text, 88))
     axes.set_xscale("log")
-    decades = np.arange(
-        np.floor(np.log10(positive.min() / 2)), np.ceil(np.log10(positive.max())) + 1
-    )
-    axes.set_xticks([10**d for d in decades if positive.min() / 2 < 10**d < 2 * positive.max()])
+    decades = np.arange(np.floor(np.log10(lowest / 2)), np.ceil(np.log10(highest)) + 1)
+    axes.set_xticks([10**d for d in decades if lowest / 2 < 10**d < 2 * highest])
     axes.minorticks_off()
-    axes.axvline(positive.min() / 2, color=FAINT, lw=1)
-    axes.text(positive.min() / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=SOFT)
-    axes.set(
-        ylim=(-0.04, 1.04),
-        xlabel="concentration (unit of the manifest)",
-        ylabel="live-patch fraction",
-    )
+    axes.axvline(lowest / 2, color=FAINT, lw=1)
+    axes.text(lowest / 4, 1.06, "none", ha="center", va="bottom", fontsize=8, color=SOFT)
+    axes.set(ylim=YLIM, xlabel="concentration (unit of the manifest)", ylabel=YLABEL)
     axes.set_title(f"{plain(compound)}{suffix}", loc="left", pad=16)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        [_wrapped(text) for text in labels],
-        loc="outside lower left",
-        fontsize=8,
-        frameon=False,
-    )
+    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return figure
 
 
@@ -81,19 +63,6 @@ def _curve(axes: Axes, fit: dict, colour: str, text: str) -> None:
     axes.axvspan(max(low, fit["lowest"]), min(high, fit["highest"]), color=colour, alpha=0.1, lw=0)
 
 
-def _same(wells: pd.DataFrame, fit: dict) -> pd.DataFrame:
-    time = (
-        wells["time"].isna()
-        if fit["time"] is None or pd.isna(fit["time"])
-        else wells["time"] == fit["time"]
-    )
-    return wells[(wells["experiment"] == fit["experiment"]) & time]
-
-
-def _wrapped(text: str, width: int = 88) -> str:
-    return "\n".join(textwrap.wrap(text, width))
-
-
 def courses(wells: pd.DataFrame) -> list[str]:
     """Compounds (or '' for all wells, where no compound is known) that were seen at two times or
     more.
@@ -112,19 +81,11 @@ def time_figure(compound: str, wells: pd.DataFrame, column: str, suffix: str) ->
     groups = [(f"{level:.4g}", own[own["concentration"] == level]) for level in levels]
     groups += [("no concentration", own[own["concentration"].isna()])]
     colours = [*plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(levels))), INK]
-    for name in ("negative", "positive"):
-        _course(
-            axes,
-            wells[wells["control"] == name],
-            SOFT,
-            f"{name} control",
-            "--" if name == "negative" else ":",
-        )
+    for name, line in (("negative", "--"), ("positive", ":")):
+        _course(axes, wells[wells["control"] == name], SOFT, f"{name} control", line)
     for colour, (name, part) in zip(colours, groups):
         _course(axes, part, colour, name, "-")
-    axes.set(
-        ylim=(-0.04, 1.04), xlabel=f"{column} (unit of the manifest)", ylabel="live-patch fraction"
-    )
+    axes.set(ylim=YLIM, xlabel=f"{column} (unit of the manifest)", ylabel=YLABEL)
     axes.set_title(f"{plain(compound) or 'Wells'} over {column}{suffix}", loc="left")
     axes.legend(
         fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="concentration"

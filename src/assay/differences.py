@@ -18,25 +18,16 @@ def units(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     model: live / (live + dead) of its calls; stain: the same of its PI
     labels. Each on all the patches it decides, as each would be used.
     """
-    weight = cells.get("weight", 1.0)
-    votes = pd.DataFrame({
-        **{name: cells[name] for name in by},
-        "model_live": (cells["call"] == "live") * weight,
-        "model_dead": (cells["call"] == "dead") * weight,
-        "stain_live": (cells["label"] == "live") * weight,
-        "stain_dead": (cells["label"] == "dead") * weight,
-    })  # fmt: skip
+    weight, votes = cells.get("weight", 1.0), cells[by].copy()
+    for who, column in (("model", "call"), ("stain", "label")):
+        for kind in ("live", "dead"):
+            votes[f"{who}_{kind}"] = (cells[column] == kind) * weight
     table = votes.groupby(by, dropna=False).sum().reset_index()
     for who in ("model", "stain"):
-        total = table[f"{who}_live"] + table[f"{who}_dead"]
-        table[f"{who}_patches"], table[who] = (
-            total,
-            (table[f"{who}_live"] / total.where(total > 0)).round(6),
-        )
-    enough = table[["model_patches", "stain_patches"]].min(axis=1) >= LEAST_PATCHES
-    return table[enough].drop(
-        columns=[f"{w}_{c}" for w in ("model", "stain") for c in ("live", "dead")]
-    )
+        live, dead = table.pop(f"{who}_live"), table.pop(f"{who}_dead")
+        table[f"{who}_patches"] = total = live + dead
+        table[who] = (live / total.where(total > 0)).round(6)
+    return table[table[["model_patches", "stain_patches"]].min(axis=1) >= LEAST_PATCHES]
 
 
 def bland_altman(table: pd.DataFrame, by: str = "fields") -> dict:
@@ -49,10 +40,8 @@ def bland_altman(table: pd.DataFrame, by: str = "fields") -> dict:
     difference = (table["model"] - table["stain"]).to_numpy(float)
     n = len(difference)
     if n < LEAST_COMPARED:
-        reason = (
-            f"{n} with at least {LEAST_PATCHES} patches decided by both; "
-            f"agreement needs {LEAST_COMPARED}"
-        )
+        reason = f"{n} with at least {LEAST_PATCHES} patches decided by both"
+        reason += f"; agreement needs {LEAST_COMPARED}"
         return {"units": n, "bias": None, "reason": reason}
     of = table["experiment"].to_numpy() if by == "experiments" else np.arange(n)
     names, codes = np.unique(of, return_inverse=True)

@@ -34,21 +34,25 @@ def responses(wells: pd.DataFrame) -> list[dict]:
     found = []
     known = wells.dropna(subset=["live_patch_fraction"])
     treated = known[(known["compound"] != "") & (known["control"] == "")]
-    for (compound, experiment, time), part in treated.groupby(
-        ["compound", "experiment", "time"], dropna=False
-    ):
-        when = known["time"].isna() if pd.isna(time) else known["time"] == time
-        same = known[(known["experiment"] == experiment) & when]
-        zero = (same["control"] == "negative") | (
-            (same["compound"] == compound) & (same["concentration"] == 0)
-        )
-        head = {
-            "compound": compound,
-            "experiment": experiment,
-            "time": None if pd.isna(time) else time,
-        }
-        found.append(head | fit(part[part["concentration"] > 0], same[zero]))
+    keys = ["compound", "experiment", "time"]
+    for values, _ in treated.groupby(keys, dropna=False):
+        head = dict(zip(keys, values))
+        head["time"] = None if pd.isna(head["time"]) else head["time"]
+        found.append(head | fit(*dosed_and_zero(known, **head)))
     return found
+
+
+def dosed_and_zero(
+    wells: pd.DataFrame, compound: str, experiment: str, time: float | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of the wells of an experiment and time: those that hold the compound, and those that hold
+    none (its concentration zero, and negative controls).
+    """
+    when = wells["time"].isna() if pd.isna(time) else wells["time"] == time
+    same = wells[(wells["experiment"] == experiment) & when]
+    own, negative = same["compound"] == compound, same["control"] == "negative"
+    dosed = own & (same["concentration"] > 0) & (same["control"] == "")
+    return same[dosed], same[negative | (own & (same["concentration"] == 0))]
 
 
 def doses_alike(wells: pd.DataFrame) -> list[str]:
@@ -176,10 +180,8 @@ def _responds(y: np.ndarray, weight: np.ndarray, result) -> bool:
 def _judge(ic50: float, low: float, high: float, facts: dict) -> dict:
     """What may be said of an IC50 and its limits, given the concentrations tested."""
     lowest, highest = facts["lowest"], facts["highest"]
-    limits = {
-        name: float(v) if np.isfinite(v) and v > 0 else None
-        for name, v in (("low", low), ("high", high))
-    }
+    ends = {"low": low, "high": high}
+    limits = {k: float(v) if np.isfinite(v) and v > 0 else None for k, v in ends.items()}
     if ic50 > highest:
         least = f" (95% interval from {number(low)})" if limits["low"] else ""
         text = f"> {number(highest)}{least}: not reached within the tested range"

@@ -34,13 +34,10 @@ def edge_effect(part: pd.DataFrame, confidence: float = 0.95) -> dict:
     both = known.groupby("treatment")["outer"].transform("nunique") == 2
     used = known[both]
     if used.empty:
-        return _not_given(
-            "no treatment has both outer and inner wells: "
-            "an edge effect cannot be told from the layout"
-        )
-    y = used["live_patch_fraction"] - used.groupby("treatment")["live_patch_fraction"].transform(
-        "mean"
-    )
+        reason = "no treatment has both outer and inner wells"
+        return _not_given(f"{reason}: an edge effect cannot be told from the layout")
+    y = used["live_patch_fraction"]
+    y = y - y.groupby(used["treatment"]).transform("mean")
     if np.allclose(y, 0):
         return _not_given("the wells of each treatment have one and the same live-patch fraction")
     outer, treatment = used["outer"].to_numpy(), used["treatment"].to_numpy()

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from ..common.figures.style import save_figure
 from .curves import courses, dose_figure, time_figure
 from .heat_map import heat_maps
 from .look import DPI, LONGEST, STYLE
@@ -44,6 +45,5 @@ def file_name(name: str) -> str:
 
 
 def _save(figure: Figure, path: Path) -> str:
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    plt.close(figure)
+    save_figure(figure, path, DPI)
     return path.name

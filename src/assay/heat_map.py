@@ -9,7 +9,7 @@ from matplotlib.patches import Circle
 
 from ..common.images.wells import FORMATS, place, row_name
 from .layout import plate_format
-from .look import FAINT, INK, SOFT, label
+from .look import FAINT, INK, SOFT, evenly, label
 from .words import DASH, FEWEST_CALLS
 
 PANELS = 12  # heat maps in one figure
@@ -23,10 +23,7 @@ def heat_maps(wells: pd.DataFrame, suffix: str, column: str) -> Figure | None:
     groups = [(key, part) for key, part in groups if plate_format(part["well"])]
     if not groups:
         return None
-    chosen = [
-        groups[i]
-        for i in np.unique(np.linspace(0, len(groups) - 1, min(PANELS, len(groups))).astype(int))
-    ]
+    chosen = [groups[i] for i in evenly(len(groups), PANELS)]
     small = len(chosen) > 1 and all(plate_format(part["well"]) == 96 for _, part in chosen)
     across = 2 if small else 1  # printed values must stay readable at the width of the page
     down = -(-len(chosen) // across)
@@ -51,24 +48,18 @@ def heat_map(axes: Axes, part: pd.DataFrame):
     """
     form = plate_format(part["well"])
     height, width = FORMATS[form]
+    seen = {place(row.well): row for row in part.itertuples()}
     values = np.full((height, width), np.nan)
-    for row in part.itertuples():
-        values[place(row.well)] = 100 * row.live_patch_fraction if _enough(row) else np.nan
+    for at, row in seen.items():
+        values[at] = 100 * row.live_patch_fraction if _enough(row) else np.nan
     image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100)
     font = {96: 8.5, 384: 5.5, 1536: 2.6}[form]
-    seen = {place(row.well): row for row in part.itertuples()}
     for at in np.ndindex(height, width):
         _well(axes, at, seen.get(at), font)
     axes.set_xticks(range(width), range(1, width + 1))
     axes.set_yticks(range(height), [row_name(row) for row in range(height)])
-    axes.tick_params(
-        length=0,
-        top=True,
-        labeltop=True,
-        bottom=False,
-        labelbottom=False,
-        labelsize=min(9, font + 2),
-    )
+    above = {"top": True, "labeltop": True, "bottom": False, "labelbottom": False}
+    axes.tick_params(length=0, labelsize=min(9, font + 2), **above)
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(width + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(height + 1) - 0.5, minor=True)
@@ -91,22 +82,15 @@ def _well(axes: Axes, at: tuple[int, int], row, font: float) -> None:
     if row is None:
         axes.add_patch(Circle((x, y), 0.3, fill=False, ec=FAINT, lw=0.8))
         return
-    if not _enough(row):
-        few = "?" if np.isnan(row.live_patch_fraction) else DASH
-        axes.text(x, y, few, ha="center", va="center", color=SOFT, fontsize=font + 2)
+    percent, middle = 100 * row.live_patch_fraction, {"ha": "center", "va": "center"}
+    ink = "white" if _enough(row) and percent < 55 else INK
+    if _enough(row):
+        axes.text(x, y, f"{percent:.0f}", color=ink, fontsize=font, **middle)
     else:
-        percent = 100 * row.live_patch_fraction
-        ink = "white" if percent < 55 else INK
-        axes.text(x, y, f"{percent:.0f}", ha="center", va="center", color=ink, fontsize=font)
-    dark = _enough(row) and row.live_patch_fraction < 0.55
-    mark = {"negative": "N", "positive": "P"}.get(row.control, "")
-    corner = {
-        "fontsize": font * 0.85,
-        "color": "white" if dark else INK,
-        "ha": "center",
-        "va": "center",
-    }
-    if mark:
+        few = "?" if np.isnan(percent) else DASH
+        axes.text(x, y, few, color=SOFT, fontsize=font + 2, **middle)
+    corner = middle | {"fontsize": font * 0.85, "color": ink}
+    if mark := {"negative": "N", "positive": "P"}.get(row.control):
         axes.text(x - 0.34, y - 0.34, mark, fontweight="bold", **corner)
     if row.left_out:
         axes.text(x + 0.34, y - 0.34, "F", **corner)

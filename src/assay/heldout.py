@@ -41,14 +41,15 @@ def patches(run_id: str | None) -> pd.DataFrame | None:
         return None
     labelled = predictions["label"].isin(CLASS_NAMES)
     test = predictions[(predictions["split"] == "test") & labelled].reset_index(drop=True)
-    p = test["probability"].clip(1e-6, 1 - 1e-6)
     experiment = test["experiment"].fillna("").astype(str)
-    return test.assign(
-        live=test["label"] == "live",
-        score=np.log(p / (1 - p)),
-        experiment=experiment,
-        field=test["group"],
-    )
+    live, score = test["label"] == "live", evidence(test["probability"])
+    return test.assign(live=live, score=score, experiment=experiment, field=test["group"])
+
+
+def evidence(probability: np.ndarray | pd.Series) -> np.ndarray:
+    """The calibrated logit (n,) of live probabilities."""
+    p = np.clip(np.asarray(probability, float), 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
 
 
 def _read(run_id: str | None, path: str, read):
@@ -56,13 +57,8 @@ def _read(run_id: str | None, path: str, read):
     if not run_id:
         return None
     with tempfile.TemporaryDirectory() as folder:
+        where = {"run_id": run_id, "artifact_path": path, "dst_path": folder}
         try:
-            return read(
-                Path(
-                    mlflow.artifacts.download_artifacts(
-                        run_id=run_id, artifact_path=path, dst_path=folder
-                    )
-                )
-            )
+            return read(Path(mlflow.artifacts.download_artifacts(**where)))
         except (MlflowException, OSError, ValueError):
             return None

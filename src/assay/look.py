@@ -1,5 +1,6 @@
 """How figures of a plate look, and how plates and times are named in them."""
 
+import numpy as np
 import pandas as pd
 
 DPI = 130
@@ -17,8 +18,13 @@ STYLE = {
 
 def label(experiment: str, time: float | None, column: str) -> str:
     """How a plate and time are named in titles."""
-    when = "" if time is None or pd.isna(time) else f"{column or 'time'} {time:g}"
+    when = "" if pd.isna(time) else f"{column or 'time'} {time:g}"
     return ", ".join(part for part in (plain(experiment), when) if part)
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` places, evenly chosen, the first and the last among them: (n,)."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 
 def plain(text: str) -> str:

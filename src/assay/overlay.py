@@ -61,14 +61,8 @@ def draw(
     told = model + title(windows, stride)
     figure.text(0.01, 1 - 0.06 / total, told, va="top", fontsize=11, weight="bold")
     below = "flagged, not counted: " + "; ".join(flags) if flags else ""
-    figure.text(
-        0.01,
-        1 - 0.27 / total,
-        shorten(below, 150, placeholder=" ..."),
-        va="top",
-        fontsize=9,
-        color="#9b1c31",
-    )
+    below = shorten(below, 150, placeholder=" ...")
+    figure.text(0.01, 1 - 0.27 / total, below, va="top", fontsize=9, color="#9b1c31")
     _legend(figure, total, contract["operating"])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpg", pil_kwargs={"quality": JPEG_QUALITY})
@@ -134,13 +128,10 @@ def _hatch(axes, windows: pd.DataFrame, shape: tuple[int, int]) -> None:
     ):
         share, _, _ = parts(windows, shape, values)
         for r, c in zip(*np.nonzero(where & (np.nan_to_num(share) > 0.5))):
-            corner, size = (
-                (columns[c], rows[r]),
-                (columns[c + 1] - columns[c], rows[r + 1] - rows[r]),
-            )
-            axes.add_patch(
-                Rectangle(corner, *size, fill=False, hatch=hatch, edgecolor=colour, lw=0, alpha=0.8)
-            )
+            corner = columns[c], rows[r]
+            size = columns[c + 1] - columns[c], rows[r + 1] - rows[r]
+            look = {"fill": False, "hatch": hatch, "edgecolor": colour, "lw": 0, "alpha": 0.8}
+            axes.add_patch(Rectangle(corner, *size, **look))
 
 
 def _mark(axes, windows: pd.DataFrame) -> None:
@@ -148,9 +139,8 @@ def _mark(axes, windows: pd.DataFrame) -> None:
     for call, (shape, colour) in MARKS.items():
         rows = windows[windows["call"] == call]
         x, y = (rows[axis] + rows["size"] / 2 for axis in "xy")
-        axes.plot(
-            x, y, shape, ms=MARK, mfc=colour, mec="white" if colour != "none" else "black", mew=2
-        )
+        rim = "white" if colour != "none" else "black"
+        axes.plot(x, y, shape, ms=MARK, mfc=colour, mec=rim, mew=2)
 
 
 def _scale_bar(axes, shape: tuple[int, int], pixel_size_um: float | None) -> None:
@@ -160,21 +150,11 @@ def _scale_bar(axes, shape: tuple[int, int], pixel_size_um: float | None) -> Non
     length = max([bar for bar in BARS if bar / pixel_size_um <= 0.25 * width] or BARS[:1])
     pixels, margin = length / pixel_size_um, 0.025 * width
     x, y = width - margin - pixels, height - margin
-    axes.add_patch(
-        Rectangle(
-            (x - margin / 2, y - 2.3 * margin), pixels + margin, 2.8 * margin, color="black", lw=0
-        )
-    )
+    corner = x - margin / 2, y - 2.3 * margin
+    axes.add_patch(Rectangle(corner, pixels + margin, 2.8 * margin, color="black", lw=0))
     axes.plot([x, x + pixels], [y, y], color="white", lw=4, solid_capstyle="butt")
-    axes.text(
-        x + pixels / 2,
-        y - 0.4 * margin,
-        f"{length} µm",
-        color="white",
-        ha="center",
-        va="bottom",
-        fontsize=BAR_TEXT,
-    )
+    look = {"color": "white", "ha": "center", "va": "bottom", "fontsize": BAR_TEXT}
+    axes.text(x + pixels / 2, y - 0.4 * margin, f"{length} µm", **look)
 
 
 def _legend(figure: Figure, total: float, operating: dict) -> None:
@@ -189,33 +169,20 @@ def _legend(figure: Figure, total: float, operating: dict) -> None:
     axes.set_yticks([])
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.tick_params(labelsize=8, length=2, pad=2)
-    axes.set_xlabel(
-        "colour: mean live probability of the windows over each part", fontsize=9, labelpad=2
-    )
+    meaning = "colour: mean live probability of the windows over each part"
+    axes.set_xlabel(meaning, fontsize=9, labelpad=2)
     for at, text in ((low / 2, "dead"), ((low + high) / 2, "abstain"), ((1 + high) / 2, "live")):
         axes.text(at, 1.15, text, ha="center", va="bottom", fontsize=9)
+    names = {"live": "window called live", "dead": "window called dead"}
+    names |= {"abstain": "window left open (abstain)"}
     marks = [
-        Line2D(
-            [],
-            [],
-            ls="",
-            marker=shape,
-            ms=7,
-            mfc=colour,
-            mec="black",
-            label=f"window called {call}",
-        )
+        Line2D([], [], ls="", marker=shape, ms=7, mfc=colour, mec="black", label=names[call])
         for call, (shape, colour) in MARKS.items()
     ]
-    marks[-1].set_label("window left open (abstain)")
+    dark, away = {"facecolor": "#4d4d4d"}, "out of focus or border: not called"
     marks += [
-        Patch(facecolor="#4d4d4d", label="no cells: not called"),
-        Patch(
-            facecolor="#4d4d4d",
-            hatch="xxx",
-            edgecolor="#bbbbbb",
-            label="out of focus or border: not called",
-        ),
+        Patch(**dark, label="no cells: not called"),
+        Patch(**dark, hatch="xxx", edgecolor="#bbbbbb", label=away),
         Patch(facecolor="#9a9a9a", hatch="///", edgecolor=UNLIKE, label="unlike the training data"),
     ]
     place = {"loc": "lower right", "bbox_to_anchor": (0.995, 0.06 / total), "ncols": 2}

@@ -4,10 +4,10 @@ import base64
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .look import evenly
 from .overlay import DPI, EDGE, FOOT, HEAD
 from .words import FEWEST_CALLS, FILTERS
 
@@ -46,12 +46,9 @@ def write(path: Path, template: str, context: dict) -> Path:
     """Renders a template of this package to a file."""
     loader = PackageLoader(__package__, "templates")
     environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
-    )
+    )  # fmt: skip
     environment.filters |= FILTERS
     environment.globals["fewest_calls"] = FEWEST_CALLS
     path.write_text(environment.get_template(template).render(**context), encoding="utf-8")
@@ -59,9 +56,8 @@ def write(path: Path, template: str, context: dict) -> Path:
 
 
 def inline(path: Path) -> str:
-    """An image file as a data URI."""
-    kind = "png" if path.suffix == ".png" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """A PNG file as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def overlays(folder: Path, images: pd.DataFrame) -> list[dict]:
@@ -71,12 +67,7 @@ def overlays(folder: Path, images: pd.DataFrame) -> list[dict]:
     have = images[[(folder / f"{name}.jpg").is_file() for name in images["image_id"]]]
     flagged = have[have["status"] == "flagged"].head(OVERLAYS // 4)
     scored = have[have["status"] == "scored"].sort_values(["live_patch_fraction", "image_id"])
-    count = min(OVERLAYS - len(flagged), len(scored))
-    chosen = (
-        scored.iloc[np.unique(np.linspace(0, len(scored) - 1, count).astype(int))]
-        if count
-        else scored
-    )
+    chosen = scored.iloc[evenly(len(scored), OVERLAYS - len(flagged))]
     rows = pd.concat([chosen, flagged]).to_dict("records")
     return [row | {"picture": thumbnail(folder / f"{row['image_id']}.jpg")} for row in rows]
 

@@ -53,16 +53,9 @@ def scale(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, str
     if one <= zero:
         lower = "is not above that of the positive controls" if len(positive) else "is zero"
         return np.nan, np.nan, f"not given: the mean of the negative controls {lower}"
-    if not len(positive):
-        return (
-            zero,
-            one,
-            (
-                "0 = no live patch (there is no positive control well), "
-                "1 = mean of the negative controls"
-            ),
-        )
-    return zero, one, "0 = mean of the positive controls, 1 = mean of the negative controls"
+    without = "no live patch (there is no positive control well)"
+    lowest = "mean of the positive controls" if len(positive) else without
+    return zero, one, f"0 = {lowest}, 1 = mean of the negative controls"
 
 
 def quality(negative: np.ndarray, positive: np.ndarray) -> dict:
@@ -72,29 +65,16 @@ def quality(negative: np.ndarray, positive: np.ndarray) -> dict:
     Z' = 1 - 3 (sd_negative + sd_positive) / |mean_negative - mean_positive|: 1 is ideal, from 0.5
     the controls are well apart, at 0 and below their bands of three standard deviations touch.
     """
-    few = [
-        f"{len(v)} {name}"
-        for name, v in (("negative", negative), ("positive", positive))
-        if len(v) < LEAST_CONTROLS
-    ]
+    none = dict.fromkeys(("z_prime", "robust_z_prime", "ssmd"))
+    counts = {"negative": len(negative), "positive": len(positive)}
+    few = [f"{count} {name}" for name, count in counts.items() if count < LEAST_CONTROLS]
     if few:
-        reason = (
-            f"needs at least {LEAST_CONTROLS} wells of each control "
-            "with a live-patch fraction; there are "
-        )
-        return {
-            "z_prime": None,
-            "robust_z_prime": None,
-            "ssmd": None,
-            "reason": reason + " and ".join(few),
-        }
+        needed = f"needs at least {LEAST_CONTROLS} wells of each control with a live-patch fraction"
+        return none | {"reason": f"{needed}; there are {' and '.join(few)}"}
     gap = negative.mean() - positive.mean()
     if gap <= 0:
-        reason = (
-            "the negative controls (untreated) are not above "
-            "the positive controls (all dead): look at the layout"
-        )
-        return {"z_prime": None, "robust_z_prime": None, "ssmd": None, "reason": reason}
+        inverted = "the negative controls (untreated) are not above the positive controls"
+        return none | {"reason": f"{inverted} (all dead): look at the layout"}
     sd = [values.std(ddof=1) for values in (negative, positive)]
     mad = [MAD * stats.median_abs_deviation(values) for values in (negative, positive)]
     middle = np.median(negative) - np.median(positive)

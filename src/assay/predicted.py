@@ -50,11 +50,9 @@ def predicted(
     """
     place, mask = out / "parts", one.image.mask()
     wanted = {
-        "nuclei.parquet": one.pixel_size_um is not None,
-        "stain.jpg": pictures,
-        "ome.tif": tiff,
-    }
-    wanted |= {"cells.parquet": mask is not None}
+        "nuclei.parquet": one.pixel_size_um is not None, "stain.jpg": pictures, "ome.tif": tiff,
+        "cells.parquet": mask is not None,
+    }  # fmt: skip
     files = {name: place / part_name(one, name) for name, asked in wanted.items() if asked}
     if not all(path.exists() for path in files.values()):
         _make(one, model, pixels(), mask, files)

@@ -2,12 +2,12 @@
 the summary page.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from ..common.workspace import records
 from ..common.workspace.errors import UserError
 from . import dose, figures, output, page, plate
 from .cells import well_cells
@@ -37,7 +37,7 @@ def report(out: Path) -> dict:
             raise ReportError(
                 f"{out / name} does not exist: {out} is not the output of `unstained score`"
             )
-    model = json.loads((out / output.MODEL).read_text())
+    model = records.read_json(out / output.MODEL)
     with output.together(out, PAGE, FILES) as new:
         return make(pd.read_parquet(out / "images.parquet"), model, new, out / "overlays")
 
@@ -59,19 +59,20 @@ def make(
     images, column = prepare(images)
     wells, alike, remarks = well_table(images)
     wells = plate.normalise(wells)
+    of_cells = None if cells is None else well_cells(images, cells)
     record = clean({
         "model": model, "totals": totals(images, wells), "time_column": column,
         "interval": interval(wells, alike), "plates": plate.describe(wells),
         "doses": dose.responses(wells), "left_out": left_out(images),
-        "cells": None if cells is None else well_cells(images, cells).to_dict("records"),
+        "cells": None if of_cells is None else of_cells.to_dict("records"),
         "notes": [*told, *remarks, *notes(images, wells)],
     })  # fmt: skip
     wells = with_nuclei(wells, images)
     output.write(new, "wells", wells)
     if cells is not None:
         output.write(new, "cells", cells)
-        output.write(new, "well_cells", well_cells(images, cells))
-    (new / "plate.json").write_text(json.dumps(record, indent=2) + "\n")
+        output.write(new, "well_cells", of_cells)
+    records.write_json(new / "plate.json", record)
     drawn = figures.draw(new, wells, record)
     page.summary(new, images, wells, record, drawn, overlays or new / "overlays")
     return record
@@ -123,17 +124,11 @@ def left_out(images: pd.DataFrame) -> list[dict]:
     reasons = out["reason"].fillna("").str.split(":", n=1).str[0].replace("", "no reason given")
     rows = []
     for (status, reason), part in out.groupby(["status", reasons], sort=True):
-        first = part.iloc[0]["reason"] or reason
-        names = part["image_id"].head(5).tolist()
-        rows.append(
-            {
-                "status": status,
-                "reason": reason,
-                "count": len(part),
-                "example": first,
-                "images": names,
-            }
-        )
+        rows.append({
+            "status": status, "reason": reason, "count": len(part),
+            "example": part.iloc[0]["reason"] or reason,
+            "images": part["image_id"].head(5).tolist(),
+        })  # fmt: skip
     return rows
 
 
@@ -160,15 +155,5 @@ def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
 
 
 def clean(value):
-    """A value as JSON can hold it: floats with 6 significant digits, NaN and infinities as None,
-    numpy's scalars as Python's.
-    """
-    if isinstance(value, dict):
-        return {str(key): clean(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(part) for part in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if value == value and abs(value) != float("inf") else None
-    return value
+    """A value as JSON can hold it (see `records.clean`), its floats with 6 significant digits."""
+    return records.clean(value, lambda number: float(f"{number:.6g}"))

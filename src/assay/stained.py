@@ -130,23 +130,18 @@ def label(patches: pd.DataFrame, rule: dict, own: bool) -> tuple[pd.DataFrame, d
     """
     cells = patches[patches["verdict"] == "cells"].reset_index(drop=True)
     cells["intensity"] = mixtures.intensities(cells, rule["intensity"])
-    used = {name: rule[name] for name in ("intensity", "log", "live_below", "dead_above")} | {
-        "of": "the model"
-    }
+    used = {name: rule[name] for name in ("intensity", "log", "live_below", "dead_above")}
+    used |= {"of": "the model"}
     if own:
         fitted = mixtures.fit(cells["intensity"].to_numpy(), rule["log"], SEED)
         if problems := mixtures.problems(fitted):
             raise mixtures.MixtureError(
                 f"the PI of these images does not give two classes: {'; '.join(problems)}"
             )
-        used |= {
-            "live_below": fitted.live_below,
-            "dead_above": fitted.dead_above,
-            "of": "these images",
-        }
-    cells["label"] = mixtures.classify(
-        cells["intensity"].to_numpy(), used["live_below"], used["dead_above"]
-    )
+        used |= {"live_below": fitted.live_below, "dead_above": fitted.dead_above}
+        used |= {"of": "these images"}
+    intensity, limits = cells["intensity"].to_numpy(), (used["live_below"], used["dead_above"])
+    cells["label"] = mixtures.classify(intensity, *limits)
     return cells, used
 
 
@@ -178,9 +173,7 @@ def _one(
         if measures["pi_background"][0] <= 0:
             raise Refused("dark", "each 8 x 8 px of PI hold a zero: there is no background")
     except (Refused, ValueError) as error:  # a model's own RefusedFrame is a ValueError
-        missing = (
-            isinstance(error, Refused) and error.kind == "missing partner" and "PI" in str(error)
-        )
+        missing = getattr(error, "kind", "") == "missing partner" and "PI" in str(error)
         stained.counts["without PI" if missing else "refused"] += 1
         if not missing:
             stained.refused.append({"image_id": entry.image_id, "reason": str(error)})

@@ -1,6 +1,5 @@
 """`unstained validate`: does a registered model agree with the stain on this microscope?"""
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -12,13 +11,14 @@ from matplotlib.figure import Figure
 from ..common.evaluate import figures as plots
 from ..common.figures.style import save_figure
 from ..common.metrics.intervals import few_groups
+from ..common.workspace.records import write_json
 from ..common.workspace.tables import LABEL_NAMES
 from . import agreement, checks, differences, heldout, output, page, stained
 from .model import Model, load
 from .report import clean
 from .stained import Options, Stained
+from .wells import KEYS
 
-WELL_KEYS = ["experiment", "well", "time"]
 FIELD_KEYS = ["experiment", "well", "position", "time", "image_id"]
 CALL_ORDER = ["dead", "abstain", "live"]
 PAGE = "validation.html"
@@ -56,12 +56,9 @@ def validate(images: Path, uri: str, out: Path, options: Options, own: bool = Fa
 
 def _one_class(scored: Stained, problem: str) -> str:
     seen = scored.counts["in training"]
-    left = (
-        f"{seen} images trained this model and are left out; validate on images it has never seen. "
-        if seen
-        else ""
-    )
-    return f"{left}{scored.told()}; {problem}"
+    told = f"{scored.told()}; {problem}"
+    left = f"{seen} images trained this model and are left out; validate on images it has never"
+    return f"{left} seen. {told}" if seen else told
 
 
 def record_of(
@@ -90,7 +87,7 @@ def record_of(
 def by_unit(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Live-patch fractions per field, and per well and experiment where these are known."""
     tables = {"fields": differences.units(cells, FIELD_KEYS)}
-    for column, keys in (("well", WELL_KEYS), ("experiment", ["experiment"])):
+    for column, keys in (("well", KEYS), ("experiment", ["experiment"])):
         known = cells[cells[column] != ""]
         if len(known):
             tables[f"{column}s"] = differences.units(known, keys)
@@ -113,13 +110,8 @@ def judged(
     fractions = {name: differences.bland_altman(table, unit) for name, table in tables.items()}
     per = "wells" if fractions.get("wells", {}).get("bias") is not None else "fields"
     own = heldout.patches(facts["run_id"])
-    judgements = checks.judge(
-        agreement.ranking(test, own, facts["auc"]),
-        agreement.calls(test),
-        fractions[per],
-        unit,
-        number,
-    )
+    ranking, calls = agreement.ranking(test, own, facts["auc"]), agreement.calls(test)
+    judgements = checks.judge(ranking, calls, fractions[per], unit, number)
     return agreement.assess(test, contract) | {
         "own_calls": agreement.calls(agreement.resampled(own)) if own is not None else None,
         "fractions": fractions, "judged_per": per, "checks": judgements, "problem": problem,
@@ -133,14 +125,11 @@ def write(out: Path, cells: pd.DataFrame, test: pd.DataFrame, tables: dict, reco
     output.write(out, "patches", cells)
     for name, table in tables.items():
         output.for_spreadsheet(table).to_csv(out / f"{name}.csv", index=False)
-    (out / "validation.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(out / "validation.json", record)
     drawn = draw(out, test, record, tables)
-    context = {
-        "v": record,
-        "by": {one["key"]: one for one in record["checks"]},
-        "model": record["model"],
-    }
-    page.write(out / PAGE, "validation.html.j2", context | {"figures": drawn})
+    by = {one["key"]: one for one in record["checks"]}
+    context = {"v": record, "by": by, "model": record["model"], "figures": drawn}
+    page.write(out / PAGE, "validation.html.j2", context)
 
 
 def draw(
@@ -182,23 +171,14 @@ def reliability_figure(record: dict) -> Figure:
     """
     figure, axes = plt.subplots(figsize=plots.SIZE, layout="constrained")
     rows = pd.DataFrame(record["reliability"])
-    axes.plot(rows["probability"], rows["live_fraction"], "-", color="#5e3c99", lw=1)
-    axes.scatter(
-        rows["probability"],
-        rows["live_fraction"],
-        s=6 + 300 * rows["n"] / rows["n"].sum(),
-        color="#5e3c99",
-    )
+    x, y, n = (rows[name] for name in ("probability", "live_fraction", "n"))
+    axes.plot(x, y, "-", color="#5e3c99", lw=1)
+    axes.scatter(x, y, s=6 + 300 * n / n.sum(), color="#5e3c99")
     axes.plot([0, 1], [0, 1], ":", color=plots.GREY, lw=1)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     axes.set(xlabel="live probability of the model", ylabel="live fraction by PI")
-    axes.text(
-        0.03,
-        0.95,
-        f"ECE {record['calibration']['ece']['after']:.3f}",
-        transform=axes.transAxes,
-        fontsize=9,
-    )
+    ece = record["calibration"]["ece"]["after"]
+    axes.text(0.03, 0.95, f"ECE {ece:.3f}", transform=axes.transAxes, fontsize=9)
     return figure
 
 
@@ -213,11 +193,7 @@ def agreement_figure(table: pd.DataFrame, agreed: dict, name: str) -> Figure:
         axes.axhline(value, color=plots.GREY, lw=1, ls="--")
     axes.plot([], [], "--", color=plots.GREY, label=f"95% limits {low:+.3f} to {high:+.3f}")
     reach = 1.1 * float(np.abs([*difference, low, high]).max())
-    axes.set(
-        xlim=(-0.03, 1.03),
-        ylim=(-reach, reach),
-        xlabel="live-patch fraction, mean of model and stain",
-    )
-    axes.set_ylabel("model minus stain")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-reach, reach), ylabel="model minus stain")
+    axes.set_xlabel("live-patch fraction, mean of model and stain")
     axes.legend(fontsize=8, title=f"{agreed['units']} {name}", title_fontsize=8)
     return figure

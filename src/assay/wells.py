@@ -42,10 +42,8 @@ def prepare(images: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     (one time).
     """
     source = next((name for name in ("time", "day") if images[name].notna().any()), "")
-    text = {
-        name: images[name].fillna("").astype(str)
-        for name in ("experiment", "well", "compound", "control")
-    }
+    names = ("experiment", "well", "compound", "control")
+    text = {name: images[name].fillna("").astype(str) for name in names}
     text["well"] = text["well"].map(canonical)
     whole = {name: images[name].fillna(0).astype("int64") for name in COUNTS if name != "unlike"}
     called = images["called"] if "called" in images else images["live"] + images["dead"]
@@ -161,8 +159,7 @@ def _facts(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     for key, part in placed.groupby(KEYS, dropna=False, sort=True):
         row: dict = dict(zip(KEYS, key))
         for name in FACTS:
-            known = part[name].dropna().unique()
-            known = [value for value in known if value != ""]
+            known = [value for value in part[name].dropna().unique() if value != ""]
             if len(known) > 1:
                 stated = ", ".join(map(str, known))
                 remarks.append(
@@ -172,12 +169,6 @@ def _facts(placed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             unknown = np.nan if name == "concentration" else ""
             row[name] = known[0] if len(known) == 1 else unknown
         rows.append(row)
-    rows.sort(
-        key=lambda row: (
-            row["experiment"],
-            row["time"] == row["time"] and row["time"],
-            order(row["well"]),
-        )
-    )
+    rows.sort(key=lambda row: (row["experiment"], np.nan_to_num(row["time"]), order(row["well"])))
     facts = pd.DataFrame(rows, columns=[*KEYS, *FACTS])
     return facts.astype({"concentration": float, "time": float}), remarks

@@ -1,6 +1,7 @@
 """Records as JSON files, read and written in one way: the same content is the same bytes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,16 @@ def write_json(path: Path, record: dict) -> None:
     path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def clean(value: object, decimals: int = DECIMALS) -> object:
+def clean(
+    value: object, rounded: Callable[[float], float] = lambda number: round(number, DECIMALS)
+) -> object:
     """A value as JSON can hold it: floats rounded, NaN and infinities as None, numpy's scalars as
     Python's, keys as text.
     """
     if isinstance(value, dict):
-        return {str(key): clean(part, decimals) for key, part in value.items()}
+        return {str(key): clean(part, rounded) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(part, decimals) for part in value]
+        return [clean(part, rounded) for part in value]
     if isinstance(value, float | np.floating):
-        return round(float(value), decimals) if np.isfinite(value) else None
+        return rounded(float(value)) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
