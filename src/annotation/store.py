@@ -18,12 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..common.filter.annotations import (
-    ANNOTATION_COLUMNS,
-    WINDOW_KEY,
-    AnnotationError,
-    read_annotations,
-)
+from ..common.filter.annotations import ANNOTATION_COLUMNS, WINDOW_KEY, read_annotations
 from ..common.workspace.errors import UserError
 
 # A file that changes this often between reading and replacing is not being edited by hand
@@ -73,14 +68,7 @@ class AnnotationFile:
 
     def rows(self) -> pd.DataFrame:
         """What the file holds now. Raises AnnotationError naming the line that cannot be read."""
-        try:
-            return read_annotations(self.path)
-        except AnnotationError:
-            raise
-        except (
-            ValueError
-        ) as error:  # pandas' own: broken quotes, lines of different length, not UTF-8
-            raise AnnotationError(f"{self.path.name} cannot be read: {error}") from None
+        return read_annotations(self.path)
 
     def append(self, window: tuple[str, int, int, int], verdict: str) -> bytes:
         """Adds one row for (image_id, y, x, size) dated today and returns its line.

@@ -21,14 +21,14 @@ def write_json(path: Path, record: dict) -> None:
     path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def clean(value: object, decimals: int = DECIMALS) -> object:
+def clean(value: object) -> object:
     """A value as JSON can hold it: floats rounded, NaN and infinities as None, numpy's scalars as
     Python's, keys as text.
     """
     if isinstance(value, dict):
-        return {str(key): clean(part, decimals) for key, part in value.items()}
+        return {str(key): clean(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(part, decimals) for part in value]
+        return [clean(part) for part in value]
     if isinstance(value, float | np.floating):
-        return round(float(value), decimals) if np.isfinite(value) else None
+        return round(float(value), DECIMALS) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
