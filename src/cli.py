@@ -159,12 +159,8 @@ def summary() -> None:
 
     for partition in load("dataset").partitions:  # others may lie there from earlier runs
         record = read_json(METRICS / "evaluate" / f"{partition}.json")
-        accuracy, auc = (
-            with_interval(
-                record["overall"][name]["value"], record["overall"][name]["group_interval"]
-            )
-            for name in ("balanced_accuracy", "auc")
-        )
+        metrics = [record["overall"][name] for name in ("balanced_accuracy", "auc")]
+        accuracy, auc = (with_interval(m["value"], m["group_interval"]) for m in metrics)
         kind = "SYNTHETIC images" if record["synthetic"] else "real images"
         arch = record["model"]["arch"]
         typer.echo(f"{partition} ({kind}): balanced accuracy {accuracy}, AUC {auc}, {arch}")
@@ -175,7 +171,7 @@ def summary() -> None:
         ("runs and registered models", "make ui"),
     ):
         typer.echo(f"  {what}: {where}")
-    typer.echo(f"in {Path(WORKSPACE)}")
+    typer.echo(f"in {WORKSPACE}")
 
 
 def main() -> None:

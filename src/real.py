@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
-
 from .common.acquire import digests, sources
-from .common.tracking.origin import git, require_repository
+from .common.tracking.origin import git, locked_stages, require_repository
 from .common.workspace import room
 from .common.workspace.errors import UserError
 from .common.workspace.overrides import applied, quoted
@@ -127,7 +125,7 @@ def forgotten(place: Path) -> list[str]:
     """What sets back the settings of another folder's files, which an earlier run left in
     params.yaml: a pixel size of theirs would make wrong models of these without a word.
     """
-    present = read((WORKSPACE / "params.yaml").read_text(encoding="utf-8")).get("dataset") or {}
+    present = read(params_text()).get("dataset") or {}
     return [] if present.get("path") == str(place) else [f"dataset.{key}" for key in OF_A_FOLDER]
 
 
@@ -142,21 +140,19 @@ def plain(name: str) -> str:
     return re.sub(r"\W+", "_", letters).strip("_")[:LONGEST] or "folder"
 
 
-def settings(changes: Sequence[str]) -> Dataset:
-    """The section `dataset` after the changes.
-
-    Raises UserError for a change that cannot be made, or leaves a value that is not allowed.
-    """
-    text = applied((WORKSPACE / "params.yaml").read_text(encoding="utf-8"), changes)
-    return parse(text, "params.yaml with these changes")["dataset"]
+def params_text() -> str:
+    """params.yaml as it is now."""
+    return (WORKSPACE / "params.yaml").read_text(encoding="utf-8")
 
 
 def partitions_of(changes: Sequence[str], place: Path) -> tuple[Dataset, list[str]]:
     """The section `dataset` and the partitions that the manifest or the file names give, sorted.
 
-    Raises RealRunError for a partition that cannot name a model, SourceError for a bad folder.
+    Raises RealRunError for a partition that cannot name a model, SourceError for a bad folder,
+    UserError for a change that cannot be made, or leaves a value that is not allowed.
     """
-    dataset = settings(changes)
+    text = applied(params_text(), changes)
+    dataset = parse(text, "params.yaml with these changes")["dataset"]
     files = {entry.partition: entry.name for entry in sources.find(dataset, None).fields}
     for name, file in files.items():
         if not PARTITION.fullmatch(name):
@@ -201,15 +197,13 @@ def free_name(wanted: str, default: str) -> str:
 
 def trained() -> set[str]:
     """The partitions whose models DVC knows, by its lock."""
-    lock = WORKSPACE / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
-    return {stage.partition("@")[2] for stage in stages if stage.startswith("train@")}
+    return {name.partition("@")[2] for name in locked_stages() if name.startswith("train@")}
 
 
 def left_over(changes: Sequence[str]) -> list[str]:
     """What params.yaml has other than the last commit and the changes do not set."""
     committed = read(git("show", "HEAD:params.yaml")) or {}
-    present = read((WORKSPACE / "params.yaml").read_text(encoding="utf-8"))
+    present = read(params_text())
     stated = {change.partition("=")[0] for change in changes}
     return [
         f"{section}.{key}={value}"

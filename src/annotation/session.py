@@ -40,9 +40,8 @@ class Session:
         self._lock, self._wake = threading.RLock(), threading.Event()
         self._since = 0
         self.standing: Standing | None = None
-        self.history: dict[
-            int, tuple[float, float]
-        ] = {}  # usable answers -> F1 of cells, of not cells
+        # Usable answers -> F1 of cells, of not cells
+        self.history: dict[int, tuple[float, float]] = {}
         self.version, self.trouble, self.current = 0, "", None
         self._reread()
         self._advance()
@@ -72,10 +71,8 @@ class Session:
                 raise
             self._past.append((shown, line))
             self._changed()
-            return (
-                f"{verdict}: {self.window(shown)[0]} at y {self.window(shown)[1]}, "
-                f"x {self.window(shown)[2]}"
-            )
+            image_id, y, x, _ = self.window(shown)
+            return f"{verdict}: {image_id} at y {y}, x {x}"
 
     def skip(self, shown: int) -> str:
         """Puts the window that was `shown` off until the program is started again."""
@@ -142,11 +139,9 @@ class Session:
         self.version += 1
 
     def _remember(self, standing: Standing) -> None:
-        if standing.method == "svm" and standing.quality["f1_cells"] is not None:
-            self.history[standing.rows] = (
-                standing.quality["f1_cells"],
-                standing.quality["f1_not_cells"],
-            )
+        quality = standing.quality
+        if standing.method == "svm" and quality["f1_cells"] is not None:
+            self.history[standing.rows] = quality["f1_cells"], quality["f1_not_cells"]
         self.version += 1
 
     def _work(self) -> None:
@@ -159,9 +154,7 @@ class Session:
                 self.trouble = ""
                 while behind and not self._wake.is_set():
                     self._look_back(behind.pop())
-            except (
-                Exception
-            ) as error:  # such as a file broken by hand: shown, and no end of the sitting
+            except Exception as error:  # such as a file broken by hand: the sitting goes on
                 self.trouble = f"{type(error).__name__}: {error}"
                 self.version += 1
 

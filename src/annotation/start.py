@@ -2,7 +2,6 @@
 annotation file.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from ..common.scoring.emptiness import detail
 from ..common.workspace.errors import MissingInput
 from ..common.workspace.params import load
 from ..common.workspace.paths import MODELS, PATCHES, WORKSPACE
+from ..common.workspace.records import read_json
 from .features import FeatureCache
 from .sampling import candidates, diverse_order
 from .session import Session
@@ -37,7 +37,7 @@ def begin(
             raise MissingInput(
                 f"{path} does not exist: run `dvc repro tile weights@filter` first, or `dvc pull`"
             )
-    if (arch := json.loads((weights / "source.json").read_text())["arch"]) != params.arch:
+    if (arch := read_json(weights / "source.json")["arch"]) != params.arch:
         raise MissingInput(
             f"{weights} is for {arch}, filter.arch is {params.arch}: run `dvc repro weights@filter`"
         )

@@ -70,10 +70,8 @@ class Study:
         cells = (table["verdict"] == "cells").to_numpy()
         if min(cells.sum(), (~cells).sum()) < START:
             return None
-        options = {
-            "kernel": self._params.kernel,
-            "C": self._params.C,
-            "one_class": self._params.svm == "one_class",
-        }
-        machine = chosen.cells or fitting.fit_svm(features, cells, **options)
+        params = self._params
+        machine = chosen.cells or fitting.fit_svm(
+            features, cells, params.kernel, params.C, params.svm == "one_class"
+        )
         return machine.decision(self.features)

@@ -70,13 +70,12 @@ class EightBit(nn.Module):
 
 def traced(net: nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
     """A network as TorchScript."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # TorchScript is old, and what the format takes
+    # TorchScript is old, and what the format takes
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         return torch.jit.trace(net, example, check_trace=False)
 
 
 def scripted(module: nn.Module) -> torch.jit.ScriptModule:
     """A module with a traced network inside, as TorchScript."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         return torch.jit.script(module.eval())

@@ -89,21 +89,20 @@ def record(stage: str, item: str, reason: str, started: float, error: BaseExcept
 
     def attempt() -> None:
         try:
-            said[:] = failed_run(stage, item, reason, started)
+            said[0] = failed_run(stage, item, reason, started)
         except (Exception, SystemExit) as failure:
             why = of_the_disk(failure, WRITTEN) or failure
-            said[:] = [f"not recorded in MLflow: {why}"]
+            said[0] = f"not recorded in MLflow: {why}"
 
     if hasattr(error, "run_id") or (stage == "train" and not leads()):
         return
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    for line in said:
-        print(f"note: {line}", file=sys.stderr)
+    print(f"note: {said[0]}", file=sys.stderr)
 
 
-def failed_run(stage: str, item: str, reason: str, started: float) -> list[str]:
+def failed_run(stage: str, item: str, reason: str, started: float) -> str:
     """Makes the FAILED run of a stage that began at `started` (seconds since 1970); returns what to
     say of it.
     """
@@ -120,7 +119,7 @@ def failed_run(stage: str, item: str, reason: str, started: float) -> list[str]:
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     run = client.create_run(experiment.experiment_id, int(started * 1000), resolve_tags(tags), name)
     client.set_terminated(run.info.run_id, "FAILED")
-    return [f"MLflow has this as run '{name}' ({run.info.run_id})"]
+    return f"MLflow has this as run '{name}' ({run.info.run_id})"
 
 
 def leads() -> bool:

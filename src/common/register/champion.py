@@ -52,9 +52,8 @@ def answers(
         contract = read_json(scorer / "contract.json")
         test, store = predictions[predictions["split"] == "test"], PatchStore(PATCHES)
         check_fair(contract, store.frames.loc[test["image_id"].unique()], tile)
-        return scored_anew(
-            scorer, contract, test, store
-        ), "the champion scored anew on the candidate's test split"
+        how = "the champion scored anew on the candidate's test split"
+        return scored_anew(scorer, contract, test, store), how
 
 
 def saved_answers(champion: ModelVersion, test_digest: str) -> pd.DataFrame | None:
@@ -67,9 +66,8 @@ def saved_answers(champion: ModelVersion, test_digest: str) -> pd.DataFrame | No
             return None
         with tempfile.TemporaryDirectory() as folder:
             uri = f"runs:/{champion.run_id}/evaluate/predictions.parquet"
-            return side(
-                pd.read_parquet(mlflow.artifacts.download_artifacts(uri, dst_path=folder)), record
-            )
+            file = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            return side(pd.read_parquet(file), record)
     except (MlflowException, OSError):
         return None
 
@@ -91,10 +89,12 @@ def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
             f"{len(frames)} images of this test split"
         )
     own, here = contract["tile"], tile.model_dump()
-    if differing := [name for name in ("window", "unit") if own[name] != here[name]]:
-        raise Incomparable(
-            f"the champion was trained on other windows: {_both(own, here, differing)}"
-        )
+    if differing := [
+        f"{name} {own[name]} against {here[name]}"
+        for name in ("window", "unit")
+        if own[name] != here[name]
+    ]:
+        raise Incomparable(f"the champion was trained on other windows: {', '.join(differing)}")
     if contract["scaling"] != here["scaling"]:
         raise Incomparable(
             f"the champion scales 16 to 8 bit as {contract['scaling']}, this data as "
@@ -119,10 +119,6 @@ def scored_anew(
     logits = live_logits(net, store, test, "register: the champion on this test split")
     at = contract["operating"]
     probability = calibrate(logits, at["temperature"], at["shift"])
-    called = called_live(probability, contract["operating"]["threshold"])
+    called = called_live(probability, at["threshold"])
     live = test["label"] == "live"
     return test.assign(live=live, probability=probability, called=called)[PAIRED]
-
-
-def _both(own: dict, here: dict, names: list[str]) -> str:
-    return ", ".join(f"{name} {own[name]} against {here[name]}" for name in names)

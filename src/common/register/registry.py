@@ -102,9 +102,9 @@ def create_version(
     client: MlflowClient, package: Path, model: dict, record: dict, tags: dict[str, str]
 ) -> ModelVersion:
     """Logs a package into the run that trained its model, and registers it with its card."""
-    name, facts = model_name(model["partition"]), {"synthetic": model["synthetic"]}
+    name = model_name(model["partition"])
     run_id = tracking.training_run(model["partition"])
-    metadata = {"digest": tags["package_digest"]} | facts
+    metadata = {"digest": tags["package_digest"], "synthetic": model["synthetic"]}
     uri = packaging.log_model(package, model, metadata, run_id)
     if not client.search_registered_models(f"name = '{name}'"):
         kind = {"synthetic": tags["synthetic"]}

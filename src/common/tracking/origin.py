@@ -27,29 +27,24 @@ def origin(stage: str) -> dict[str, str]:
     tags |= {
         tag: value for tag, variable in VARIABLES.items() if (value := os.environ.get(variable))
     }
-    return tags | _belongs() | _data_tags()
+    return tags | _of_outputs()
 
 
 def restoration(stage: str) -> dict[str, str]:
     """Tags of a run rebuilt from a stage's outputs; by which revision and experiment they were made
     is not known.
     """
-    tags = {
-        "stage": stage,
-        "restored": "true",
-        "restored_at_revision": git("rev-parse", "HEAD") or "none",
-    }
-    return tags | _belongs() | _data_tags()
+    revision = git("rev-parse", "HEAD") or "none"
+    return {"stage": stage, "restored": "true", "restored_at_revision": revision} | _of_outputs()
 
 
-def _belongs() -> dict[str, str]:
-    """The tag of the experiments that a run's model is part of, begun with the present one."""
+def _of_outputs() -> dict[str, str]:
+    """Tags of the data's digests, and of the experiments that a run's model is part of, begun with
+    the present one.
+    """
     experiment = os.environ.get("DVC_EXP_NAME")
-    return {"dvc_exps": experiment} if experiment else {}
-
-
-def _data_tags() -> dict[str, str]:
-    return {f"data.{name}": digest for name, digest in data_digests().items()}
+    belongs = {"dvc_exps": experiment} if experiment else {}
+    return belongs | {f"data.{name}": digest for name, digest in data_digests().items()}
 
 
 def title(name: str, tags: dict[str, str]) -> str:
@@ -59,14 +54,19 @@ def title(name: str, tags: dict[str, str]) -> str:
 
 def data_digests() -> dict[str, str]:
     """DVC's digests of the folders of data/, as dvc.lock has them: {"raw": "md5...", ...}."""
-    lock = WORKSPACE / "dvc.lock"
-    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
-    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    outs = [out for stage in locked_stages().values() for out in stage.get("outs", [])]
     return {
         o["path"].removeprefix("data/"): o["md5"]
         for o in outs
         if o["path"].startswith("data/") and "md5" in o
     }
+
+
+def locked_stages() -> dict[str, dict]:
+    """The stages that dvc.lock has, by name; none without the file."""
+    lock = WORKSPACE / "dvc.lock"
+    held = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else None
+    return (held or {}).get("stages", {})
 
 
 def git(*arguments: str) -> str:

@@ -59,7 +59,9 @@ def training_run(partition: str) -> str:
         return known
     with run("train", run_name(model), {DIGEST: model["digest"]}, restored=True) as run_id:
         log_training(model, MODELS / partition)
-        log_history(pd.read_csv(REPORTS / "train" / partition / "history.csv"))
+        history = pd.read_csv(REPORTS / "train" / partition / "history.csv")
+        for row in history.to_dict("records"):
+            log_epoch(row.pop("round"), row, int(row.pop("epoch")))
     return run_id
 
 
@@ -89,12 +91,6 @@ def run_name(model: dict) -> str:
     return f"{model['partition']} {model['arch']}{random}"
 
 
-def log_history(history: pd.DataFrame) -> None:
-    """Per-epoch metrics of the active run."""
-    for row in history.to_dict("records"):
-        log_epoch(row.pop("round"), row, int(row.pop("epoch")))
-
-
 def log_epoch(round_name: str, row: dict[str, float], epoch: int) -> None:
     """One epoch's metrics of one round of the active run."""
     mlflow.log_metrics(run_content.epoch(round_name, row), step=epoch)
@@ -104,12 +100,9 @@ def log_training(model: dict, directory: Path) -> None:
     """What a finished training leaves in the active run: tags, parameters, data, weights, history
     and note.
     """
-    mlflow.set_tags(
-        {DIGEST: model["digest"], "partition": model["partition"], "arch": model["arch"]}
-    )
-    mlflow.set_tags(
-        {"synthetic": str(model["synthetic"]).lower(), "weights": model["weights"]["weights"]}
-    )
+    tags = {DIGEST: model["digest"], "partition": model["partition"], "arch": model["arch"]}
+    tags["synthetic"] = str(model["synthetic"]).lower()
+    mlflow.set_tags(tags | {"weights": model["weights"]["weights"]})
     names = ("dataset", "tile", "label", "split")
     sections = {name: section.model_dump() for name, section in zip(names, load(*names))}
     mlflow.log_params(run_content.parameters(model, sections))
@@ -179,7 +172,5 @@ def _add(
     client.log_artifacts(run_id, str(reports), name)
     if name == "evaluate":  # the explanation's folder has its own
         client.log_dict(run_id, record, "evaluate/record.json")
-    client.log_batch(
-        run_id,
-        tags=[RunTag(key, value) for key, value in (tags | {f"{name}_digest": digest}).items()],
-    )
+    tags = tags | {f"{name}_digest": digest}
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
