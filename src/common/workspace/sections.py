@@ -174,8 +174,7 @@ class Train(Section):
     frozen_epochs: Annotated[int, Field(ge=0)]
     frozen_stages: Annotated[int, Field(ge=0, le=3)]
     patience: Annotated[int, Field(ge=0)]
-    # `-S train.precision=32` writes a number
-    precision: Annotated[
+    precision: Annotated[  # `-S train.precision=32` writes a number
         Literal["auto", "32", "bf16", "16"],
         BeforeValidator(lambda v: str(v) if v in (16, 32) else v),
     ]
