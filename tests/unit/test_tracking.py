@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from src import real
 from src.common.tracking import content as run_content
 from src.common.tracking import inputs, origin
 from src.common.tracking import runs as tracking
@@ -281,3 +282,11 @@ def test_processes_that_meet_at_a_new_store_make_it_once(tmp_path):
     go.touch()
     ended = [(process.communicate()[1], process.returncode) for process in started]
     assert [code for _, code in ended] == [0, 0, 0], ended
+
+
+@pytest.mark.parametrize("text", [None, "", "schema: '2.0'\n", "schema: '2.0'\nstages: {}\n"])
+def test_a_lock_without_stages_knows_of_nothing(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(origin, "WORKSPACE", tmp_path)
+    if text is not None:
+        (tmp_path / "dvc.lock").write_text(text)
+    assert origin.data_digests() == {} and real.trained() == set()
