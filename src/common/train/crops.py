@@ -99,8 +99,8 @@ def target_of(
     masked = np.full(ratio.shape, float(nuclei is not None))
     share = np.zeros(ratio.shape) if nuclei is None else _piece(nuclei, *place, 0)
     parts = [np.clip(ratio - 1, 0, CAP), ratio > STAINED, weight, share, masked * (weight != 0)]
-    resized = [cv2.resize(p.astype(np.float32), (side, side)) for p in parts]
-    return torch.from_numpy(np.stack(resized))
+    scaled = [cv2.resize(p.astype(np.float32), (side, side)) for p in parts]
+    return torch.from_numpy(np.stack(scaled))
 
 
 def _piece(values: np.ndarray, y: int, x: int, size: int, outside: float) -> np.ndarray:
