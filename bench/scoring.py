@@ -53,7 +53,7 @@ def main() -> None:
     corners = np.array([(w.y, w.x, w.size) for w in windows(HEIGHT, WIDTH, SIZE, STRIDE, "anchor")])
     classifier, filters = build(asked.arch), filter_net(FILTER, None, "windows")
     overview = filter_net(FILTER, None, "frame")
-    stain = build_stain(asked.arch, StainFacts(2, asked.orientations)).eval()
+    stain = build_stain(asked.arch, StainFacts(2, asked.orientations, 2)).eval()
     start = time.perf_counter()
     fast_classifier, fast_filter = compiled_net(classifier), compiled_filter(filters)
     fast_stain, fast_overview = compiled_net(stain), compiled_filter(overview)

@@ -19,8 +19,6 @@ from ..common.exposure.background import backgrounds
 from ..common.images.field import Field, Frame
 from ..common.images.files import bits, check_frame
 from ..common.scoring.frames.imaging import scaling_range, to_uint8
-from ..common.scoring.networks.net import body_of
-from ..common.scoring.networks.stain import StainFacts, StainNet
 from ..common.scoring.scorer import Scorer
 from ..common.tile.measures import ratio
 from ..common.train.stain import fit_stain
@@ -92,8 +90,9 @@ def over_background(frame: Frame, entry: Field, contract: dict) -> np.ndarray:
 def tuned(scorer: Scorer, entries: Sequence[Field], pixel_size_um: float | None) -> Tuned:
     """Trains a scorer's stain network on, from two stained fields or more.
 
-    It takes about half a minute on two cores, and as long again for each of up to FOLDS parts of
-    the fields. Raises Refused for a field that cannot be read (any more).
+    It takes about half a minute on two cores for each network of an ensemble, and as long again for
+    each of up to FOLDS parts of the fields. Raises Refused for a field that cannot be read (any
+    more).
     """
     fields = StainedFields(entries, scorer.contract, pixel_size_um)
     names = np.array(list(fields.frames))
@@ -110,14 +109,13 @@ def tuned(scorer: Scorer, entries: Sequence[Field], pixel_size_um: float | None)
 def learnt(scorer: Scorer, fields: StainedFields, names: Sequence[str]) -> dict[str, torch.Tensor]:
     """State of the scorer's network halfway to where STEPS more steps on the named fields lead."""
     contract = scorer.contract
-    facts = StainFacts(**contract["stain"])
+    net, before, facts = deepcopy(scorer.net), scorer.net.state_dict(), scorer.net.stain
     pretrained = contract["weights"]["weights"] != "random"
-    net = StainNet(contract["arch"], body_of(contract["arch"]), facts, pretrained)
-    before = scorer.net.state_dict()
-    net.load_state_dict(before)
+    for network in net.networks:
+        network.pretrained = pretrained
     stain = Stain(
-        reduction=facts.reduction, crop=SEEN, magnified=0, augmentation=1.0, place=0, nuclei=0,
-        orientations=facts.orientations,
+        reduction=facts.reduction, crop=SEEN, magnified=[0.0] * facts.networks,
+        augmentation=1.0, place=0, nuclei=0, orientations=facts.orientations,
     )  # fmt: skip
     train = TRAIN.model_copy(update={"frozen_stages": 1 if pretrained else 0})
     after, *_ = fit_stain(net, fields, list(names), train, stain, lambda row, epoch: None)

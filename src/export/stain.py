@@ -24,9 +24,9 @@ class StainMap(nn.Module):
     probability of much. As scoring/networks/stain.py computes them, in one piece.
     """
 
-    def __init__(self, net: nn.Module, reduction: int, orientations: int, scaling: dict):
+    def __init__(self, networks: list[nn.Module], reduction: int, orientations: int, scaling: dict):
         super().__init__()
-        self.net, self.eight_bit = net, EightBit(scaling)
+        self.networks, self.eight_bit = nn.ModuleList(networks), EightBit(scaling)
         self.reduction: int = reduction
         self.orientations: int = orientations
         self.border: int = BORDER
@@ -54,15 +54,16 @@ class StainMap(nn.Module):
     def averaged(self, image: torch.Tensor) -> torch.Tensor:
         """Both maps (1, 2, h', w') of an image (1, 1, h, w), the mean over orientations."""
         views: list[torch.Tensor] = []
-        for number in range(self.orientations):
-            view = torch.rot90(image, number // 2, [-2, -1])
-            if number % 2 == 1:
-                view = view.flip([-1])
-            out = self.net(view.contiguous())
-            maps = torch.cat([out[:, :1].clamp(-8, 4).exp() + 1, out[:, 1:].sigmoid()], 1)
-            if number % 2 == 1:
-                maps = maps.flip([-1])
-            views.append(torch.rot90(maps, -(number // 2), [-2, -1]))
+        for first, network in enumerate(self.networks):
+            for number in range(first, self.orientations, len(self.networks)):
+                view = torch.rot90(image, number // 2, [-2, -1])
+                if number % 2 == 1:
+                    view = view.flip([-1])
+                out = network(view.contiguous())
+                maps = torch.cat([out[:, :1].clamp(-8, 4).exp() + 1, out[:, 1:].sigmoid()], 1)
+                if number % 2 == 1:
+                    maps = maps.flip([-1])
+                views.append(torch.rot90(maps, -(number // 2), [-2, -1]))
         return torch.stack(views).mean(0)
 
 
@@ -72,12 +73,13 @@ def of_stain(scorer: Scorer) -> Exported:
     """
     net: StainNet = scorer.net.eval()
     facts, step = net.stain, COARSEST * net.stain.reduction
+    example = torch.zeros(1, 1, SMALLEST, SMALLEST)
     with torch.inference_mode():
-        side = net(torch.zeros(1, 1, SMALLEST, SMALLEST)).shape[-1]
+        side = net.networks[0](example).shape[-1]
     if SMALLEST % side:
         raise ExportError(f"{scorer.contract['arch']} pads nothing: its maps fit no whole frame")
     module = StainMap(
-        traced(net, torch.zeros(1, 1, SMALLEST, SMALLEST)),
+        [traced(network, example) for network in net.networks],
         facts.reduction, facts.orientations, scorer.contract["scaling"],
     )  # fmt: skip
     return Exported(

@@ -35,7 +35,7 @@ NO_FILTER = EmptyFilter({"method": "rules"})
 def scorer(request):
     torch.manual_seed(0)
     if request.param == "stain":
-        net = build_stain("timm:mobilenetv3_small_050", StainFacts(2, 4)).eval()
+        net = build_stain("timm:mobilenetv3_small_050", StainFacts(2, 4, 2)).eval()
         return Scorer(STAIN, net, NO_FILTER)
     net = build(ARCH, pooling=request.param).eval()
     torch.nn.init.normal_(net.head.weight, std=2.0)  # probabilities that differ between windows

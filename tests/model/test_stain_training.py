@@ -94,7 +94,7 @@ class Fields:
 def asked(**changes) -> SimpleNamespace:
     """Parameters of section stain."""
     usual = {
-        "reduction": 2, "crop": 64, "magnified": 0.5, "augmentation": 0.3, "place": 0.4,
+        "reduction": 2, "crop": 64, "magnified": [0.5], "augmentation": 0.3, "place": 0.4,
         "nuclei": 1.0,
     }  # fmt: skip
     return SimpleNamespace(**usual | changes)
@@ -116,7 +116,7 @@ NAMES = [f"field/{i}" for i in range(8)]
 def test_the_target_stays_under_the_image_it_belongs_to():
     store, rng = Fields(NAMES), np.random.default_rng(0)
     for _ in range(8):
-        image, target = draw(store, "field/3", asked(crop=96), rng)
+        image, target = draw(store, "field/3", asked(crop=96), 0.5, rng)
         assert image.shape == (1, 96, 96) and target.shape == (5, 48, 48)
         means = image.reshape(48, 2, 48, 2).mean((1, 3))
         stained, clear = target[0] > 1.9, (target[0] < 0.1) & (target[2] > 0.9)
@@ -126,7 +126,7 @@ def test_the_target_stays_under_the_image_it_belongs_to():
 def test_a_crop_without_alteration_is_the_field_itself():
     store = Fields(NAMES)
     image, target = draw(
-        store, "field/0", asked(augmentation=0, magnified=0, crop=128), np.random.default_rng(0)
+        store, "field/0", asked(augmentation=0, crop=128), 0, np.random.default_rng(0)
     )
     assert np.allclose(image[0].numpy(), reduced(store.brightfield("field/0"), 2), atol=1e-6)
     ratio = store.pi_ratio("field/0")
@@ -136,12 +136,11 @@ def test_a_crop_without_alteration_is_the_field_itself():
 
 def test_a_magnified_crop_shows_a_quarter_of_the_area_and_its_detail():
     store, rng = Fields(NAMES), np.random.default_rng(0)
-    whole = asked(augmentation=0, magnified=1, crop=256, reduction=2)
-    image, target = draw(store, "field/0", whole, rng)
+    whole = asked(augmentation=0, crop=256, reduction=2)
+    image, target = draw(store, "field/0", whole, 1, rng)
     assert np.allclose(image[0].numpy(), reduced(store.brightfield("field/0"), 1), atol=1e-6)
     assert target.shape == (5, 128, 128)
-    some = asked(augmentation=0, magnified=0.5)
-    crops = [draw(store, "field/0", some, rng)[0] for _ in range(200)]
+    crops = [draw(store, "field/0", asked(augmentation=0), 0.5, rng)[0] for _ in range(200)]
     grain = np.array([float((c[..., 1:] - c[..., :-1]).abs().median()) for c in crops])
     # means of blocks are smoother than pixels
     assert (grain > grain.mean()).mean() == pytest.approx(0.5, abs=0.15)
@@ -152,8 +151,8 @@ def test_nuclei_are_asked_for_where_a_mask_tells_them_alone():
     store = Fields(NAMES, masked=("field/0",))
     crops = {}
     for name in ("field/0", "field/1"):
-        plain = asked(augmentation=0, magnified=0, crop=128)
-        crops[name] = draw(store, name, plain, np.random.default_rng(0))[1]
+        plain = asked(augmentation=0, crop=128)
+        crops[name] = draw(store, name, plain, 0, np.random.default_rng(0))[1]
     assert np.array_equal(crops["field/0"][3][:, :-1], store.nuclei("field/0")[:, :-1])
     assert crops["field/0"][4][:, :-1].all() and not crops["field/0"][4][:, -1].any()
     assert not crops["field/1"][3:].any()
@@ -166,23 +165,24 @@ def test_nuclei_are_asked_for_where_a_mask_tells_them_alone():
 
 def test_what_lies_beyond_a_small_field_teaches_nothing():
     store = Fields(NAMES, side=64)
-    image, target = draw(
-        store, "field/0", asked(augmentation=0, magnified=0), np.random.default_rng(0)
-    )
+    image, target = draw(store, "field/0", asked(augmentation=0), 0, np.random.default_rng(0))
     assert image.shape == (1, 64, 64)
     assert not target[2][16:].any() and not target[2][:, 16:].any() and target[2][:16, :15].all()
 
 
 def test_a_step_draws_the_same_again_and_no_field_twice():
     store, train, fields = Fields(NAMES), training(batch_size=4), NAMES[:7]
-    crops = Crops(store, fields, train, asked(), 0)
+    crops = Crops(store, fields, train, asked())
     drawn = np.array([crops.drawn(np.random.default_rng(i)) for i in range(700)])
     assert all(len(set(batch)) == 4 for batch in drawn)
     counts = np.bincount(drawn.ravel(), minlength=7)
     assert counts / counts.sum() == pytest.approx(np.full(7, 1 / 7), abs=0.02)
-    one, same, other = (Crops(store, fields, train, asked(), rank)[2] for rank in (0, 0, 1))
+    two = asked(magnified=[0.5, 0.5])
+    one, same, rank, network = (
+        Crops(store, fields, train, two, *which)[2] for which in ((0, 0), (0, 0), (0, 1), (1, 0))
+    )
     assert all(torch.equal(a, b) for a, b in zip(one, same))
-    assert not torch.equal(one[0], other[0])
+    assert not torch.equal(one[0], rank[0]) and not torch.equal(one[0], network[0])
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
@@ -204,9 +204,24 @@ def test_what_is_stained_is_learnt_and_the_same_again(precision):
         assert maps[0][stained].mean() > 1.5 * maps[0][~stained].mean()
 
 
+def test_the_networks_of_an_ensemble_learn_in_turn():
+    told, store = [], Fields(NAMES)
+    net = build_stain(SMALL, StainFacts(2, 2, 2))
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    two, train = asked(magnified=[0.5, 0.0]), training(epochs=2)
+    state, rows, last = fit_stain(
+        net, store, NAMES, train, two, lambda row, epoch: told.append(epoch)
+    )
+    assert [row["epoch"] for row in rows] == told == [0, 1, 2, 3] and last == 3
+    first, second = (f"networks.{n}.out.weight" for n in (0, 1))
+    assert not torch.equal(state[first], before[first])
+    assert not torch.equal(state[second], before[second])
+    assert not torch.equal(state[first], state[second])
+
+
 @pytest.mark.parametrize("arch", ["resnet18", "tf_efficientnet_lite0", "inception_v3"])
 def test_frozen_stages_stay_as_pretrained_and_the_later_ones_learn(arch):
-    net = build_stain(arch, FACTS)
+    [net] = build_stain(arch, FACTS).networks
     freeze(net, 0)
     assert all(parameter.requires_grad for parameter in net.parameters())
     freeze(net, 2)

@@ -380,7 +380,7 @@ def tree(stage_tree) -> Path:
 
 
 def configure(tree: Path, model: dict | None = None, **changes) -> None:
-    stain = {"crop": 128, "augmentation": 0.3, "orientations": 1}
+    stain = {"crop": 128, "augmentation": 0.3, "orientations": 2}
     raw = default_params(model={"arch": ARCH} | (model or {}), train=SHORT | changes, stain=stain)
     (tree / "params.yaml").write_text(yaml.safe_dump(raw))
 

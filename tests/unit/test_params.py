@@ -125,10 +125,24 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(key, value):
         parse(_with("train", **{key: value}))
 
 
-@pytest.mark.parametrize("key,value", [("reduction", 3), ("crop", 100), ("magnified", 2)])
+@pytest.mark.parametrize("key,value", [("reduction", 3), ("crop", 100), ("magnified", [])])
 def test_the_stain_network_is_shown_what_it_can_take(key, value):
     with pytest.raises(ParamsError, match=rf"stain\.{key}.*found"):
         parse(_with("stain", **{key: value}))
+
+
+@pytest.mark.parametrize(
+    "changes,said",
+    [
+        ({"magnified": 0.5}, r"stain\.magnified.*list"),
+        ({"magnified": [0.5, 2]}, r"stain\.magnified\.1"),
+        ({"magnified": [0.5, 0, 0], "orientations": 2}, "2 are too few for the 3 networks"),
+    ],
+)
+def test_every_network_has_a_share_of_magnified_crops_and_an_orientation(changes, said):
+    assert parse(_with("stain", magnified=[0, 1], orientations=2))["stain"].magnified == [0, 1]
+    with pytest.raises(ParamsError, match=said):
+        parse(_with("stain", **changes))
 
 
 def test_all_problems_are_listed_at_once():

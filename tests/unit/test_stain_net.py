@@ -7,11 +7,14 @@ from safetensors.torch import save_file
 
 from src.common.scoring.networks import stain as stain_module
 from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts
+from src.common.scoring.networks.inference import load_model
 from src.common.scoring.networks.net import library_model
 from src.common.scoring.networks.stain import (
     EXCESS_FLOOR,
     StainFacts,
+    StainNet,
     build_stain,
+    oriented,
     predict_stain,
     reduced,
     window_logits,
@@ -30,9 +33,9 @@ def frame() -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def small_net(orientations: int = 1):
+def small_net(orientations: int = 1, networks: int = 1):
     torch.manual_seed(0)
-    return build_stain(SMALL, StainFacts(2, orientations)).eval()
+    return build_stain(SMALL, StainFacts(2, orientations, networks)).eval()
 
 
 @pytest.mark.parametrize("arch", [*REGISTRY, SMALL, "timm:mobilenetv3_small_100"])
@@ -50,7 +53,7 @@ def test_every_backbone_predicts_excess_and_probability(arch):
 def test_the_body_learns_and_a_pretrained_one_keeps_its_normalisation(pretrained, tmp_path):
     file = tmp_path / "w.safetensors"
     save_file(library_model(facts(SMALL)).state_dict(), file)
-    net = build_stain(SMALL, FACTS, file if pretrained else None).train()
+    [net] = build_stain(SMALL, FACTS, file if pretrained else None).train().networks
     assert net.decoder.training
     assert any(m.training for m in net.body.modules()) != pretrained
     net(torch.randn(2, 1, 64, 64).clamp(-1, 1)).sum().backward()
@@ -85,6 +88,31 @@ def test_eight_orientations_turn_with_the_frame(frame):
     square = frame[:, :256]
     turned = predict_stain(net, np.ascontiguousarray(np.rot90(square)))
     assert np.allclose(np.rot90(turned, -1, (1, 2)), predict_stain(net, square), atol=1e-3)
+
+
+def test_networks_take_the_orientations_in_turn_and_are_averaged(frame):
+    net = small_net(4, networks=2)
+    first, second = net.networks
+    for network in (first, second):
+        torch.nn.init.normal_(network.out.weight)  # what they say differs
+    views = []
+    for number, network in enumerate([first, second, first, second]):
+        alone = StainNet([network], StainFacts(2, 1))
+        turned = oriented(torch.from_numpy(frame), number).numpy().copy()
+        maps = torch.from_numpy(predict_stain(alone, turned))
+        views.append(oriented(maps, number, back=True).numpy())
+    found = predict_stain(net, frame)
+    assert np.allclose(found, np.mean(views, 0), rtol=1e-4)
+    assert not any(np.allclose(found, view, rtol=1e-2) for view in views)
+
+
+def test_a_model_saved_when_a_stain_network_was_one_alone_is_read(frame, tmp_path):
+    net = small_net()
+    state = {k.removeprefix("networks.0."): v for k, v in net.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    card = {"target": "stain", "arch": SMALL, "stain": {"reduction": 2, "orientations": 1}}
+    read = load_model(tmp_path, card)
+    np.testing.assert_array_equal(predict_stain(read, frame), predict_stain(net, frame))
 
 
 @pytest.mark.parametrize("height,width", [(256, 320), (250, 333), (224, 224)])

@@ -1,6 +1,6 @@
 """Crops of whole fields for the stain network: turned, scaled, altered as by other optics.
 
-What a step shows depends on (seed, step, rank) alone: a training that is repeated sees the same.
+What a step shows depends on (seed, network, rank, step) alone: a repeated training sees the same.
 """
 
 import cv2
@@ -29,13 +29,18 @@ class Crops(Dataset):
     the share of nuclei, and 1 where a mask tells it, else 0.
     """
 
-    def __init__(self, store: PatchStore, images: list[str], train: Train, stain: Stain, rank: int):
+    def __init__(
+        self, store: PatchStore, images: list[str], train: Train, stain: Stain,
+        network: int = 0, rank: int = 0,
+    ):  # fmt: skip
         self.store, self.images, self.stain = store, images, stain
-        self.batch_size, self.key = train.batch_size, (train.seed, rank)
+        self.magnified = stain.magnified[network]
+        self.batch_size, self.key = train.batch_size, (train.seed, network, rank)
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([*self.key, step])
-        pairs = [draw(self.store, self.images[i], self.stain, rng) for i in self.drawn(rng)]
+        names = [self.images[i] for i in self.drawn(rng)]
+        pairs = [draw(self.store, name, self.stain, self.magnified, rng) for name in names]
         images, targets = zip(*pairs)
         return torch.stack(images), torch.stack(targets)
 
@@ -66,12 +71,15 @@ class Steps(Sampler):
 
 
 def draw(
-    store: PatchStore, image_id: str, stain: Stain, rng: np.random.Generator
+    store: PatchStore, image_id: str, stain: Stain, magnified: float, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A field's crop, (1, n, n), and its target, (5, n / 2, n / 2), under stain.augmentation."""
+    """A field's crop, (1, n, n), and its target, (5, n / 2, n / 2), under stain.augmentation.
+
+    magnified: probability of a quarter of the area at twice the size.
+    """
     frame, strength, side = store.brightfield(image_id), stain.augmentation, stain.crop
     factor = float(np.exp(rng.uniform(*np.log(SCALE)) * strength))
-    if rng.random() < stain.magnified:
+    if rng.random() < magnified:
         factor *= MAGNIFIED
     size = round(side * stain.reduction / factor / PI_REDUCTION) * PI_REDUCTION
     y, x = (int(rng.integers(max(n - size, 0) // PI_REDUCTION + 1)) for n in frame.shape)

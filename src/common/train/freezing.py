@@ -3,10 +3,10 @@
 from torch import nn
 
 from ..scoring.networks.net import Net
-from ..scoring.networks.stain import StainNet
+from ..scoring.networks.stain import UNet
 
 
-def freeze(net: Net | StainNet, stages: int) -> None:
+def freeze(net: Net | UNet, stages: int) -> None:
     """Leaves the first `stages` of a body as they are, with all that lies before them and their
     batch statistics: the finest maps take most of a step, and a few sessions have little to teach
     them. With 0 all of it learns.

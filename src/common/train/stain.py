@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, l
 from torch.utils.data import DataLoader
 
 from ..patches.store import PatchStore
-from ..scoring.networks.stain import WIDTHS, StainFacts, StainNet
+from ..scoring.networks.stain import WIDTHS, StainFacts, StainNet, UNet
 from ..workspace.sections import Stain, Train
 from .checkpoint import Report
 from .crops import Crops, Steps
@@ -27,7 +27,7 @@ FAINT = 0.05  # mean of a crop's target below which where it is counts less than
 
 def stain_facts(stain: Stain) -> StainFacts:
     """What travels with the network, from the parameters."""
-    return StainFacts(stain.reduction, stain.orientations)
+    return StainFacts(stain.reduction, stain.orientations, len(stain.magnified))
 
 
 def stain_loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -77,15 +77,19 @@ def nuclei_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 class StainModule(pl.LightningModule):
-    """A stain network in training; keeps the mean loss of every epoch in `rows`.
+    """One network in training; keeps the mean loss of every epoch in `rows`.
 
     Nuclei are a second task, which is dropped after training: what tells a nucleus from the rest is
-    the same in every session, unlike what tells its live share.
+    the same in every session, unlike what tells its live share. steps: of all epochs; first: number
+    of the first epoch.
     """
 
-    def __init__(self, net: StainNet, train: Train, stain: Stain, steps: int, report: Report):
+    def __init__(
+        self, net: UNet, train: Train, stain: Stain, steps: int, first: int, report: Report
+    ):
         super().__init__()
-        self.net, self.params, self.stain, self.steps = net, train, stain, steps
+        self.net, self.params, self.stain = net, train, stain
+        self.steps, self.first = steps, first
         self.nuclei = nn.Conv2d(WIDTHS[-1], 1, 3, padding=1)
         self.rows: list[dict[str, float]] = []
         self._report, self._losses = report, []
@@ -109,9 +113,10 @@ class StainModule(pl.LightningModule):
         loss = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
         self._losses.clear()
         row = {"train_loss": round(float(loss), 6)}
-        self.rows.append({"epoch": self.current_epoch} | row)
+        epoch = self.first + self.current_epoch
+        self.rows.append({"epoch": epoch} | row)
         if self.trainer.is_global_zero:
-            self._report(row, self.current_epoch)
+            self._report(row, epoch)
 
     def configure_optimizers(self):
         p = self.params
@@ -132,23 +137,27 @@ def fit_stain(
     net: StainNet, store: PatchStore, images: list[str], train: Train, stain: Stain,
     report: Report,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], int]:  # fmt: skip
-    """Trains a stain network on crops of whole fields, for all of train.epochs.
+    """Trains a stain network's networks in turn, on crops of whole fields, for all of train.epochs.
 
     images: ids of the fields. Returns (state dict of the network, one row of metrics per
-    epoch, number of the last epoch). No epoch is chosen by validation: of a few sessions, what
-    holds for one does not for the next (docs/accuracy.md).
+    epoch, number of the last epoch, counted on from network to network). No epoch is chosen by
+    validation: of a few sessions, what holds for one does not for the next (docs/accuracy.md).
     """
-    freeze(net, train.frozen_stages)
-    trainer = lightning_trainer(train, [], clip=CLIP)
-    crops = Crops(store, images, train, stain, trainer.global_rank)
     seen = train.samples_per_epoch or len(images)
     steps = max(1, seen // (train.batch_size * train.devices * train.nodes))
-    module = StainModule(net, train, stain, steps * train.epochs, report)
-    loader = DataLoader(crops, batch_size=None, sampler=Steps(steps), num_workers=train.workers)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", EXPECTED)
-        trainer.fit(module, loader)
+    rows = []
+    for number, network in enumerate(net.networks):
+        freeze(network, train.frozen_stages)
+        trainer = lightning_trainer(train, [], clip=CLIP)
+        crops = Crops(store, images, train, stain, number, trainer.global_rank)
+        first = number * train.epochs
+        module = StainModule(network, train, stain, steps * train.epochs, first, report)
+        loader = DataLoader(crops, batch_size=None, sampler=Steps(steps), num_workers=train.workers)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", EXPECTED)
+            trainer.fit(module, loader)
+        rows += module.rows
     state = {
         k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in net.state_dict().items()
     }
-    return state, module.rows, train.epochs - 1
+    return state, rows, rows[-1]["epoch"]

@@ -188,11 +188,20 @@ class Train(Section):
 class Stain(Section):
     reduction: Literal[1, 2, 4]
     crop: Annotated[int, Field(ge=64, multiple_of=32)]
-    magnified: Fraction
+    magnified: Annotated[list[Fraction], Field(min_length=1)]
     augmentation: Fraction
     place: Annotated[float, Field(ge=0)]
     nuclei: Annotated[float, Field(ge=0)]
     orientations: Literal[1, 2, 4, 8]
+
+    @model_validator(mode="after")
+    def _one_orientation_each(self):
+        if self.orientations < len(self.magnified):
+            raise ValueError(
+                f"stain.orientations {self.orientations} are too few for the {len(self.magnified)} "
+                "networks of stain.magnified, which take them in turn"
+            )
+        return self
 
 
 class Evaluate(Section):

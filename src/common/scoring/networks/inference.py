@@ -28,11 +28,14 @@ def load_model(directory: Path, description: dict) -> Net | StainNet:
     description: the content of model.json or contract.json, whose target, arch and pooling (or
     stain) say what it is.
     """
+    state = load_file(directory / "model.safetensors")
     if description.get("target") == "stain":
         net = build_stain(description["arch"], StainFacts(**description["stain"]))
+        if not any(name.startswith("networks.") for name in state):  # of when there was only one
+            state = {f"networks.0.{name}": values for name, values in state.items()}
     else:
         net = build(description["arch"], pooling=description["pooling"])
-    net.load_state_dict(load_file(directory / "model.safetensors"))
+    net.load_state_dict(state)
     return net.eval()
 
 
@@ -115,9 +118,11 @@ def _batches(table: pd.DataFrame, batch_size: int) -> Iterator[np.ndarray]:
 
 def compiled_net(net: Net | StainNet, method: str = "forward") -> Net | StainNet:
     """The network for many windows or frames, with its `method` compiled."""
-    side = SMALLEST if isinstance(net, StainNet) else net.backbone.input_size
-    shape = (1, 1, side, side) if isinstance(net, StainNet) else (2, 3, side, side)
-    return compiled(net, method, shape)
+    if isinstance(net, StainNet):
+        shape = (1, 1, SMALLEST, SMALLEST)
+        return StainNet([compiled(one, method, shape) for one in net.networks], net.stain)
+    side = net.backbone.input_size
+    return compiled(net, method, (2, 3, side, side))
 
 
 def compiled(net: nn.Module, method: str, shape: tuple[int, ...]) -> nn.Module:

@@ -7,6 +7,7 @@ background". Predicting fluorescence from transmitted light: Christiansen et al.
 al. 2018; the paper names it as its next step. This file ships inside registered models.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,26 +34,26 @@ class StainFacts:
     """What a stain network needs to read a frame.
 
     reduction: frame pixels a side of one input pixel. orientations: right-angle turns and flips
-    that are averaged.
+    that are averaged. networks: how many share these.
     """
 
     reduction: int
     orientations: int
+    networks: int = 1
 
 
-class StainNet(nn.Module):
+class UNet(nn.Module):
     """(N, 1, h, w) scaled bright-field to (N, 2, h', w'): log excess of PI and logit of STAINED.
 
     h' and w' are half the input's for backbones whose first stage has a stride of 4. Raises
     UnknownBackbone for a backbone that names too few stages.
     """
 
-    def __init__(self, arch: str, body: Body, stain: StainFacts, pretrained: bool = False):
+    def __init__(self, arch: str, body: Body, pretrained: bool = False):
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
         super().__init__()
-        self.backbone, self.body, self.stain = facts(arch), body.eval(), stain
-        self.pretrained = pretrained
+        self.backbone, self.body, self.pretrained = facts(arch), body.eval(), pretrained
         names = self.backbone.levels
         if len(names) < len(WIDTHS):
             needed = f"{len(WIDTHS)} stages: model.target stain needs them"
@@ -81,16 +82,30 @@ class StainNet(nn.Module):
         scaled = scaled.contiguous(memory_format=torch.channels_last)
         return stage_maps(self.body, self.stages, scaled)
 
-    def train(self, mode: bool = True) -> "StainNet":
+    def train(self, mode: bool = True) -> "UNet":
         """A pretrained body keeps its normalisation statistics: few sessions would spoil them."""
         super().train(mode)
         self.body.train(mode and not self.pretrained)
         return self
 
 
+class StainNet(nn.Module):
+    """Networks that see a frame in different orientations, in turn; their mean is the prediction.
+
+    So a second network costs training, and nothing in scoring (docs/accuracy.md).
+    """
+
+    def __init__(self, networks: Sequence[UNet], stain: StainFacts):
+        super().__init__()
+        self.networks, self.stain = nn.ModuleList(networks), stain
+
+
 def build_stain(arch: str, stain: StainFacts, weights: Path | None = None) -> StainNet:
-    """A stain network; its body from a safetensors file of the library's names, else random."""
-    return StainNet(arch, body_of(arch, weights), stain, weights is not None)
+    """A stain network; its bodies from a safetensors file of the library's names, else random."""
+    pretrained = weights is not None
+    return StainNet(
+        [UNet(arch, body_of(arch, weights), pretrained) for _ in range(stain.networks)], stain
+    )
 
 
 def reduced(frame8: np.ndarray, reduction: int) -> np.ndarray:
@@ -163,9 +178,10 @@ def _averaged(net: StainNet, image: np.ndarray) -> np.ndarray:
 
 
 def _view(net: StainNet, image: torch.Tensor, number: int) -> torch.Tensor:
-    """What the network says of an image in one of eight orientations, turned back."""
-    device = next(net.parameters()).device
-    out = net(oriented(image, number).to(device)).float().cpu()
+    """What a network says of an image in one of eight orientations, turned back."""
+    network = net.networks[number % len(net.networks)]
+    device = next(network.parameters()).device
+    out = network(oriented(image, number).to(device)).float().cpu()
     maps = torch.cat([out[:, :1].clamp(-8, 4).exp(), out[:, 1:].sigmoid()], 1)
     return oriented(maps, number, back=True)
 
