@@ -5,14 +5,13 @@ pixel, without a line of this project's code.
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
+from ..common.scoring.frames.imaging import BORDER
 from ..common.scoring.networks.stain import COARSEST, SMALLEST, StainNet
 from ..common.scoring.scorer import Scorer
 from .frames import EightBit, Exported, ExportError, scripted, traced
 
-# px a side of the least square without counts that is a border (scoring/networks/stain.py)
-BORDER = 9
 OUT = """for each pixel, first the predicted PI over background (1 is unstained), then the
 probability that it is above 1.5 times background."""
 LEFT = """the calibrated probabilities and calls of windows and cells are not made: the mean of the
@@ -42,10 +41,11 @@ class StainMap(nn.Module):
 
     def reduced(self, frame8: torch.Tensor) -> torch.Tensor:
         """The frame (H, W) as the network sees it, (1, 1, h, w), in -1..1."""
+        around = self.border - 1
         zero = (frame8 == 0).float()[None, None]
-        half = self.border // 2
-        kept = -max_pool2d(-zero, self.border, 1, half)  # an opening: eroded, then dilated
-        border = max_pool2d(kept, self.border, 1, half)[0, 0] > 0
+        wide = pad(zero, [around, around, around, around], mode="replicate")
+        kept = -max_pool2d(-wide, self.border, 1)  # an opening: eroded, then dilated
+        border = max_pool2d(kept, self.border, 1)[0, 0] > 0
         if bool(border.any()) and not bool(border.all()):
             middle = torch.quantile(frame8[~border].double(), 0.5).float()
             frame8 = torch.where(border, middle, frame8)

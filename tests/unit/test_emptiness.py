@@ -215,11 +215,3 @@ def test_f1_of_both_classes_with_intervals_over_images():
     assert found["f1_cells"] == pytest.approx(2 / 3, abs=1e-6) == found["f1_not_cells"]
     low, high = found["f1_cells_interval_95"]
     assert 0 <= low < 2 / 3 < high <= 1
-
-
-def test_black_border_is_told_from_dark_spots():
-    frame = np.full((100, 120), 90, np.uint8)
-    frame[:2] = 0
-    frame[40:43, 50:53] = 0
-    border = annotations.black_border(frame)
-    assert border[:2].all() and border.sum() == 2 * 120

@@ -111,3 +111,13 @@ def test_focus_falls_with_blur():
         for f in (frame, cv2.GaussianBlur(frame, (0, 0), 2))
     )
     assert blurred < sharp / 10
+
+
+def test_black_border_is_told_from_dark_spots():
+    frame = np.full((100, 120), 90, np.uint8)
+    frame[:2] = 0
+    frame[40:48, 50:58] = 0
+    border = imaging.black_border(frame)
+    assert border[:2].all() and border.sum() == 2 * 120
+    frame[40:49, 50:59] = 0
+    assert imaging.black_border(frame).sum() == 2 * 120 + 81

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from ..patches.store import PatchStore
 from ..scoring.emptiness import VERDICTS
-from ..scoring.frames.imaging import bright_field_measures
+from ..scoring.frames.imaging import black_border, bright_field_measures
 from ..workspace.csv_table import TableError, number_of, read_rows
 from ..workspace.errors import UserError
 
@@ -108,16 +107,6 @@ def all_windows(patches: pd.DataFrame, annotated: pd.DataFrame) -> pd.DataFrame:
     """
     outside = annotated[annotated["place"] >= len(patches)]
     return pd.concat([patches[WINDOW_KEY], outside[WINDOW_KEY]], ignore_index=True)
-
-
-def black_border(frame: np.ndarray) -> np.ndarray:
-    """(H, W) bool: black areas that registration left in an 8-bit frame; dark spots inside cells
-    are none.
-
-    For annotated windows outside the grid, whose counts of zero are not in the table of patches.
-    """
-    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
-    return cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4] > 0
 
 
 def _refuse(path: Path, lines: list[int], cells: pd.Series, wrong: pd.Series, wanted: str) -> None:

@@ -8,6 +8,8 @@ same bytes on every x86-64 processor.
 import cv2
 import numpy as np
 
+BORDER = 9  # px: side of the least square without counts that is a black border
+
 
 def percentile_range(frame: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """Counts at two percentiles of a (H, W) unsigned integer frame; the bounds of its 8-bit
@@ -38,6 +40,17 @@ def to_uint8(frame: np.ndarray, low: float, high: float) -> np.ndarray:
     top = int(frame.max(initial=0)) + 1
     table = (np.arange(top, dtype=np.float64) - low) * (255.0 / (high - low)) + 0.5
     return np.clip(table, 0, 255).astype(np.uint8)[frame]
+
+
+def black_border(frame: np.ndarray) -> np.ndarray:
+    """Areas without any count (H, W) bool of a frame (H, W) unsigned integer, as registration
+    leaves them: those that hold a square of BORDER px, an image's edge carried on beyond it. Dark
+    spots inside cells are none.
+    """
+    around = BORDER - 1
+    wide = np.pad((frame == 0).astype(np.uint8), around, mode="edge")
+    opened = cv2.morphologyEx(wide, cv2.MORPH_OPEN, np.ones((BORDER, BORDER), np.uint8))
+    return opened[around:-around, around:-around].astype(bool)
 
 
 def window_sums(values: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from ..frames.imaging import black_border
 from .backbones import UnknownBackbone, facts
 from .net import Body, body_of, normalised, stage_maps
 
@@ -125,12 +126,6 @@ def resized(frame8: np.ndarray, height: int, width: int) -> np.ndarray:
         grey[border] = np.median(frame8[~border])
     how = cv2.INTER_AREA if height <= len(grey) else cv2.INTER_LINEAR
     return cv2.resize(grey, (width, height), interpolation=how) / 127.5 - 1
-
-
-def black_border(frame8: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) bool of areas without any count that hold a square of 9 px."""
-    zero = (frame8 == 0).astype(np.uint8)
-    return cv2.morphologyEx(zero, cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)).astype(bool)
 
 
 def predict_stain(net: StainNet, frame8: np.ndarray) -> np.ndarray:
