@@ -139,7 +139,8 @@ def score(
     for status, part in table.groupby("status", sort=False):
         first = part.iloc[0]
         such = "" if status == "scored" else f", such as {first['image_id']}: {first['reason']}"
-        typer.echo(f"{len(part)} images {status}{such}")
+        images_of = "1 image" if len(part) == 1 else f"{len(part)} images"
+        typer.echo(f"{images_of} {status}{such}")
     typer.echo(f"wrote {out / 'summary.html'}")
 
 
