@@ -68,7 +68,7 @@ def main() -> None:
     frames = [rng.integers(1, 255, SHAPE).astype(np.uint8) for _ in range(asked.frames)]
     corners = np.array([(w.y, w.x, w.size) for w in windows(*SHAPE, SIZE, STRIDE, "anchor")])
     classifier = build(asked.arch).eval()
-    stain = build_stain(asked.arch, StainFacts(2, 1)).eval()
+    stain = build_stain(asked.arch, StainFacts(2, 1, 1)).eval()
     compare("label", classifier, lambda f: prepare(classifier.backbone, cut(f, corners)), frames)
     compare("stain", stain, lambda f: torch.from_numpy(reduced(f, 2))[None, None], frames)
 

@@ -12,7 +12,7 @@ from src.common.train.freezing import freeze
 from src.common.train.stain import fit_stain, nuclei_loss, place_loss, stain_loss
 
 SMALL = "timm:test_efficientnet"
-FACTS = StainFacts(reduction=2, orientations=1)
+FACTS = StainFacts(reduction=2, orientations=1, networks=1)
 
 
 def target(excess: float, weight: float = 1.0) -> torch.Tensor:

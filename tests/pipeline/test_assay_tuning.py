@@ -27,7 +27,7 @@ RULE = {"intensity": "background_ratio", "log": True, "live_below": 1.2, "dead_a
         "background": 5.0}  # fmt: skip
 SMALL = "timm:test_efficientnet"
 CONTRACT = {"target": "stain", "arch": SMALL, "label": RULE, "training_images": [],
-            "unlike_share": 1.0, "stain": {"reduction": 2, "orientations": 1},
+            "unlike_share": 1.0, "stain": {"reduction": 2, "orientations": 2, "networks": 2},
             "weights": {"weights": "random"}, "intensity": None,
             "operating": {"temperature": 2.0, "threshold": 0.5, "live_from": 0.5,
                           "dead_to": 0.49}}  # fmt: skip
@@ -41,7 +41,7 @@ def registered(tmp_path_factory):
     with mlflow_at(f"sqlite:///{root}/mlflow.db"):
         client = runs.connect()
         torch.manual_seed(0)
-        save_model(root, "a" * 64, net=build_stain(SMALL, StainFacts(2, 1)), **CONTRACT)
+        save_model(root, "a" * 64, net=build_stain(SMALL, StainFacts(2, 2, 2)), **CONTRACT)
         with mlflow.start_run() as run:
             metadata = {"digest": "a" * 64}
             uri = packaging.log_package(root / "files", ["numpy"], metadata, run.info.run_id)

@@ -7,7 +7,6 @@ from safetensors.torch import save_file
 
 from src.common.scoring.networks import stain as stain_module
 from src.common.scoring.networks.backbones import REGISTRY, UnknownBackbone, facts
-from src.common.scoring.networks.inference import load_model
 from src.common.scoring.networks.net import library_model
 from src.common.scoring.networks.stain import (
     EXCESS_FLOOR,
@@ -20,7 +19,7 @@ from src.common.scoring.networks.stain import (
     window_logits,
 )
 
-FACTS = StainFacts(reduction=2, orientations=1)
+FACTS = StainFacts(reduction=2, orientations=1, networks=1)
 SMALL = "timm:test_efficientnet"
 
 
@@ -97,22 +96,13 @@ def test_networks_take_the_orientations_in_turn_and_are_averaged(frame):
         torch.nn.init.normal_(network.out.weight)  # what they say differs
     views = []
     for number, network in enumerate([first, second, first, second]):
-        alone = StainNet([network], StainFacts(2, 1))
+        alone = StainNet([network], StainFacts(2, 1, 1))
         turned = oriented(torch.from_numpy(frame), number).numpy().copy()
         maps = torch.from_numpy(predict_stain(alone, turned))
         views.append(oriented(maps, number, back=True).numpy())
     found = predict_stain(net, frame)
     assert np.allclose(found, np.mean(views, 0), rtol=1e-4)
     assert not any(np.allclose(found, view, rtol=1e-2) for view in views)
-
-
-def test_a_model_saved_when_a_stain_network_was_one_alone_is_read(frame, tmp_path):
-    net = small_net()
-    state = {k.removeprefix("networks.0."): v for k, v in net.state_dict().items()}
-    save_file(state, tmp_path / "model.safetensors")
-    card = {"target": "stain", "arch": SMALL, "stain": {"reduction": 2, "orientations": 1}}
-    read = load_model(tmp_path, card)
-    np.testing.assert_array_equal(predict_stain(read, frame), predict_stain(net, frame))
 
 
 @pytest.mark.parametrize("height,width", [(256, 320), (250, 333), (224, 224)])

@@ -232,18 +232,9 @@ class Register(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "dataset": Dataset,
-    "synthetic": Synthetic,
-    "acquire": Acquire,
-    "tile": Tile,
-    "filter": Filter,
-    "label": Label,
-    "split": Split,
-    "check": Check,
-    "model": Model,
-    "train": Train,
-    "stain": Stain,
-    "evaluate": Evaluate,
-    "explain": Explain,
-    "register": Register,
-}
+    section.__name__.lower(): section
+    for section in (
+        Dataset, Synthetic, Acquire, Tile, Filter, Label, Split, Check, Model, Train, Stain,
+        Evaluate, Explain, Register,
+    )
+}  # fmt: skip

@@ -28,14 +28,11 @@ def load_model(directory: Path, description: dict) -> Net | StainNet:
     description: the content of model.json or contract.json, whose target, arch and pooling (or
     stain) say what it is.
     """
-    state = load_file(directory / "model.safetensors")
     if description.get("target") == "stain":
         net = build_stain(description["arch"], StainFacts(**description["stain"]))
-        if not any(name.startswith("networks.") for name in state):  # of when there was only one
-            state = {f"networks.0.{name}": values for name, values in state.items()}
     else:
         net = build(description["arch"], pooling=description["pooling"])
-    net.load_state_dict(state)
+    net.load_state_dict(load_file(directory / "model.safetensors"))
     return net.eval()
 
 

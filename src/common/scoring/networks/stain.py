@@ -35,12 +35,12 @@ class StainFacts:
     """What a stain network needs to read a frame.
 
     reduction: frame pixels a side of one input pixel. orientations: right-angle turns and flips
-    that are averaged. networks: how many share these.
+    that are averaged. networks: how many take these in turn.
     """
 
     reduction: int
     orientations: int
-    networks: int = 1
+    networks: int
 
 
 class UNet(nn.Module):
