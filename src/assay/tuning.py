@@ -113,6 +113,7 @@ def learnt(scorer: Scorer, fields: StainedFields, names: Sequence[str]) -> dict[
     pretrained = contract["weights"]["weights"] != "random"
     for network in net.networks:
         network.pretrained = pretrained
+    net.train()
     stain = Stain(
         reduction=facts.reduction, crop=SEEN, magnified=[0.0] * facts.networks,
         augmentation=1.0, place=0, nuclei=0, orientations=facts.orientations,
