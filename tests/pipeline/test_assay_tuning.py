@@ -97,11 +97,14 @@ def test_a_stain_network_learns_on_and_is_judged_by_fields_it_did_not_learn_from
     registered: MlflowClient, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(model, "WORTH_FRAMES", 3)  # so many that scoring compiles the network
-    learnt, seen = tuning.learnt, []
-    monkeypatch.setattr(
-        tuning, "learnt",
-        lambda scorer, fields, names: seen.append(set(names)) or learnt(scorer, fields, names),
-    )  # fmt: skip
+    learnt, seen, states = tuning.learnt, [], []
+
+    def noted(scorer, fields, names):
+        seen.append(set(names))
+        states.append(learnt(scorer, fields, names))
+        return states[-1]
+
+    monkeypatch.setattr(tuning, "learnt", noted)
     judged, by_others = adapt.judged, []
     monkeypatch.setattr(
         adapt, "judged", lambda known, seen: by_others.append((known, seen)) or judged(known, seen)
@@ -111,6 +114,8 @@ def test_a_stain_network_learns_on_and_is_judged_by_fields_it_did_not_learn_from
     ids = set.union(*seen)
     assert sorted(map(len, seen)) == [2, 2, 2, 3] and len(ids) == 3
     assert record["after"]["called"] is not None
+    statistics = [k for k in states[0] if "decoder" in k and k.endswith("running_mean")]
+    assert statistics and not torch.equal(states[0][statistics[0]], states[1][statistics[0]])
     ((known, judges),) = by_others
     moved = (known.merge(judges, on=["image_id", "y", "x"]).eval("p_x - p_y")).abs()
     assert len(moved) and moved.max() > 1e-3  # judged by networks that learnt, not by the compiled
