@@ -81,14 +81,12 @@ def test_a_compiled_network_says_the_same_of_batches_of_any_size(arch):
 
 def test_a_compiled_stain_network_takes_frames_of_any_shape():
     torch.manual_seed(1)
-    whole = build_stain("resnet18", StainFacts(2, 2, 2)).eval()
-    pairs = list(zip(compiled_net(whole).networks, whole.networks))
-    assert len(pairs) == 2
+    whole = build_stain("resnet18", StainFacts(2, 1, 1)).eval()
+    [fast], [net] = compiled_net(whole).networks, whole.networks
     for shape in ((160, 224), (224, 160), (128, 128)):
         image = torch.rand(1, 1, *shape) * 2 - 1
         with torch.inference_mode():
-            for fast, net in pairs:
-                torch.testing.assert_close(fast(image), net(image), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(fast(image), net(image), rtol=1e-4, atol=1e-5)
 
 
 def test_a_compiled_filter_sees_frames_alike(seeing, frame8):
