@@ -9,7 +9,7 @@ import torch
 from src.common.scoring.networks.stain import StainFacts, build_stain, predict_stain, reduced
 from src.common.train.crops import Crops, draw
 from src.common.train.freezing import freeze
-from src.common.train.stain import fit_stain, nuclei_loss, place_loss, stain_loss
+from src.common.train.stain import StainModule, fit_stain, nuclei_loss, place_loss, stain_loss
 
 SMALL = "timm:test_efficientnet"
 FACTS = StainFacts(reduction=2, orientations=1, networks=1)
@@ -202,6 +202,21 @@ def test_what_is_stained_is_learnt_and_the_same_again(precision):
         maps = predict_stain(net.eval(), store.brightfield(name))
         stained = np.kron(store.pi_ratio(name) > 2, np.ones((4, 4))) > 0
         assert maps[0][stained].mean() > 1.5 * maps[0][~stained].mean()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 19, 99])  # with a tenth or 1% one step warms up
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
+def test_a_short_training_has_a_schedule(steps, warmup):
+    [net] = build_stain(SMALL, FACTS).networks
+    train = training(warmup_fraction=warmup)
+    module = StainModule(net, train, asked(), steps, 0, lambda row, epoch: None)
+    made = module.configure_optimizers()
+    schedule, rates = made["lr_scheduler"]["scheduler"], []
+    for _ in range(steps):
+        rates.append(schedule.get_last_lr()[1])
+        made["optimizer"].step()
+        schedule.step()
+    assert min(rates) > 0 and max(rates) <= train.lr
 
 
 def test_the_networks_of_an_ensemble_learn_in_turn():

@@ -127,8 +127,10 @@ class StainModule(pl.LightningModule):
         groups = [{"params": part, "lr": rate} for part, rate in zip((body, rest), rates)]
         # not `fused`: Lightning clips no gradient of a fused optimizer in mixed precision
         optimizer = torch.optim.AdamW(groups, betas=tuple(p.betas), weight_decay=p.weight_decay)
+        total = self.steps + 1
+        warm_up = max(p.warmup_fraction, 0.01, 2 / total)  # of one step PyTorch divides by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rates, total_steps=self.steps + 1, pct_start=max(p.warmup_fraction, 0.01)
+            optimizer, rates, total_steps=total, pct_start=warm_up
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
