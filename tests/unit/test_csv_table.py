@@ -33,6 +33,11 @@ def table(folder: Path, text: str | bytes) -> Path:
         "a,b\n1,x,,\n2,y,\n",
         '\ufeffa;b\n"1";"x"\n2;y\n',
         "a\tb\n1\tx\n2\ty\n".encode("utf-16"),
+        "sep=,\ra,b\r1,x\r2,y\r",
+        "\ufeff\ufeffa,b\n1,x\n2,y\n",
+        "a,\u200bb\n\u202a1,x\xad\n2,\xa0y\u200e\n",
+        'a, b\n1, "x"\n"2", "y"\n',
+        'a,b\n="1",x\n"=""2""",y\n',
     ],
 )
 def test_tables_of_all_spreadsheets_say_the_same(tmp_path, text):
@@ -43,7 +48,7 @@ def test_tables_of_all_spreadsheets_say_the_same(tmp_path, text):
     ("text", "message"),
     [
         ("a,b\n1,x\n\n0,5,y\n", "line 4: 3 cells, and the header has 2; a decimal comma"),
-        ("a,b\n1,x\n2\n", "line 3: 1 cells, and the header has 2"),
+        ("a,b\n1,x\n2\n", "line 3: 1 cells, and the header has 2$"),
         ("sep=;\na;b\n1;x;z\n", "line 3: 3 cells"),
         ("a,b,\n1,x,z\n", "line 2: 'z' stands in a column without a name"),
         ('a,b\n1,"x\n2,y\n', "line 2: .*check the quotes"),
@@ -54,6 +59,10 @@ def test_tables_of_all_spreadsheets_say_the_same(tmp_path, text):
         ("a,b\n1,x\x1by\n", r"line 2: holds the control character \(U\+001B\)"),
         ("a,b\n1,x\n".encode("utf-16-le"), r"line 1: holds the control NUL .*'CSV UTF-8'"),
         ("", "lacks .* it is empty"),
+        ("a,b\n1,x\n2,#N/A\n", "line 3: holds #N/A, a spreadsheet's error"),
+        ("a,b\n1,#BEZUG!\n", "line 2: holds #BEZUG!"),
+        ("a,b\n1,########\n", "line 2: holds ########"),
+        (b"PK\x03\x04\x14\0\xb5U0#", r"images.csv is a workbook: save it as 'CSV UTF-8'"),
     ],
 )
 def test_a_table_that_would_slide_is_refused_with_its_line(tmp_path, text, message):
@@ -61,7 +70,7 @@ def test_a_table_that_would_slide_is_refused_with_its_line(tmp_path, text, messa
         read_rows(table(tmp_path, text), ["a"])
 
 
-CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8).map(str.strip)
+CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"]), max_size=8).map(str.strip)
 
 
 @settings(
@@ -115,15 +124,57 @@ def test_a_decimal_comma_is_read_where_it_cannot_be_thousands(tmp_path, text, do
         manifest(tmp_path, "brightfield;pi;concentration", "a.tif;b.tif;1,250")
 
 
-def test_compounds_that_differ_in_case_are_one_and_it_is_said(tmp_path):
-    rows = [f"{i}.tif,p.tif,{name}" for i, name in enumerate(("Dox", "dox ", "DOX", "Tax"))]
+@pytest.mark.parametrize(
+    ("doses", "line"),
+    [
+        (("0,5", "1.000"), 3),
+        (("1.5", "0,5"), 2),
+        (("0", "10", "100", "1.000"), 5),
+        (("1,5", ".5"), 3),
+    ],
+)
+def test_a_point_that_may_be_of_thousands_is_refused(tmp_path, doses, line):
+    rows = [f"{i}.tif;p.tif;{dose}" for i, dose in enumerate(doses)]
+    with pytest.raises(SourceError, match=f"line {line}: concentration .* decimal or of thousands"):
+        manifest(tmp_path, "brightfield;pi;concentration", *rows)
+
+
+@pytest.mark.parametrize(
+    "doses", [("0", "1.000", "10.000"), ("100", "12.5", "3.125"), ("10", "0.125"), ("2", "1e-3")]
+)
+def test_a_point_that_is_decimal_is_read_as_one(tmp_path, doses):
+    rows = [f"{i}.tif,p.tif,{dose}" for i, dose in enumerate(doses)]
+    found = manifest(tmp_path, "brightfield,pi,concentration", *rows)
+    assert [field.concentration for field in found.fields] == [float(dose) for dose in doses]
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (("Dox", "dox ", "DOX", "Tax"), "compound dox, DOX is read as Dox"),
+        (
+            ("5-FU", "5\u2011FU", "5\u2013fu", "Tax"),
+            "compound 5\u2011FU, 5\u2013fu is read as 5-FU",
+        ),
+        (("Dox A", "Dox  A", "Dox\xa0A", "Tax"), ""),
+        (("Dox A", "Dox\u200b A", '"Dox\nA"', "Tax"), ""),
+    ],
+)
+def test_compounds_that_differ_in_how_they_are_typed_are_one(tmp_path, names, note):
+    rows = [f"{i}.tif,p.tif,{name}" for i, name in enumerate(names)]
     found = manifest(tmp_path, "brightfield,pi,compound", *rows)
-    assert [field.compound for field in found.fields] == ["Dox", "Dox", "Dox", "Tax"]
-    assert found.notes == ("compound dox, DOX is read as Dox",)
+    assert [field.compound for field in found.fields] == [names[0]] * 3 + ["Tax"]
+    assert found.notes == ((note,) if note else ())
 
 
-def test_a_column_with_its_unit_is_said(tmp_path):
-    found = manifest(tmp_path, "brightfield,pi,Concentration (uM)", "a.tif,b.tif,1")
-    assert (
-        found.notes[1] == "rename the column 'concentration (um)' to concentration to have it used"
-    )
+def test_merged_cells_are_said(tmp_path):
+    head, rows = "brightfield,pi,experiment,compound,concentration", ("e1,Dox,1", ",,2", ",,0")
+    found = manifest(tmp_path, head, *(f"{i}.tif,p.tif,{row}" for i, row in enumerate(rows)))
+    said = "of 3 images 2 without experiment, 1 with a concentration and no compound: of merged"
+    assert said in found.notes[0]
+
+
+@pytest.mark.parametrize("unit", ["(uM)", "[\xb5M]", "/ nM"])
+def test_a_column_with_its_unit_is_said(tmp_path, unit):
+    found = manifest(tmp_path, f"brightfield,pi,Concentration {unit}", "a.tif,b.tif,1")
+    assert found.notes[1].endswith("to concentration to have it used")

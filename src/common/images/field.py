@@ -119,7 +119,9 @@ def metadata(values: Mapping[str, str], where: str) -> dict[str, str | float | N
     Raises SourceError for no number, and no well.
     """
     facts: dict[str, str | float | None] = {
-        key: unicodedata.normalize("NFC", values[key].strip()) for key in TEXTS if values.get(key)
+        key: " ".join(unicodedata.normalize("NFC", values[key]).split())
+        for key in TEXTS
+        if values.get(key)
     }
     try:
         well = wells.stated(values)

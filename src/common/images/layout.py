@@ -1,6 +1,7 @@
 """How the files of a folder are read, and what a table or a file name makes of a field."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -122,17 +123,21 @@ def as_number(channel: Channel) -> Channel:
 
 
 def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileField], list[str]]:
-    """The fields with one spelling for texts of a column that differ in case alone, the first one
-    met; and a note on each.
+    """The fields with one spelling for texts of a column that differ in case, width or kind of dash
+    alone, the first one met; and a note on each.
     """
     texts = [getattr(field, column) for field in fields]
     spelled: dict[str, list[str]] = {}
     for text in dict.fromkeys(texts):
-        spelled.setdefault(text.casefold(), []).append(text)
+        spelled.setdefault(_sound(text), []).append(text)
     several = [known for known in spelled.values() if len(known) > 1]
     notes = [f"{column} {', '.join(known[1:])} is read as {known[0]}" for known in several]
-    first = [spelled[text.casefold()][0] for text in texts]
+    first = [spelled[_sound(text)][0] for text in texts]
     return [replace(own, **{column: text}) for own, text in zip(fields, first)], notes
+
+
+def _sound(text: str) -> str:
+    return re.sub("[\u2010-\u2015\u2212]", "-", unicodedata.normalize("NFKC", text).casefold())
 
 
 GIVEN = (*TEXTS, *NUMBERS)

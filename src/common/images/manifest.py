@@ -5,12 +5,13 @@ optionally image_id, partition, experiment, well (or row and column), position, 
 concentration, control, pixel_size_um, brightfield_channel, pi_channel, nuclei (an instance mask).
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..workspace.csv_table import Row, TableError
 from ..workspace.csv_table import read_rows as read_table
-from .field import Found, SourceError
+from .field import NUMBERS, Found, SourceError
 from .files import FileField
 from .layout import BOTH, KNOWN_COLUMNS, MASK, Layout, as_number, make_field
 
@@ -23,17 +24,51 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     SourceError.
     """
     rows = read_rows(path, roles)
+    _check_points(path, rows)
     known = {*KNOWN_COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
     unknown = sorted(rows[0].cells.keys() - known)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
-    meant = {name: known & {name.split("(")[0].strip().replace(" ", "_")} for name in unknown}
+    meant = {
+        name: known & {re.split(r"[^\w ]", name)[0].strip().replace(" ", "_")} for name in unknown
+    }
     notes += [
         f"rename the column {name!r} to {to.pop()} to have it used"
         for name, to in meant.items()
         if to
     ]
     fields = [_field(folder, row, f"{path}, line {row.line}", layout, roles) for row in rows]
-    return Found(fields, tuple(notes))
+    return Found(fields, (*notes, *_gaps(fields, path.name)))
+
+
+def _check_points(path: Path, rows: Sequence[Row]) -> None:
+    """Raises SourceError where a column of numbers may hold points of thousands: beside a decimal
+    comma, or all like 1.000 beside numbers without one.
+    """
+    for key in NUMBERS:
+        stated = [(row.line, row.cells.get(key, "")) for row in rows]
+        pointed = [(line, text) for line, text in stated if "." in text]
+        others = [text for _, text in stated if text.strip("0") and "." not in text]
+        thousands = all(re.fullmatch(r"[1-9]\d{0,2}(\.\d{3})+", text) for _, text in pointed)
+        if pointed and others and (thousands or any("," in text for text in others)):
+            line, text = pointed[0]
+            raise SourceError(
+                f"{path}, line {line}: {key} is {text!r}, and {others[0]!r} in another row: is the "
+                "point decimal or of thousands? Write the whole column with decimal points"
+            )
+
+
+def _gaps(fields: Sequence[FileField], name: str) -> list[str]:
+    """Notes on cells that may have been merged in a spreadsheet: the first alone holds the text."""
+    used = [field for field in fields if field.brightfield]
+    empty = {
+        key: sum(getattr(field, key) in ("", None) for field in used)
+        for key in ("experiment", "well", "position", "time", "day")
+    }
+    told = [f"{count} without {key}" for key, count in empty.items() if 0 < count < len(used)]
+    if count := sum(bool(field.concentration and not field.compound) for field in used):
+        told.append(f"{count} with a concentration and no compound")
+    merged = "of merged cells the first alone holds the text"
+    return [f"{name}: of {len(used)} images {', '.join(told)}: {merged}"] if told else []
 
 
 def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:

@@ -1,7 +1,9 @@
 """CSV files that people write: manifests and annotations, as spreadsheets of any country save them.
 
 Comma, semicolon or tab; with or without a byte order mark; a line `sep=;` before the header; blank
-rows and columns. A row of another length than the header is an error with its line, never a shift.
+rows and columns; characters that are not seen, as pages and mails bring along; text kept from
+becoming a number as ="007". A row of another length than the header and a formula without a result
+are errors with their line, never a shift or a name.
 """
 
 import csv
@@ -18,6 +20,10 @@ DELIMITERS = ",;\t"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # Excel: Unicode text
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _CONTROLS = re.compile(r"[^\t\r\n\x20-\x7e\xa0-\U0010ffff]")  # none belongs into a table
+# Byte order marks, soft hyphens, spaces of no width, marks of direction: nobody writes them
+_UNSEEN = re.compile("[\ufeff\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069]")
+_TEXT = re.compile(r'\A="(.*)"\Z', re.DOTALL)
+_ERROR = re.compile("#(N/?[ADV]|[A-Z/0]+[!?]|#+)|Err:[0-9]+")  # #N/A, #REF!, ####: too wide a date
 _CONTROL_NAMES = {"\0": "NUL", "\t": "tab", "\n": "line feed", "\r": "carriage return"}
 
 
@@ -77,8 +83,10 @@ def control_in(text: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """The file's text, without a control character but tabs and line ends. Raises TableError."""
-    text = _decoded(path)
+    """The file's text, without a control character but tabs and line feeds, and without what is
+    not seen. Raises TableError.
+    """
+    text = _UNSEEN.sub("", _decoded(path)).replace("\r\n", "\n").replace("\r", "\n")
     if odd := _CONTROLS.search(text):
         line = text[: odd.start()].count("\n") + 1
         raise TableError(
@@ -99,9 +107,9 @@ def _decoded(path: Path) -> str:
         return data.decode(BOMS.get(data[:2], "utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise TableError(
-            f"{path}, line {line}: is not UTF-8 text: save it as 'CSV UTF-8'"
-        ) from None
+        book = data.startswith((b"PK", b"\xd0\xcf"))  # .xlsx and .ods, .xls
+        what = " is a workbook" if book else f", line {line}: is not UTF-8 text"
+        raise TableError(f"{path}{what}: save it as 'CSV UTF-8'") from None
 
 
 def _uncommented(line: str) -> str:
@@ -121,7 +129,7 @@ def _delimiter(text: str) -> str:
 
 
 def _names(cells: list[str]) -> list[str]:
-    return [name.strip().lower() for name in cells]
+    return [" ".join(name.lower().split()) for name in cells]
 
 
 def _split(path: Path, text: str, comments: bool) -> tuple[list[tuple[int, list[str]]], str]:
@@ -133,7 +141,7 @@ def _split(path: Path, text: str, comments: bool) -> tuple[list[tuple[int, list[
     skipped = told.lower().startswith("sep=")
     delimiter = told[4:5] or "\t" if skipped else _delimiter(text)
     stream = io.StringIO(rest if skipped else text, newline="")
-    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
     rows, first = [], 1 + skipped
     line = first
     try:
@@ -158,14 +166,23 @@ def _check_header(path: Path, header: list[str], needed: Sequence[str]) -> None:
 
 
 def _row(path: Path, line: int, cells: list[str], header: list[str], delimiter: str) -> Row:
-    cells = [cell.strip() for cell in cells]
+    cells = [_TEXT.sub(r"\1", cell.strip()).strip() for cell in cells]
     while len(cells) > len(header) and not cells[-1]:
         cells.pop()
     if len(cells) != len(header):
-        hint = "; a decimal comma wants quotes, or another separator" if delimiter == "," else ""
+        more = delimiter == "," and len(cells) > len(header)
+        hint = "; a decimal comma wants quotes, or another separator" if more else ""
         raise TableError(
             f"{path}, line {line}: {len(cells)} cells, and the header has {len(header)}{hint}"
         )
     if stray := [cell for cell, name in zip(cells, header) if cell and not name]:
-        raise TableError(f"{path}, line {line}: {stray[0]!r} stands in a column without a name")
+        raise TableError(
+            f"{path}, line {line}: {stray[0]!r} stands in a column without a name: name the "
+            "column, or take it out"
+        )
+    if wrong := next(filter(_ERROR.fullmatch, cells), ""):
+        raise TableError(
+            f"{path}, line {line}: holds {wrong}, a spreadsheet's error: mend its formula, or "
+            "leave the cell empty"
+        )
     return Row(line, {name: cell for name, cell in zip(header, cells) if name})
