@@ -17,10 +17,12 @@ import yaml
 
 from src.common.acquire import digests, sources
 from src.common.acquire.intake import MANIFEST_COLUMNS
+from src.common.check import raw
 from src.common.images.entries import pixel_digest
 from src.common.images.field import SourceError
 from src.common.images.planes import Plane, read_plane
 from src.common.workspace import params, paths
+from src.common.workspace.tables import read_images
 from src.stages import acquire
 from src.stages.tile import cut
 from tests.conftest import default_params
@@ -122,6 +124,20 @@ def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_size_refuses_it
     assert np.array_equal(arrays["nuclei"] == 255, mask[::4, ::4] > 0)  # these edges lie on blocks
     arrays, record, _ = cut(*files, None, None, 16, tile_of)
     assert not record["nuclei"] and "nuclei" not in arrays
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "null", "nan", "001"])
+def test_a_name_is_a_name_whatever_a_library_takes_it_for(plant, name):
+    plant.set("dataset", partitions=[name])
+    for number in range(3):
+        plant.add(f"{name}-{number}", partition=name, experiment=name, well="A1", compound=name)
+    plant.add("copy", image(2), partition=name)  # the pixels of the first field
+    plant.run()
+    table = read_images(plant.raw, [name])
+    assert (table[["partition", "experiment", "compound"]] == name).all(axis=None)
+    gate = raw.read(plant.raw, [name])
+    assert (gate["images"]["experiment"] == name).all()
+    assert list(gate["rejected"]["duplicate_of"]) == [f"{name}-0"]
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -193,3 +193,8 @@ def test_no_worker_and_workers_of_other_code_are_said(cluster, monkeypatch):
 def test_without_a_cluster_results_come_in_order():
     found = parallel.each(divmod, ((n, 7) for n in range(20)), 2, "x", "y", 20)
     assert list(found) == [divmod(n, 7) for n in range(20)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_workers_are_this_process(workers):
+    assert list(parallel.each(divmod, [(7, 2)], workers, "divide", "pair", 1)) == [(3, 1)]

@@ -125,6 +125,28 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(key, value):
         parse(_with("train", **{key: value}))
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("label", "seed", -1), ("split", "seed", 2**32), ("dataset", "axes", True)],
+)
+def test_what_only_a_library_would_refuse_is_named(section, key, value):
+    with pytest.raises(ParamsError, match=rf"{section}\.{key}.*found"):
+        parse(_with(section, **{key: value}))
+
+
+def test_a_channel_is_never_true():
+    with pytest.raises(ParamsError, match=r"dataset\.channels\.pi.*not True"):
+        parse(_with("dataset", channels={"pi": True}))
+
+
+@pytest.mark.parametrize("content", [COMMITTED.encode("utf-16"), b"# \xb5\n", None])
+def test_a_file_that_is_no_text_is_named(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ParamsError, match=r"params\.yaml cannot be read as UTF-8 text"):
+        load("tile", path=path)
+
+
 @pytest.mark.parametrize("key,value", [("reduction", 3), ("crop", 100), ("magnified", [])])
 def test_the_stain_network_is_shown_what_it_can_take(key, value):
     with pytest.raises(ParamsError, match=rf"stain\.{key}.*found"):

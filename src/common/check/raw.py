@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from ..workspace.paths import existing
 from ..workspace.sections import Check
-from ..workspace.tables import TEXT_COLUMNS
+from ..workspace.tables import read_csv
 from .expectations import Suite, Tables, between, equal, known, lacking, unique
 from .form import EDITED, MEND_SOURCE, of_partitions
 
@@ -34,9 +33,7 @@ RANGES = {
 
 def read(folder: Path, partitions: list[str]) -> Tables:
     """images.csv and rejected.csv."""
-    kinds = dict.fromkeys(TEXT_COLUMNS, "str")
-    images = pd.read_csv(existing(folder / "images.csv"), dtype=kinds)
-    rejected = pd.read_csv(existing(folder / "rejected.csv"), dtype="str")
+    images, rejected = read_csv(folder / "images.csv"), read_csv(folder / "rejected.csv")
     if "duplicate_of" in rejected:
         rejected["other_id"] = rejected["duplicate_of"]
     return {"images": of_partitions(images, partitions), "rejected": rejected}

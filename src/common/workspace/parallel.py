@@ -40,7 +40,7 @@ def each(
     """The results of `function(*item)`, in the order of the items, with a progress bar.
 
     function: importable by name; one that writes does so such that doing it again does no harm.
-    workers: joblib's processes where there is no cluster (1: this one, -1: one a core). Raises
+    workers: joblib's processes where there is no cluster (0, 1: this one, -1: one a core). Raises
     ClusterError at once for a scheduler that does not answer.
     """
     address = os.environ.get(SCHEDULER, "")
@@ -49,7 +49,8 @@ def each(
 
 
 def _here(workers: int, function: Callable, items: Iterable[tuple]) -> Iterator:
-    return Parallel(n_jobs=workers, return_as="generator")(delayed(function)(*i) for i in items)
+    parallel = Parallel(n_jobs=workers or 1, return_as="generator")
+    return parallel(delayed(function)(*item) for item in items)
 
 
 def _cluster(address: str, function: Callable, items: Iterable[tuple]) -> Iterator:

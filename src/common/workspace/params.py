@@ -82,14 +82,17 @@ def load(*names: str, path: Path | None = None):
     if there are any, or if there is no such file.
     """
     path = path or WORKSPACE / "params.yaml"
-    if not path.exists():
-        raise ParamsError(f"{path} does not exist")
-    sections = parse(path.read_text(), path.name)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise ParamsError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    sections = parse(text, path.name)
     wanted = tuple(sections[name] for name in names)
     return wanted[0] if len(wanted) == 1 else wanted
 
 
 def _problem(section: str, item: ErrorDetails) -> str:
     where = ".".join([section, *(str(part) for part in item["loc"])])
-    value = "" if item["type"] in ("missing", "extra_forbidden") else f" (found {item['input']!r})"
+    whole = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict)
+    value = "" if whole else f" (found {item['input']!r})"
     return f"{where}: {item['msg']}{value}"

@@ -18,6 +18,7 @@ from .backbone import Arch
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and scikit-learn take
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
@@ -33,6 +34,8 @@ class Section(BaseModel):
         wanted = cls.model_fields[str(info.field_name)].annotation
         if wanted in (int, float) and isinstance(value, bool | str):
             raise ValueError(f"wants a number, not {value!r}")
+        if wanted is not bool and isinstance(value, bool):
+            raise ValueError(f"wants a number or a text, not {value!r}")
         return value
 
 
@@ -64,7 +67,7 @@ class Synthetic(Section):
     height: Annotated[int, Field(ge=224)]
     width: Annotated[int, Field(ge=224)]
     sessions: Count
-    seed: int
+    seed: Seed
 
 
 class Acquire(Section):
@@ -106,7 +109,7 @@ class Filter(Section):
     kernel: Literal["rbf", "linear"]
     folds: Annotated[int, Field(ge=2)]
     C: Positive
-    seed: int
+    seed: Seed
 
 
 class Label(Section):
@@ -114,7 +117,7 @@ class Label(Section):
     log: bool
     fit_on: Literal["all"] | Annotated[list[Name], Field(min_length=1)]
     min_class: Count
-    seed: int
+    seed: Seed
 
 
 class Split(Section):
@@ -122,7 +125,7 @@ class Split(Section):
     group_by: list[str]
     fractions: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     folds: Annotated[int, Field(ge=3)]
-    seed: int
+    seed: Seed
 
     @model_validator(mode="after")
     def _whole(self):
@@ -182,7 +185,7 @@ class Train(Section):
     nodes: Count
     strategy: str
     workers: Annotated[int, Field(ge=0)]
-    seed: int
+    seed: Seed
 
 
 class Stain(Section):
@@ -209,7 +212,7 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     abstain_error: Annotated[float, Field(gt=0, lt=1)]
     band: Literal["patch", "group"]
-    seed: int
+    seed: Seed
 
 
 class Explain(Section):
@@ -218,7 +221,7 @@ class Explain(Section):
     perplexity: Positive
     neighbours: Count
     overlap: Count
-    seed: int
+    seed: Seed
 
 
 class Register(Section):
@@ -228,7 +231,7 @@ class Register(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     min_groups: Annotated[int, Field(ge=2)]
     warn_after: Count
-    seed: int
+    seed: Seed
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -25,11 +25,13 @@ VERDICT_NAMES = ("cells", "empty", "unusable")
 
 def read_images(raw: Path, partitions: Sequence[str]) -> pd.DataFrame:
     """The manifest data/raw/images.csv: one row per accepted field of view."""
-    return select(
-        pd.read_csv(existing(raw / "images.csv"), dtype=dict.fromkeys(TEXT_COLUMNS, "str")),
-        partitions,
-        "images",
-    )
+    return select(read_csv(raw / "images.csv"), partitions, "images")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of data/raw. A gap is an empty cell: NA, None or null may be a partition's name."""
+    kinds = dict.fromkeys([*TEXT_COLUMNS, "file", "reason", "duplicate_of"], "str")
+    return pd.read_csv(existing(path), dtype=kinds, keep_default_na=False, na_values=[""])
 
 
 def read_table(path: Path, partitions: Sequence[str], aloud: bool = True) -> pd.DataFrame:
