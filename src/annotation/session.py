@@ -91,8 +91,12 @@ class Session:
                     "nothing to undo in this sitting; older rows are changed in the file itself"
                 )
             place, line = self._past.pop()
-            if line is not None:
-                self.file.remove(line)
+            try:
+                if line is not None:
+                    self.file.remove(line)
+            except OSError:  # such as a full disk: the next try is at the same answer
+                self._past.append((place, line))
+                raise
             self._put_off.discard(place)
             self._changed(place)
             return f"undone: {self.window(place)[0]}"

@@ -146,6 +146,18 @@ def test_a_sitting_answers_skips_undoes_and_learns(session):
         session.undo()
 
 
+def test_an_undo_that_the_disk_refuses_is_tried_again_at_the_same_answer(session, monkeypatch):
+    session.answer("cells", session.current)
+    second = session.current
+    session.answer("empty", second)
+    with monkeypatch.context() as full:
+        full.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(OSError):
+            session.undo()
+    session.undo()
+    assert session.current == second and session.counts()["cells"] == 1
+
+
 def test_an_answer_to_another_window_than_the_one_in_question_is_refused(session):
     before = session.file.path.read_bytes()
     with pytest.raises(Refused, match="no longer in question"):
