@@ -174,6 +174,15 @@ def test_merged_cells_are_said(tmp_path):
     assert said in found.notes[0]
 
 
+def test_a_partition_in_some_rows_only_is_refused(tmp_path):
+    rows = ("1.tif,p.tif,a", "2.tif,p.tif,", ",,")
+    with pytest.raises(SourceError, match="line 3: no partition is given, and other rows have one"):
+        manifest(tmp_path, "brightfield,pi,partition", *rows)
+    assert (
+        len(manifest(tmp_path, "brightfield,pi,partition,well", rows[0] + ",", ",,,x").fields) == 2
+    )
+
+
 @pytest.mark.parametrize("unit", ["(uM)", "[\xb5M]", "/ nM"])
 def test_a_column_with_its_unit_is_said(tmp_path, unit):
     found = manifest(tmp_path, f"brightfield,pi,Concentration {unit}", "a.tif,b.tif,1")

@@ -36,8 +36,20 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
         for name, to in meant.items()
         if to
     ]
+    if layout.partitions:  # those of the graph; the assay has none
+        _check_partitions(path, [row for row in rows if any(row.cells[role] for role in roles)])
     fields = [_field(folder, row, f"{path}, line {row.line}", layout, roles) for row in rows]
     return Found(fields, (*notes, *_gaps(fields, path.name)))
+
+
+def _check_partitions(path: Path, rows: Sequence[Row]) -> None:
+    """Raises SourceError where some images have a partition and others none."""
+    without = [row.line for row in rows if not row.cells.get("partition")]
+    if 0 < len(without) < len(rows):
+        raise SourceError(
+            f"{path}, line {without[0]}: no partition is given, and other rows have one: of merged "
+            "cells the first alone holds the text"
+        )
 
 
 def _check_points(path: Path, rows: Sequence[Row]) -> None:
