@@ -167,6 +167,13 @@ def test_compounds_that_differ_in_how_they_are_typed_are_one(tmp_path, names, no
     assert found.notes == ((note,) if note else ())
 
 
+def test_a_number_as_a_name_is_one_whatever_a_spreadsheet_makes_of_it(tmp_path):
+    rows = [f"{i}.tif,p.tif,{name}" for i, name in enumerate(("007", "7", "7.0", "70", "0.7"))]
+    found = manifest(tmp_path, "brightfield,pi,position", *rows)
+    assert [field.position for field in found.fields] == ["007", "007", "007", "70", "0.7"]
+    assert found.notes == ("position 7, 7.0 is read as 007",)
+
+
 def test_merged_cells_are_said(tmp_path):
     head, rows = "brightfield,pi,experiment,compound,concentration", ("e1,Dox,1", ",,2", ",,0")
     found = manifest(tmp_path, head, *(f"{i}.tif,p.tif,{row}" for i, row in enumerate(rows)))

@@ -14,7 +14,7 @@ from .listing import describe, image_files, printable, unread
 from .manifest import MANIFEST, by_manifest
 from .pattern import by_pattern
 
-SPELLED = ("experiment", "compound")  # texts whose case is no difference
+SPELLED = ("experiment", "position", "compound")  # texts that one may type in several ways
 
 
 def find(

@@ -123,8 +123,8 @@ def as_number(channel: Channel) -> Channel:
 
 
 def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileField], list[str]]:
-    """The fields with one spelling for texts of a column that differ in case, width or kind of dash
-    alone, the first one met; and a note on each.
+    """The fields with one spelling for texts of a column that differ in case, width, kind of dash,
+    or zeros before or after a whole number alone, the first one met; and a note on each.
     """
     texts = [getattr(field, column) for field in fields]
     spelled: dict[str, list[str]] = {}
@@ -137,7 +137,8 @@ def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileF
 
 
 def _sound(text: str) -> str:
-    return re.sub("[\u2010-\u2015\u2212]", "-", unicodedata.normalize("NFKC", text).casefold())
+    plain = re.sub("[\u2010-\u2015\u2212]", "-", unicodedata.normalize("NFKC", text).casefold())
+    return re.sub(r"\A0*([0-9]+)(\.0+)?\Z", r"\1", plain)
 
 
 GIVEN = (*TEXTS, *NUMBERS)
