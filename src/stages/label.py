@@ -14,6 +14,7 @@ from ..common.label import mixture as mixtures
 from ..common.label.figures import intensity_histograms, intensity_scatter, stain_sheet
 from ..common.label.thresholds import (
     fit_rows,
+    hidden_dead,
     labels_by_field,
     refuse_unseparated,
     tally,
@@ -72,6 +73,8 @@ def main() -> dict[str, float]:
     metrics = {name: record[name] for name in HEADLINE}
     write_json(METRICS / "label.json", metrics)
     _report(record, cells)
+    if warning := hidden_dead(values, mixture, label.seed):
+        print(f"label: {warning}")
     return metrics
 
 

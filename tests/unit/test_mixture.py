@@ -13,6 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 from src.common.label import mixture as mixtures
 from src.common.label.mixture import Mixture, MixtureError
+from src.common.label.thresholds import hidden_dead
 from src.common.scoring.frames.windows import windows
 from src.common.tile.measures import window_measures
 
@@ -154,3 +155,21 @@ def test_real_fields_have_two_components_on_the_background_ratio():
     )
     assert 1.1 < found.live_below < 1.14 < 1.22 < found.dead_above < 1.32
     assert mixtures.problems(mixtures.fit(np.concatenate(values), log=False, seed=1)) == []
+
+
+@pytest.mark.parametrize("brighter", [(20000, 5000, 40), (2000, 200, 300)])  # debris, a stain twice
+def test_dead_patches_that_something_brighter_hides_are_said(brighter):
+    random = np.random.default_rng(3)
+    centre, sd, count = brighter
+    values = [random.normal(225, 20, 600), random.normal(500, 50, 300)]
+    values = np.concatenate([*values, random.normal(centre, sd, count)])
+    found = mixtures.fit(values, log=False, seed=1)
+    assert mixtures.problems(found) == []  # so it would have passed
+    assert "is two populations, at 22" in hidden_dead(values, found, 1)
+
+
+@pytest.mark.parametrize(
+    "values", [paper_values(3000), np.where(paper_values(300) < 330, 0.0, 500)]
+)
+def test_two_populations_hide_none(values):
+    assert hidden_dead(values, mixtures.fit(values, log=False, seed=1), 1) == ""

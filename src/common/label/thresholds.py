@@ -16,6 +16,10 @@ from . import mixture as mixtures
 
 UNITS = {"counts": "16-bit counts", "background_ratio": "mean PI over the field's background"}
 
+# Of two populations among what is called live: intensity of the brighter over the other, and share
+# on the wrong side, from which on the brighter may be dim dead patches
+TWO_RATIO, TWO_OVERLAP = 1.5, 0.02
+
 
 def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
     """The patches whose intensities set the thresholds.
@@ -57,6 +61,24 @@ def refuse_unseparated(
             "both classes in balance, dataset.partitions without one that holds a single class, "
             "or label.min_class"
         )
+
+
+def hidden_dead(values: np.ndarray, mixture: mixtures.Mixture, seed: int) -> str:
+    """A warning where what is called live is two populations, as where debris far brighter than
+    dead cells is the mixture's second component; '' where it is one. values: (N,) intensities.
+    """
+    called = values[values < mixture.live_below]
+    if len(called) < mixtures.MIN_FIT or np.ptp(called) == 0:
+        return ""
+    inner = mixtures.fit(called, mixture.log, seed)
+    live, other = inner.centres
+    count = round(inner.weight[1] * len(called))
+    if other < TWO_RATIO * live or inner.overlap > TWO_OVERLAP or count < mixtures.MIN_FIT:
+        return ""
+    return (
+        f"WARNING: what is called live is two populations, at {live:.4g} and, of {count} patches, "
+        f"{other:.4g}: are those dead? Take out fields with bright debris, or try label.log"
+    )
 
 
 def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> dict:
