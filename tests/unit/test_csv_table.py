@@ -190,6 +190,14 @@ def test_a_partition_in_some_rows_only_is_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("named", ["x.tif", "\u200ex.tif"])
+@pytest.mark.parametrize("stored", ["x.tif", "\u200ex.tif"])
+def test_a_file_is_found_with_and_without_what_is_not_seen(tmp_path, named, stored):
+    (tmp_path / stored).touch()
+    found = manifest(tmp_path, "brightfield,pi", f"{named},p.tif")
+    assert found.fields[0].brightfield.file == tmp_path / stored
+
+
 @pytest.mark.parametrize("unit", ["(uM)", "[\xb5M]", "/ nM"])
 def test_a_column_with_its_unit_is_said(tmp_path, unit):
     found = manifest(tmp_path, f"brightfield,pi,Concentration {unit}", "a.tif,b.tif,1")

@@ -5,8 +5,10 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
+from ..workspace.csv_table import seen
 from . import omezarr
 from .field import SourceError
 from .planes import CONVERT, READABLE
@@ -29,12 +31,23 @@ def printable(name: str) -> str:
 
 
 def on_disk(folder: Path, name: str) -> Path:
-    """The file that a table names: as it stands, with accents composed or not, or in Latin-1."""
+    """The file that a table names: as it stands, with accents composed or not, in Latin-1, or with
+    characters that are not seen.
+    """
     forms = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
     with contextlib.suppress(UnicodeEncodeError):
         forms.append(os.fsdecode(name.encode("latin-1")))
-    present = (form for form in forms if os.path.exists(folder / form))
-    return folder / next(present, name)
+    for form in forms:
+        if os.path.exists(folder / form):
+            return folder / form
+    place = folder / name
+    return _with_unseen(place.parent).get(place.name, place)
+
+
+@lru_cache(maxsize=16)  # of manifests that name thousands of files which are not there
+def _with_unseen(folder: Path) -> dict[str, Path]:
+    """The files of a folder whose names hold characters that are not seen, by what is seen."""
+    return {seen(file.name): file for file in folder.glob("*") if seen(file.name) != file.name}
 
 
 def unread(folder: Path, tables: Sequence[str] = ()) -> list[str]:

@@ -82,11 +82,16 @@ def control_in(text: str) -> str:
     return ""
 
 
+def seen(text: str) -> str:
+    """A text without the characters that nobody sees or writes."""
+    return _UNSEEN.sub("", text)
+
+
 def _text(path: Path) -> str:
     """The file's text, without a control character but tabs and line feeds, and without what is
     not seen. Raises TableError.
     """
-    text = _UNSEEN.sub("", _decoded(path)).replace("\r\n", "\n").replace("\r", "\n")
+    text = seen(_decoded(path)).replace("\r\n", "\n").replace("\r", "\n")
     if odd := _CONTROLS.search(text):
         line = text[: odd.start()].count("\n") + 1
         raise TableError(
