@@ -190,6 +190,11 @@ def test_a_partition_in_some_rows_only_is_refused(tmp_path):
     )
 
 
+def test_rows_and_columns_that_pandas_made_decimal_are_whole(tmp_path):
+    found = manifest(tmp_path, "brightfield,pi,row,column", "a.tif,p.tif,2.0,3.0", "b.tif,p.tif,,")
+    assert [field.well for field in found.fields] == ["B3", ""]
+
+
 @pytest.mark.parametrize("named", ["x.tif", "\u200ex.tif"])
 @pytest.mark.parametrize("stored", ["x.tif", "\u200ex.tif"])
 def test_a_file_is_found_with_and_without_what_is_not_seen(tmp_path, named, stored):

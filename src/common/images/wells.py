@@ -50,13 +50,18 @@ def stated(values: Mapping[str, str]) -> str:
     """
     if well := (values.get("well") or "").strip():
         return canonical(well)
-    row, column = ((values.get(name) or "").strip() for name in ("row", "column"))
+    row, column = (_whole(values.get(name)) for name in ("row", "column"))
     if row and column:
         return canonical(f"r{row}c{column}" if row.isdecimal() else f"{row}{column}")
     for wells, (_, columns) in FORMATS.items():
-        index = (values.get(f"well{wells}") or "").strip()
+        index = _whole(values.get(f"well{wells}"))
         if index and not (re.fullmatch("[0-9]+", index) and 1 <= int(index) <= wells):
             raise ValueError(f"well{wells} is {index!r}: wells of that plate are 1 to {wells}")
         if index:
             return f"{row_name((int(index) - 1) // columns)}{(int(index) - 1) % columns + 1}"
     return ""
+
+
+def _whole(text: str | None) -> str:
+    """A row, column or index, of which pandas makes 1.0 where one is missing."""
+    return re.sub(r"\.0+$", "", (text or "").strip())

@@ -158,7 +158,7 @@ def problems(mixture: Mixture, step: float = 0.0) -> list[str]:
     if dead < MIN_RATIO * live:
         reasons.append(
             f"dead patches are {dead / live:.4g} times as bright as live ones, less than "
-            f"{MIN_RATIO:g}: that is noise or exposure, not a stain"
+            f"{MIN_RATIO:g}: that is noise, exposure, or a stain too dim beside the background"
         )
     if 0 < mixture.dead_above - mixture.live_below <= step:
         reasons.append(
