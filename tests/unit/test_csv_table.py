@@ -1,5 +1,6 @@
 """Tables as people save them: read as meant, or refused with the line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,6 @@ def test_tables_of_all_spreadsheets_say_the_same(tmp_path, text):
         ("a,b\n1,x\x1by\n", r"line 2: holds the control character \(U\+001B\)"),
         ("a,b\n1,x\n".encode("utf-16-le"), r"line 1: holds the control NUL .*'CSV UTF-8'"),
         ("", "lacks .* it is empty"),
-        ("a,b\n1,x\n2,#N/A\n", "line 3: holds #N/A, a spreadsheet's error"),
-        ("a,b\n1,#BEZUG!\n", "line 2: holds #BEZUG!"),
-        ("a,b\n1,########\n", "line 2: holds ########"),
         (b"PK\x03\x04\x14\0\xb5U0#", r"images.csv is a workbook: save it as 'CSV UTF-8'"),
     ],
 )
@@ -172,6 +170,13 @@ def test_a_number_as_a_name_is_one_whatever_a_spreadsheet_makes_of_it(tmp_path):
     found = manifest(tmp_path, "brightfield,pi,position", *rows)
     assert [field.position for field in found.fields] == ["007", "007", "007", "70", "0.7"]
     assert found.notes == ("position 7, 7.0 is read as 007",)
+
+
+@pytest.mark.parametrize("error", ["#N/A", "#NV", "#REF!", "#BEZUG!", "#NAME?", "####", "Err:502"])
+def test_an_error_of_a_spreadsheet_is_no_name_but_may_stand_in_a_column_of_no_use(tmp_path, error):
+    assert manifest(tmp_path, "brightfield,pi,mine", f"a.tif,b.tif,{error}").fields
+    with pytest.raises(SourceError, match=f"line 3: compound is {re.escape(error)}, a spreadsheet"):
+        manifest(tmp_path, "brightfield,pi,compound", "a.tif,b.tif,#1", f"c.tif,b.tif,{error}")
 
 
 def test_merged_cells_are_said(tmp_path):

@@ -6,7 +6,7 @@ concentration, control, pixel_size_um, brightfield_channel, pi_channel, nuclei (
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..workspace.csv_table import Row, TableError
@@ -16,6 +16,7 @@ from .files import FileField
 from .layout import BOTH, KNOWN_COLUMNS, MASK, Layout, as_number, make_field
 
 MANIFEST = "images.csv"
+ERROR = re.compile("#(N/?[ADV]|[A-Z/0]+[!?]|#+)|Err:[0-9]+")  # #N/A, #REF!, ####: too wide a date
 MEASURED = ("height", "width", "brightfield_bits", "pi_bits", "brightfield_sha256", "pi_sha256")
 
 
@@ -24,8 +25,9 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     SourceError.
     """
     rows = read_rows(path, roles)
-    _check_points(path, rows)
     known = {*KNOWN_COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
+    _check_errors(path, rows, known)
+    _check_points(path, rows)
     unknown = sorted(rows[0].cells.keys() - known)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
     meant = {
@@ -50,6 +52,17 @@ def _check_partitions(path: Path, rows: Sequence[Row]) -> None:
             f"{path}, line {without[0]}: no partition is given, and other rows have one: of merged "
             "cells the first alone holds the text"
         )
+
+
+def _check_errors(path: Path, rows: Sequence[Row], known: Collection[str]) -> None:
+    """Raises SourceError where a formula gave no result: #N/A is no compound's name."""
+    for row in rows:
+        for name, cell in row.cells.items():
+            if name in known and ERROR.fullmatch(cell):
+                raise SourceError(
+                    f"{path}, line {row.line}: {name} is {cell}, a spreadsheet's error: mend its "
+                    "formula, or leave the cell empty"
+                )
 
 
 def _check_points(path: Path, rows: Sequence[Row]) -> None:

@@ -2,8 +2,8 @@
 
 Comma, semicolon or tab; with or without a byte order mark; a line `sep=;` before the header; blank
 rows and columns; characters that are not seen, as pages and mails bring along; text kept from
-becoming a number as ="007". A row of another length than the header and a formula without a result
-are errors with their line, never a shift or a name.
+becoming a number as ="007". A row of another length than the header is an error with its line,
+never a shift.
 """
 
 import csv
@@ -23,7 +23,6 @@ _CONTROLS = re.compile(r"[^\t\r\n\x20-\x7e\xa0-\U0010ffff]")  # none belongs int
 # Byte order marks, soft hyphens, spaces of no width, marks of direction: nobody writes them
 _UNSEEN = re.compile("[\ufeff\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069]")
 _TEXT = re.compile(r'\A="(.*)"\Z', re.DOTALL)
-_ERROR = re.compile("#(N/?[ADV]|[A-Z/0]+[!?]|#+)|Err:[0-9]+")  # #N/A, #REF!, ####: too wide a date
 _CONTROL_NAMES = {"\0": "NUL", "\t": "tab", "\n": "line feed", "\r": "carriage return"}
 
 
@@ -184,10 +183,5 @@ def _row(path: Path, line: int, cells: list[str], header: list[str], delimiter: 
         raise TableError(
             f"{path}, line {line}: {stray[0]!r} stands in a column without a name: name the "
             "column, or take it out"
-        )
-    if wrong := next(filter(_ERROR.fullmatch, cells), ""):
-        raise TableError(
-            f"{path}, line {line}: holds {wrong}, a spreadsheet's error: mend its formula, or "
-            "leave the cell empty"
         )
     return Row(line, {name: cell for name, cell in zip(header, cells) if name})
