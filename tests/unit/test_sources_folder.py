@@ -1,5 +1,7 @@
 """Finding fields in a folder, by manifest and by pattern; and the checks on what was read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tifffile
@@ -361,6 +363,33 @@ def test_checks(brightfield, pi, kind):
     with pytest.raises(Refused) as refused:
         check_frame(Frame(brightfield, pi), FIELD, 50)
     assert str(refused.value).startswith(kind)
+
+
+NUCLEI = np.zeros((60, 70), np.int32)
+NUCLEI[10:30, 5:40], NUCLEI[40:50, 50:60] = 1, 70_000
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (NUCLEI, ""),
+        (NUCLEI.astype(np.float32), ""),  # labels as some programs of Fiji save them
+        (0 * NUCLEI, ""),
+        ((1 + (NUCLEI > 0)).astype(np.uint8), "most of its pixels are 1: 0 must be the backg"),
+        (np.where(NUCLEI > 0, 0, 255).astype(np.uint8), "most of its pixels are 255"),
+        (np.full((60, 70), 83, np.uint16) + frame(0) // 100, "most of its pixels are 8"),
+        ((NUCLEI > 0) * np.float32(0.7), "it holds fractions, as probabilities do"),
+    ],
+    ids=["labels", "float", "none", "ilastik", "inverted", "dye", "probabilities"],
+)
+def test_a_mask_that_is_no_instance_mask_is_refused(tmp_path, mask, said):
+    tifffile.imwrite(tmp_path / "mask.tif", mask, metadata=None)
+    field = replace(FIELD, nuclei=Plane(tmp_path / "mask.tif", "mask.tif"))
+    if not said:
+        assert np.array_equal(field.mask(mask.shape), mask)
+        return
+    with pytest.raises(Refused, match=f"nuclei mask: {said}"):
+        field.mask(mask.shape)
 
 
 def test_counts_are_kept_when_widened():

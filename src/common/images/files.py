@@ -69,7 +69,7 @@ class FileField(Field):
 
     def mask(self, shape: tuple[int, int] | None = None) -> np.ndarray | None:
         """The instance mask (H, W), 0 is background, or None where there is none. Raises Refused,
-        also for one of another shape than its image.
+        also for one of another shape than its image, and for what is no instance mask.
         """
         if self.nuclei is None:
             return None
@@ -77,7 +77,21 @@ class FileField(Field):
         if shape is not None and mask.shape != shape:
             detail = f"{mask.shape[0]} x {mask.shape[1]} px, its image {shape[0]} x {shape[1]} px"
             raise Refused("nuclei mask", detail, self.nuclei.name)
+        if detail := _no_labels(mask):
+            detail += ": 0 must be the background, and 1, 2, ... the nuclei"
+            raise Refused("nuclei mask", detail, self.nuclei.name)
         return mask
+
+
+def _no_labels(mask: np.ndarray) -> str:
+    """What is wrong with a mask (H, W) as instance labels, or ''. Its most frequent value tells
+    inverted ones, ilastik's (1 is background), and images of a dye.
+    """
+    if mask.dtype.kind == "f" and (mask % 1).any():  # NaN too
+        return "it holds fractions, as probabilities do"
+    values, counts = np.unique(mask, return_counts=True)
+    most = int(values[counts.argmax()])
+    return f"most of its pixels are {most}" if most else ""
 
 
 def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.ndarray]:
