@@ -29,7 +29,7 @@ def read_fields(
     fields: Sequence[Field], limits: Limits, workers: int
 ) -> tuple[list[Outcome], dict[str, registration.Session]]:
     """Reads, checks and writes the fields on `workers` processes or a cluster; the result does not
-    depend on either. What the channels of the accepted ones correlate is added up by experiment.
+    depend on either. What the channels of accepted ones say of each other is added up by session.
     """
     opened = each(expand, [(entry,) for entry in fields], workers, "open", "file", len(fields))
     entries = refuse_same_ids([one for held in opened for one in held])
@@ -38,9 +38,9 @@ def read_fields(
     taken = kept.each(_take, jobs, rests_on, workers, "acquire", "field", _files)
     outcomes, sessions = [], defaultdict(registration.Session)
     for outcome in refuse_same_pixels((Outcome(**one) for one in taken), RAW):
-        if outcome.accepted and outcome.correlation is not None:
-            sessions[outcome.accepted["experiment"]].add(outcome.correlation)
-        outcomes.append(replace(outcome, correlation=None))
+        if outcome.accepted and outcome.pair:
+            sessions[outcome.accepted["experiment"]].add(outcome.pair, outcome.image_id)
+        outcomes.append(replace(outcome, pair=None))
     return outcomes, sessions
 
 

@@ -467,13 +467,14 @@ def test_a_relative_path_means_the_repository_in_a_temporary_copy_too(varied, tm
     "UNSTAINED_MCF7" not in os.environ,
     reason="UNSTAINED_MCF7 names no folder with the real MCF-7 fields",
 )
-def test_the_real_fields_are_all_accepted(plant):
+def test_the_real_fields_are_all_accepted_and_none_looks_swapped(plant, capsys):
     folder = Path(os.environ["UNSTAINED_MCF7"])
     plant.set("dataset", path=str(folder), partitions=["mcf7"])
     plant.set("tile", window=224, stride=112)
     images, rejected = plant.run()
     manifest = pd.read_csv(folder / "images.csv", dtype=str)
     assert rejected.empty and len(images) == 75
+    assert "swapped" not in capsys.readouterr().out
     for column in ("image_id", "experiment", "height", "width"):
         assert list(images[column]) == list(manifest[column])
     assert set(images["pixel_size_um"]) == {"0.3112"} and set(images["brightfield_bits"]) == {"16"}
