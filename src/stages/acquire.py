@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..common.acquire import digests, sources
 from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, rests_on, take, written
-from ..common.acquire.tables import judge, session_notes, write_tables
+from ..common.acquire.tables import judge, refuse_magnifications, session_notes, write_tables
 from ..common.images import registration
 from ..common.images.entries import expand, refuse_same_ids, size_note
 from ..common.images.field import Field
@@ -77,6 +77,7 @@ def main() -> dict[str, int]:
     say(registration.notes(sessions) if sessions else [])
     say(session_notes(outcomes))
     judge(images, rejected, dataset.partitions, acquire.max_rejected_fraction)
+    refuse_magnifications(images, tile.unit)
     counts = {"fields": len(images), "rejected": len(rejected)}
     facts = {
         "source": dataset.source,

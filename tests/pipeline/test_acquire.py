@@ -274,6 +274,21 @@ def test_too_many_refused_fields_stop_with_a_summary(plant, capsys):
     assert not (plant.raw / "source.json").exists()
 
 
+def test_several_magnifications_stop_where_windows_are_cut_in_pixels(plant):
+    for image_id, size in (("a", 0.31), ("b", 0.32), ("c", ""), ("d", 0.65)):
+        plant.add(image_id, pixel_size_um=size)
+    with pytest.raises(SourceError, match=r"0\.31 um per pixel in a, 0\.65 in d"):
+        plant.run()
+    plant.rows[-1]["partition"] = "other"
+    plant.set("dataset", partitions=["arm", "other"])
+    plant.add("e", pixel_size_um=0.33)
+    assert len(plant.run()[0]) == 5
+    plant.rows[-1]["pixel_size_um"], plant.rows[3]["partition"] = 0.65, "arm"
+    plant.add("f", partition="other", pixel_size_um=0.31)
+    plant.set("tile", unit="um", window=9, stride=9)
+    assert list(plant.run()[0]["image_id"]) == ["a", "b", "d", "e", "f"]
+
+
 def test_a_partition_without_any_field_left_stops(plant):
     plant.set("dataset", partitions=["arm", "leg"])
     plant.add("a")

@@ -209,6 +209,10 @@ def test_other_files(tmp_path):
         ({"imagej": True, "resolution": (4, 4)}, None),
         ({"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}, 0.5),
         ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        ({"resolution": (1200, 1200), "resolutionunit": "INCH"}, None),  # of print, not of cells
+        ({"ome": True, "metadata": {"PhysicalSizeX": "", "PhysicalSizeY": ""}}, None),
+        ({"ome": True, "metadata": {"PhysicalSizeX": "0.31 um"}}, None),
+        ({"ome": True, "metadata": {"PhysicalSizeX": "3.1e-1"}}, 0.31),
         ({"resolution": (4, 4), "resolutionunit": "NONE"}, None),
         ({}, None),
     ],

@@ -18,8 +18,9 @@ UM = {
     "nm": 1e-3,
 }
 UM |= {"micrometer": 1.0, "micrometre": 1.0, "inch": 25400.0, "\\u00B5m": 1.0}
-# um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um)
-PLAUSIBLE = (0.005, 50.0)
+# um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um, 2400 dpi = 10.6 um)
+PLAUSIBLE = (0.005, 10.0)
+PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than others that a model sees
 MICRO_MANAGER = 51123
 
 
@@ -68,10 +69,10 @@ def _ome(tif: tifffile.TiffFile) -> tuple[float, float] | None:
 
 
 def _stated(xml: str, name: str) -> float | None:
-    """The first number of that name in OME metadata; some programs write the decimal comma of their
-    user.
+    """The first number of that name in OME metadata, None for what is none; some programs write the
+    decimal comma of their user.
     """
-    match = re.search(rf"""\b{name}=["']([^"']*)["']""", xml)
+    match = re.search(rf"""\b{name}=["']([0-9]+[.,]?[0-9]*([eE][+-]?[0-9]+)?)["']""", xml)
     return float(match[1].replace(",", ".")) if match else None
 
 
