@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from src.common.images.planes import Plane, read_plane
 from src.common.scoring.pyfunc import decode
 from src.common.scoring.reading import reader, tiff
 from src.common.scoring.reading.reader import opened, single_plane
@@ -100,6 +101,36 @@ def test_each_file_of_a_series_gives_the_channel_that_is_asked_for(tmp_path, com
             for c, z in np.ndindex(2, 3):
                 index = tuple({"C": c, "Z": z}[axis] for axis in stack.axes[:-2])
                 np.testing.assert_array_equal(stack.take(index), planes[c, z])
+
+
+OPAQUE = np.full_like(IMAGE, 65535)
+GREY = {
+    "rgb": (np.stack([IMAGE] * 3, -1), {"photometric": "rgb"}),
+    "separate": (np.stack([IMAGE] * 3), {"photometric": "rgb", "planarconfig": "separate"}),
+    "alpha": (np.stack([IMAGE] * 3 + [OPAQUE], -1), {"photometric": "rgb", "extrasamples": [2]}),
+    "one step": (IMAGE[None, None], {}),
+    "last": (IMAGE[..., None], {}),
+}
+
+
+@pytest.mark.parametrize("kind", GREY)
+def test_colours_that_are_one_grey_and_axes_of_one_step_are_a_plane(tmp_path, kind):
+    pixels, options = GREY[kind]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    plane = read_plane(Plane(tmp_path / "a.tif", "a.tif"))[0]
+    np.testing.assert_array_equal(plane, IMAGE)
+    np.testing.assert_array_equal(decode((tmp_path / "a.tif").read_bytes())[0], IMAGE)
+    if options:
+        pixels.flat[0] += 1
+        with pytest.raises(ImageError, match="without a stated axis order"):
+            read(write(tmp_path / "b.tif", pixels, **options))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_a_png_of_one_grey_is_a_plane(samples):
+    pixels = np.stack([IMAGE] * 3, -1)[..., : samples - (samples % 2 == 0)]
+    pixels = pixels if samples == 3 else np.concatenate([pixels, OPAQUE[..., None]], -1)
+    np.testing.assert_array_equal(single_plane(imagecodecs.png_encode(pixels))[0], IMAGE)
 
 
 def test_bytes_of_more_than_one_plane_are_refused(tmp_path):

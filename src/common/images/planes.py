@@ -67,7 +67,7 @@ def read_plane(plane: Plane) -> tuple[np.ndarray, float | None]:
     """
     with _open(plane) as stack:
         steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": plane.time or 0}
-        image = stack.take(tuple(steps[axis] for axis in stack.axes if axis not in "YX"))
+        image = stack.take(tuple(steps.get(axis, 0) for axis in stack.axes if axis not in "YX"))
         transposed = stack.axes.index("Y") > stack.axes.index("X")
         return image.T if transposed else image, stack.pixel_size_um
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from .stacks import SHADES, ImageError, Stack, axis_order, no_file, refuse_large, sliced
+from .stacks import SHADES, ImageError, Stack, axis_order, no_file, one_grey, refuse_large, sliced
 from .tiff import open_tiff
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -108,5 +108,6 @@ def _png(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
     if colour == 3:
         raise ImageError("look-up table", f"the PNG {SHADES[3]}")
     image = imagecodecs.png_decode(data)
-    order = axis_order(axes, "YX" if image.ndim == 2 else "YXS", image.shape, setting)
-    yield Stack(order, image.shape, lambda index: sliced(image, order, index))
+    shape = image.shape if axes or image.ndim == 2 else one_grey(image, "YXS")
+    order = axis_order(axes, "YXS"[: image.ndim], shape, setting)
+    yield Stack(order, shape, lambda index: sliced(image, order, index))
