@@ -108,6 +108,7 @@ def test_channels_of_one_file_from_the_manifest_or_from_params(tmp_path):
         ("brightfield,pi,pi\na,b,c\n", "pi twice"),
         ("brightfield,pi,day\na.tif,b.tif,third\n", "line 2: day must be a number, not 'third'"),
         ("brightfield,pi,pixel_size_um\na.tif,b.tif,0\n", "pixel_size_um cannot be 0"),
+        ("brightfield,pi,pixel_size_um\na.tif,b.tif,325\n", r"cannot be 325 \(um: 0.005 to 10\)"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_stops(tmp_path, text, message):
@@ -151,6 +152,11 @@ def test_rows_refused_before_reading(tmp_path, row, kind):
 def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
     manifest(tmp_path, "brightfield,pi,height,width,operator\na.tif,b.tif,1,1,kim\n")
     assert find(tmp_path, ONE).notes == ("images.csv: columns that are not used: operator",)
+    manifest(tmp_path, "brightfield,pi,pixel size (um),concentration (uM)\na.tif,b.tif,1,1\n")
+    assert [note.removesuffix(" to have it used") for note in find(tmp_path, ONE).notes[1:]] == [
+        "rename the column 'concentration (um)' to concentration",
+        "rename the column 'pixel size (um)' to pixel_size_um",
+    ]
 
 
 # --- pattern

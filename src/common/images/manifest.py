@@ -5,6 +5,7 @@ optionally image_id, partition, experiment, well (or row and column), position, 
 concentration, control, pixel_size_um, brightfield_channel, pi_channel, nuclei (an instance mask).
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     known = {*KNOWN_COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
     unknown = sorted(rows[0].cells.keys() - known)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
-    meant = {name: known & {name.split("(")[0].strip().replace(" ", "_")} for name in unknown}
+    meant = {name: known & {_snake(name), _snake(name.split("(")[0])} for name in unknown}
     notes += [
         f"rename the column {name!r} to {to.pop()} to have it used"
         for name, to in meant.items()
@@ -34,6 +35,10 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     ]
     fields = [_field(folder, row, f"{path}, line {row.line}", layout, roles) for row in rows]
     return Found(fields, tuple(notes))
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:
