@@ -348,6 +348,7 @@ FIELD = FileField(
         (frame(0), frame(1, "int16"), "pixel type"),
         (frame(0), frame(1, "bool"), "pixel type"),
         (frame(0), frame(1, shape=(60, 71)), "shapes: bright-field is 60 x 70 px, PI 60 x 71"),
+        (np.minimum(frame(0), 150), frame(1), "saturated: 26% of the bright-field pixels"),
         (np.full((60, 70), 7, np.uint16), frame(1), "constant: every bright-field pixel is 7"),
         (frame(0), np.zeros((60, 70), np.uint16), "constant: every PI pixel is 0"),
         (
@@ -406,7 +407,7 @@ def test_counts_are_kept_when_widened():
     assert (bits(eight), bits(sixteen)) == (8, 16)
 
 
-def test_black_borders_and_half_saturation_pass():
+def test_black_borders_and_half_saturation_of_pi_pass():
     black = np.where(np.arange(70) < 50, 0, frame(0)).astype(np.uint16)
     bright = np.where(frame(1) < 80, 65535, frame(1)).astype(np.uint16)
     check_frame(Frame(black, bright), FIELD, 50)
