@@ -100,7 +100,7 @@ def plant(tmp_path, monkeypatch) -> Plant:
     return Plant(tmp_path, monkeypatch)
 
 
-def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_size_refuses_its(plant):
+def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_refuses_its(plant):
     mask = np.zeros((64, 80), np.int32)
     mask[8:16, 4:12], mask[40:44, 60:72] = 7, 70_000
     tifffile.imwrite(plant.images / "mask.tif", mask)
@@ -108,13 +108,16 @@ def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_size_refuses_it
     plant.add("with", nuclei="mask.tif")
     plant.add("without", nuclei="")
     plant.add("wrong", nuclei="small.tif")
+    plant.add("again", nuclei="mask.tif")
     images, rejected = plant.run()
     assert list(images["nuclei"]) == ["nuclei/with.tif", ""]
     kept = tifffile.imread(plant.raw / "nuclei/with.tif")
     assert kept.dtype == np.uint8 and np.array_equal(kept == 255, mask > 0)
     assert [path.name for path in (plant.raw / "nuclei").iterdir()] == ["with.tif"]
-    (reason,) = rejected["reason"]
-    assert reason == "nuclei mask: 32 x 80 px, its image 64 x 80 px"
+    assert list(rejected["reason"]) == [
+        "nuclei mask: 32 x 80 px, its image 64 x 80 px",
+        "nuclei mask: mask.tif is already that of with",
+    ]
     tile_of = plant.parsed()["tile"]
     files = (plant.raw / "brightfield/with.tif", plant.raw / "pi/with.tif")
     arrays, record, _ = cut(*files, plant.raw / "nuclei/with.tif", None, 16, tile_of)
