@@ -173,6 +173,7 @@ def test_metadata_that_names_a_file_of_another_folder_is_refused(tmp_path):
         (b"", "unreadable: damaged or truncated: it is empty"),
         (b"\xff\xd8\xff\xe0" + bytes(40), "format: it is a JPEG image, whatever its name"),
         (b"PK\x03\x04" + bytes(40), "format: it is a ZIP archive"),
+        (b"version https://git-lfs.github.com", r"format: it is a Git LFS pointer"),
         (b"II*\0", "unreadable: damaged or truncated"),
         (b"II*\0" + bytes(4), "unreadable: damaged or truncated"),
         (b"not an image", "unreadable: damaged or truncated: it does not begin as a TIFF"),

@@ -19,7 +19,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FOREIGN = {b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
           b"PK\x03\x04": "a ZIP archive", b"%PDF": "a PDF document", b"\x1f\x8b": "a gzip archive",
-          b"\x89HDF": "an HDF5 file", b"<": "an XML or HTML text"}  # fmt: skip
+          b"\x89HDF": "an HDF5 file", b"<": "an XML or HTML text",
+          b"version ": "a Git LFS pointer (git lfs pull brings the image)"}  # fmt: skip
 
 
 def single_plane(data: bytes) -> tuple[np.ndarray, float | None]:
