@@ -210,6 +210,16 @@ def test_a_file_cut_before_its_directory_is_called_truncated(tmp_path):
         read(path)
 
 
+def test_a_tile_that_is_not_there_is_no_black(tmp_path):
+    """Zeros in place of bytes: what a copy that was broken off, or a sparse file, leaves."""
+    path = write(tmp_path / "a.tif", tile=(16, 16))
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        counts = tif.pages.first.tags["TileByteCounts"]
+        counts.overwrite((0, *counts.value[1:]))
+    with pytest.raises(ImageError, match="truncated: strips or tiles of it are not there"):
+        read(path)
+
+
 def _png(width: int, height: int, depth: int, colour: int) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunk = b"IHDR" + head

@@ -97,6 +97,8 @@ def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...]) ->
     page = series.pages[int(np.ravel_multi_index(index, lead)) if lead else 0]
     if page is None:
         raise ImageError("missing file", "a page that the metadata names is not there")
+    if not all(page.databytecounts):
+        raise ImageError("unreadable", "truncated: strips or tiles of it are not there")
     end = max((a + b for a, b in zip(page.dataoffsets, page.databytecounts)), default=0)
     if end > page.parent.filehandle.size:
         raise ImageError("unreadable", "truncated: the file ends before its pixels do")
