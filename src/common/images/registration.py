@@ -16,7 +16,6 @@ simulated ones: below -1 the channels look swapped.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -53,13 +52,9 @@ class Offset:
         return self.known and float(np.hypot(self.down, self.right)) > TOLERANCE
 
 
-class Pair(NamedTuple):
-    """What a field's two channels say of each other: their correlation over shifts (2 * SHIFT + 1,
-    2 * SHIFT + 1) float32, and whether each looks like the other.
-    """
-
-    correlation: np.ndarray
-    swapped: bool
+# Of a field's two channels: their correlation over shifts (2 * SHIFT + 1, 2 * SHIFT + 1) float32,
+# and whether each looks like the other; plain, since the cache of acquire keeps no classes
+Pair = tuple[np.ndarray, bool]
 
 
 @dataclass
@@ -72,15 +67,16 @@ class Session:
 
     def add(self, pair: Pair, image_id: str) -> None:
         """One more field."""
-        self.total = self.total + pair.correlation
+        correlation, swapped = pair
+        self.total = self.total + correlation
         self.fields += 1
-        self.swapped += [image_id] * pair.swapped
+        self.swapped += [image_id] * swapped
 
 
 def compare(brightfield: np.ndarray, pi: np.ndarray) -> Pair:
     """A field's two channels (H, W) uint16 held against each other."""
     swapped = _skewness(pi) - _skewness(brightfield) < SWAPPED
-    return Pair(correlation(brightfield, pi), swapped)
+    return correlation(brightfield, pi), swapped
 
 
 def _skewness(image: np.ndarray) -> float:
