@@ -179,8 +179,8 @@ def _one(
             stained.refused.append({"image_id": entry.image_id, "reason": str(error)})
         return
     stained.counts["counted"] += 1
-    shifts = registration.correlation(brightfield, pi)
-    stained.sessions[entry.experiment].add(shifts)
+    pair = registration.compare(brightfield, pi)
+    stained.sessions[entry.experiment].add(pair, entry.image_id)
     stained.digests.add(pixel_digest(brightfield))
     stained.fields.append(entry)
     facts = {name: getattr(entry, name) for name in METADATA}

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ..common.acquire import digests, sources
 from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, rests_on, take, written
-from ..common.acquire.tables import judge, session_notes, write_tables
+from ..common.acquire.tables import judge, refuse_magnifications, session_notes, write_tables
 from ..common.images import registration
-from ..common.images.entries import expand, refuse_same_ids, size_note
+from ..common.images.entries import expand, refuse_same_ids, refuse_same_masks, size_note
 from ..common.images.field import Field
 from ..common.workspace.cache import Kept
 from ..common.workspace.parallel import each
@@ -29,18 +29,18 @@ def read_fields(
     fields: Sequence[Field], limits: Limits, workers: int
 ) -> tuple[list[Outcome], dict[str, registration.Session]]:
     """Reads, checks and writes the fields on `workers` processes or a cluster; the result does not
-    depend on either. What the channels of the accepted ones correlate is added up by experiment.
+    depend on either. What the channels of accepted ones say of each other is added up by session.
     """
     opened = each(expand, [(entry,) for entry in fields], workers, "open", "file", len(fields))
-    entries = refuse_same_ids([one for held in opened for one in held])
+    entries = refuse_same_masks(refuse_same_ids([one for held in opened for one in held]))
     jobs = [(entry, RAW, limits) for entry in entries]
     kept = Kept.of_stage("acquire")
     taken = kept.each(_take, jobs, rests_on, workers, "acquire", "field", _files)
     outcomes, sessions = [], defaultdict(registration.Session)
     for outcome in refuse_same_pixels((Outcome(**one) for one in taken), RAW):
-        if outcome.accepted and outcome.correlation is not None:
-            sessions[outcome.accepted["experiment"]].add(outcome.correlation)
-        outcomes.append(replace(outcome, correlation=None))
+        if outcome.accepted and outcome.pair:
+            sessions[outcome.accepted["experiment"]].add(outcome.pair, outcome.image_id)
+        outcomes.append(replace(outcome, pair=None))
     return outcomes, sessions
 
 
@@ -77,6 +77,7 @@ def main() -> dict[str, int]:
     say(registration.notes(sessions) if sessions else [])
     say(session_notes(outcomes))
     judge(images, rejected, dataset.partitions, acquire.max_rejected_fraction)
+    refuse_magnifications(images, tile.unit)
     counts = {"fields": len(images), "rejected": len(rejected)}
     facts = {
         "source": dataset.source,

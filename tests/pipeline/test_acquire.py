@@ -102,7 +102,7 @@ def plant(tmp_path, monkeypatch) -> Plant:
     return Plant(tmp_path, monkeypatch)
 
 
-def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_size_refuses_its(plant):
+def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_refuses_its(plant):
     mask = np.zeros((64, 80), np.int32)
     mask[8:16, 4:12], mask[40:44, 60:72] = 7, 70_000
     tifffile.imwrite(plant.images / "mask.tif", mask)
@@ -110,13 +110,16 @@ def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_size_refuses_it
     plant.add("with", nuclei="mask.tif")
     plant.add("without", nuclei="")
     plant.add("wrong", nuclei="small.tif")
+    plant.add("again", nuclei="mask.tif")
     images, rejected = plant.run()
     assert list(images["nuclei"]) == ["nuclei/with.tif", ""]
     kept = tifffile.imread(plant.raw / "nuclei/with.tif")
     assert kept.dtype == np.uint8 and np.array_equal(kept == 255, mask > 0)
     assert [path.name for path in (plant.raw / "nuclei").iterdir()] == ["with.tif"]
-    (reason,) = rejected["reason"]
-    assert reason == "nuclei mask: 32 x 80 px, its image 64 x 80 px"
+    assert list(rejected["reason"]) == [
+        "nuclei mask: 32 x 80 px, its image 64 x 80 px",
+        "nuclei mask: mask.tif is already that of with",
+    ]
     tile_of = plant.parsed()["tile"]
     files = (plant.raw / "brightfield/with.tif", plant.raw / "pi/with.tif")
     arrays, record, _ = cut(*files, plant.raw / "nuclei/with.tif", None, 16, tile_of)
@@ -288,6 +291,21 @@ def test_too_many_refused_fields_stop_with_a_summary(plant, capsys):
     assert "2 x missing partner: no PI image (brightfield_1.tif)" in capsys.readouterr().out
     assert len(plant.tables()[1]) == 2, "the list is there to look at"
     assert not (plant.raw / "source.json").exists()
+
+
+def test_several_magnifications_stop_where_windows_are_cut_in_pixels(plant):
+    for image_id, size in (("a", 0.31), ("b", 0.32), ("c", ""), ("d", 0.65)):
+        plant.add(image_id, pixel_size_um=size)
+    with pytest.raises(SourceError, match=r"0\.31 um per pixel in a, 0\.65 in d"):
+        plant.run()
+    plant.rows[-1]["partition"] = "other"
+    plant.set("dataset", partitions=["arm", "other"])
+    plant.add("e", pixel_size_um=0.33)
+    assert len(plant.run()[0]) == 5
+    plant.rows[-1]["pixel_size_um"], plant.rows[3]["partition"] = 0.65, "arm"
+    plant.add("f", partition="other", pixel_size_um=0.31)
+    plant.set("tile", unit="um", window=9, stride=9)
+    assert list(plant.run()[0]["image_id"]) == ["a", "b", "d", "e", "f"]
 
 
 def test_a_partition_without_any_field_left_stops(plant):
@@ -483,13 +501,14 @@ def test_a_relative_path_means_the_repository_in_a_temporary_copy_too(varied, tm
     "UNSTAINED_MCF7" not in os.environ,
     reason="UNSTAINED_MCF7 names no folder with the real MCF-7 fields",
 )
-def test_the_real_fields_are_all_accepted(plant):
+def test_the_real_fields_are_all_accepted_and_none_looks_swapped(plant, capsys):
     folder = Path(os.environ["UNSTAINED_MCF7"])
     plant.set("dataset", path=str(folder), partitions=["mcf7"])
     plant.set("tile", window=224, stride=112)
     images, rejected = plant.run()
     manifest = pd.read_csv(folder / "images.csv", dtype=str)
     assert rejected.empty and len(images) == 75
+    assert "swapped" not in capsys.readouterr().out
     for column in ("image_id", "experiment", "height", "width"):
         assert list(images[column]) == list(manifest[column])
     assert set(images["pixel_size_um"]) == {"0.3112"} and set(images["brightfield_bits"]) == {"16"}

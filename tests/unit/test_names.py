@@ -41,7 +41,8 @@ def test_wells(written, name, where):
 NAMES = [
     ("imagexpress", "HTS_A02_s3_w1GUID.TIF", 1, ("A2", "3", None)),
     ("imagexpress", "run/TimePoint_2/HTS_A02_s3_w1GUID.TIF", 1, ("A2", "3", 2.0)),
-    ("opera", "r02c11f03p01-ch1sk2fk1fl1.tiff", 1, ("B11", "03", 2.0)),
+    ("imagexpress", "TimePoint_2/ZStep_1/A02_s3_w16F-89C5.tif", 1, ("A2", "3", 2.0)),
+    ("opera", "Images/r02c11f03p01-ch1sk2fk1fl1.tiff", 1, ("B11", "03", 2.0)),
     ("Operetta", "r02c11f03p01-ch1.tiff", 1, ("B11", "03", None)),
     ("scanr", "B1--W00013--P00002--Z00000--T00004--BF.tif", "BF", ("B1", "00002", 4.0)),
     ("scanr-96", "TL--W00013--P00002--Z00000--T00004--BF.tif", "BF", ("B1", "00002", 4.0)),
@@ -68,10 +69,39 @@ def test_presets_read_the_names_of_their_microscopes(tmp_path, preset, name, cha
 
 
 def test_thumbnails_and_further_focus_planes_are_left_out(tmp_path):
-    for name in ("HTS_A01_s1_w1AB.TIF", "HTS_A01_s1_w1_thumbAB.TIF", "HTS_A01_s1_w2AB.TIF"):
+    further = [f"ZStep_{z}/HTS_A01_s1_w{w}AB.TIF" for z in (0, 2) for w in (1, 2)]
+    thumb = "HTS_A01_s1_w1_thumbAB.TIF"
+    for name in ("HTS_A01_s1_w1AB.TIF", thumb, "HTS_A01_s1_w2AB.TIF", *further):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = find(tmp_path, Layout(["arm"], "imagexpress", 1, 2))
     assert [field.name for field in found.fields] == ["HTS_A01_s1_w1AB.TIF + HTS_A01_s1_w2AB.TIF"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("opera", "p{}__2023-04-01/Images/r01c01f01p01-ch1sk1fk1fl1.tiff"),
+        ("scanr", "day/p{}/data/A1--W00001--P00001--Z00000--T00000--1.tif"),
+        ("scanr-96", "p{}/data/Pl--W00001--P00001--Z00000--T00000--1.tif"),
+        ("cq1-96", "p{}/Image/W0001F0001T0001Z001C1.tif"),
+        ("micro-manager", "p{}/1-Pos_000_000/img_channel001_position000_time000000000_z000.tif"),
+    ],
+)
+def test_measurements_in_folders_are_told_apart_and_are_the_experiments(tmp_path, preset, name):
+    for number in (1, 2):
+        path = tmp_path / name.format(number)
+        path.parent.mkdir(parents=True)
+        tifffile.imwrite(path, np.arange(100, dtype=np.uint16).reshape(10, 10))
+    first, second = find_images([tmp_path], Layout((), preset, 1))[0]
+    assert not first.problem and not second.problem and first.image_id != second.image_id
+    assert [one.experiment[:2] for one in (first, second)] == ["p1", "p2"]
+
+
+def test_a_name_that_is_no_preset_shows_those_there_are(tmp_path):
+    (tmp_path / "W0001F0001T0001Z001C1.tif").touch()
+    with pytest.raises(SourceError, match=r"cq1 matches no file of .* \(presets: cq1-1536, cq1-38"):
+        find_images([tmp_path], Layout((), "cq1", 1))
 
 
 def test_a_zero_padded_channel_is_meant_as_it_is_written(tmp_path):

@@ -53,6 +53,20 @@ def test_fields_of_a_plate_are_read_by_its_metadata(tmp_path, version, dtype):
     assert (last.experiment, last.well, last.position) == ("screen7", "B12", "1")
 
 
+@pytest.mark.parametrize(("version", "form"), [("0.4", 2), ("0.5", 3)])
+def test_the_series_that_bioformats2raw_writes_are_fields(tmp_path, version, form):
+    root = zarr.open_group(tmp_path / "run3.zarr", mode="w", zarr_format=form)
+    stated = {"bioformats2raw.layout": 3}
+    root.attrs.update(stated if form == 2 else {"ome": stated | {"version": version}})
+    root.create_group("OME")
+    for number, pixels in enumerate(FIELDS.values()):
+        write_image(root.create_group(str(number)), pixels, "cyx", version)
+    found = find(tmp_path, BOTH).fields
+    assert [(one.experiment, one.position) for one in found] == [("run3", n) for n in "0123"]
+    for one, pixels in zip(found, FIELDS.values()):
+        np.testing.assert_array_equal(one.read().pi, pixels[1])
+
+
 def test_a_table_may_name_fields_of_a_plate(plate):
     rows = [
         "brightfield,pi,well,compound",

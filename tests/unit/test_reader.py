@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from src.common.images.planes import Plane, read_plane
 from src.common.scoring.pyfunc import decode
 from src.common.scoring.reading import reader, tiff
 from src.common.scoring.reading.reader import opened, single_plane
@@ -102,6 +103,36 @@ def test_each_file_of_a_series_gives_the_channel_that_is_asked_for(tmp_path, com
                 np.testing.assert_array_equal(stack.take(index), planes[c, z])
 
 
+OPAQUE = np.full_like(IMAGE, 65535)
+GREY = {
+    "rgb": (np.stack([IMAGE] * 3, -1), {"photometric": "rgb"}),
+    "separate": (np.stack([IMAGE] * 3), {"photometric": "rgb", "planarconfig": "separate"}),
+    "alpha": (np.stack([IMAGE] * 3 + [OPAQUE], -1), {"photometric": "rgb", "extrasamples": [2]}),
+    "one step": (IMAGE[None, None], {}),
+    "last": (IMAGE[..., None], {}),
+}
+
+
+@pytest.mark.parametrize("kind", GREY)
+def test_colours_that_are_one_grey_and_axes_of_one_step_are_a_plane(tmp_path, kind):
+    pixels, options = GREY[kind]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    plane = read_plane(Plane(tmp_path / "a.tif", "a.tif"))[0]
+    np.testing.assert_array_equal(plane, IMAGE)
+    np.testing.assert_array_equal(decode((tmp_path / "a.tif").read_bytes())[0], IMAGE)
+    if options:
+        pixels.flat[0] += 1
+        with pytest.raises(ImageError, match="without a stated axis order"):
+            read(write(tmp_path / "b.tif", pixels, **options))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_a_png_of_one_grey_is_a_plane(samples):
+    pixels = np.stack([IMAGE] * 3, -1)[..., : samples - (samples % 2 == 0)]
+    pixels = pixels if samples == 3 else np.concatenate([pixels, OPAQUE[..., None]], -1)
+    np.testing.assert_array_equal(single_plane(imagecodecs.png_encode(pixels))[0], IMAGE)
+
+
 def test_bytes_of_more_than_one_plane_are_refused(tmp_path):
     for name, options in (("imagej.tif", {"imagej": True}), ("pages.tif", {"metadata": None})):
         tifffile.imwrite(tmp_path / name, np.stack([IMAGE, IMAGE + 1]), **options)
@@ -142,6 +173,7 @@ def test_metadata_that_names_a_file_of_another_folder_is_refused(tmp_path):
         (b"", "unreadable: damaged or truncated: it is empty"),
         (b"\xff\xd8\xff\xe0" + bytes(40), "format: it is a JPEG image, whatever its name"),
         (b"PK\x03\x04" + bytes(40), "format: it is a ZIP archive"),
+        (b"version https://git-lfs.github.com", r"format: it is a Git LFS pointer"),
         (b"II*\0", "unreadable: damaged or truncated"),
         (b"II*\0" + bytes(4), "unreadable: damaged or truncated"),
         (b"not an image", "unreadable: damaged or truncated: it does not begin as a TIFF"),
@@ -175,6 +207,16 @@ def test_a_file_cut_before_its_directory_is_called_truncated(tmp_path):
     np.testing.assert_array_equal(read(path), IMAGE)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match="damaged or truncated"):
+        read(path)
+
+
+def test_a_tile_that_is_not_there_is_no_black(tmp_path):
+    """Zeros in place of bytes: what a copy that was broken off, or a sparse file, leaves."""
+    path = write(tmp_path / "a.tif", tile=(16, 16))
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        counts = tif.pages.first.tags["TileByteCounts"]
+        counts.overwrite((0, *counts.value[1:]))
+    with pytest.raises(ImageError, match="truncated: strips or tiles of it are not there"):
         read(path)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.common.images import registration
-from src.common.images.registration import Session, correlation, notes, offset
+from src.common.images.registration import Session, compare, notes, offset
 
 
 def field(seed: int, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -24,8 +24,8 @@ FIELDS = [field(seed) for seed in range(4)]
 
 def session(fields: list[tuple[np.ndarray, np.ndarray]]) -> Session:
     found = Session()
-    for channels in fields:
-        found.add(correlation(*channels))
+    for number, channels in enumerate(fields):
+        found.add(compare(*channels), f"f{number}")
     return found
 
 
@@ -59,3 +59,14 @@ def test_a_session_that_is_shifted_is_named():
 def test_images_without_detail_are_open(fill):
     flat = np.full((64, 80), fill, np.uint16)
     assert not offset(session([(flat, flat)] * 3)).known
+
+
+def test_swapped_channels_are_said_with_the_first_of_them():
+    swapped = [(pi, b) for b, pi in FIELDS[2:]]
+    warning, _ = notes({"good": session(FIELDS), "bad": session([*FIELDS[:2], *swapped])})
+    assert warning.startswith("WARNING: in 2 of 8 fields (f2, ...) bright-field looks like a stain")
+
+
+def test_a_border_that_leaves_little_to_compare_leaves_it_open():
+    lit = (np.arange(512) >= 400).astype(np.uint16)
+    assert not offset(session([(b * lit, pi * lit) for b, pi in FIELDS])).known

@@ -1,5 +1,7 @@
 """Finding fields in a folder, by manifest and by pattern; and the checks on what was read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tifffile
@@ -106,6 +108,7 @@ def test_channels_of_one_file_from_the_manifest_or_from_params(tmp_path):
         ("brightfield,pi,pi\na,b,c\n", "pi twice"),
         ("brightfield,pi,day\na.tif,b.tif,third\n", "line 2: day must be a number, not 'third'"),
         ("brightfield,pi,pixel_size_um\na.tif,b.tif,0\n", "pixel_size_um cannot be 0"),
+        ("brightfield,pi,pixel_size_um\na.tif,b.tif,325\n", r"cannot be 325 \(um: 0.005 to 10\)"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_stops(tmp_path, text, message):
@@ -149,6 +152,11 @@ def test_rows_refused_before_reading(tmp_path, row, kind):
 def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
     manifest(tmp_path, "brightfield,pi,height,width,operator\na.tif,b.tif,1,1,kim\n")
     assert find(tmp_path, ONE).notes == ("images.csv: columns that are not used: operator",)
+    manifest(tmp_path, "brightfield,pi,pixel size (um),concentration (uM)\na.tif,b.tif,1,1\n")
+    assert [note.removesuffix(" to have it used") for note in find(tmp_path, ONE).notes[1:]] == [
+        "rename the column 'concentration (um)' to concentration",
+        "rename the column 'pixel size (um)' to pixel_size_um",
+    ]
 
 
 # --- pattern
@@ -340,6 +348,7 @@ FIELD = FileField(
         (frame(0), frame(1, "int16"), "pixel type"),
         (frame(0), frame(1, "bool"), "pixel type"),
         (frame(0), frame(1, shape=(60, 71)), "shapes: bright-field is 60 x 70 px, PI 60 x 71"),
+        (np.minimum(frame(0), 150), frame(1), "saturated: 26% of the bright-field pixels"),
         (np.full((60, 70), 7, np.uint16), frame(1), "constant: every bright-field pixel is 7"),
         (frame(0), np.zeros((60, 70), np.uint16), "constant: every PI pixel is 0"),
         (
@@ -363,6 +372,33 @@ def test_checks(brightfield, pi, kind):
     assert str(refused.value).startswith(kind)
 
 
+NUCLEI = np.zeros((60, 70), np.int32)
+NUCLEI[10:30, 5:40], NUCLEI[40:50, 50:60] = 1, 70_000
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (NUCLEI, ""),
+        (NUCLEI.astype(np.float32), ""),  # labels as some programs of Fiji save them
+        (0 * NUCLEI, ""),
+        ((1 + (NUCLEI > 0)).astype(np.uint8), "most of its pixels are 1: 0 must be the backg"),
+        (np.where(NUCLEI > 0, 0, 255).astype(np.uint8), "most of its pixels are 255"),
+        (np.full((60, 70), 83, np.uint16) + frame(0) // 100, "most of its pixels are 8"),
+        ((NUCLEI > 0) * np.float32(0.7), "it holds fractions, as probabilities do"),
+    ],
+    ids=["labels", "float", "none", "ilastik", "inverted", "dye", "probabilities"],
+)
+def test_a_mask_that_is_no_instance_mask_is_refused(tmp_path, mask, said):
+    tifffile.imwrite(tmp_path / "mask.tif", mask, metadata=None)
+    field = replace(FIELD, nuclei=Plane(tmp_path / "mask.tif", "mask.tif"))
+    if not said:
+        assert np.array_equal(field.mask(mask.shape), mask)
+        return
+    with pytest.raises(Refused, match=f"nuclei mask: {said}"):
+        field.mask(mask.shape)
+
+
 def test_counts_are_kept_when_widened():
     eight, sixteen = frame(0, "uint8"), frame(1) * 300
     brightfield, pi = check_frame(Frame(eight, eight.T.reshape(60, 70)), FIELD, 50)
@@ -371,7 +407,7 @@ def test_counts_are_kept_when_widened():
     assert (bits(eight), bits(sixteen)) == (8, 16)
 
 
-def test_black_borders_and_half_saturation_pass():
+def test_black_borders_and_half_saturation_of_pi_pass():
     black = np.where(np.arange(70) < 50, 0, frame(0)).astype(np.uint16)
     bright = np.where(frame(1) < 80, 65535, frame(1)).astype(np.uint16)
     check_frame(Frame(black, bright), FIELD, 50)

@@ -27,7 +27,7 @@ def at(plane: Plane, **settings) -> Plane:
     return Plane(plane.file, plane.name, **settings)
 
 
-OME = {"ome": True, "metadata": {"axes": "CYX", "Channel": {"Name": ["BF", "PI", "DAPI"]}}}
+OME = {"ome": True, "metadata": {"axes": "CYX", "Channel": {"Name": ["BF", "PI ", "DAPI"]}}}
 IMAGEJ = {"imagej": True, "metadata": {"axes": "CYX"}}
 
 
@@ -181,7 +181,7 @@ def test_a_broken_chain_of_pages_is_refused(tmp_path):
         read_plane(at(plane, channel=0, axes="CYX"))
 
 
-@pytest.mark.parametrize("name", ["x.nd2", "x.CZI", "deep/x.lif"])
+@pytest.mark.parametrize("name", ["x.nd2", "x.CZI", "deep/x.lif", "x.C01"])
 def test_makers_formats_are_refused_with_the_conversion(tmp_path, name):
     with pytest.raises(Refused, match=r"convert it to OME-TIFF with bfconvert .* Fiji"):
         read_plane(Plane(tmp_path / name, name))
@@ -206,9 +206,14 @@ def test_other_files(tmp_path):
                        "PhysicalSizeY": 325.0, "PhysicalSizeYUnit": "nm"}}, 0.325),
         ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "um"}}, 0.25),
         ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "\\u00B5m"}}, 0.25),
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "Micrometers"}}, 0.25),
         ({"imagej": True, "resolution": (4, 4)}, None),
         ({"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}, 0.5),
         ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        ({"resolution": (1200, 1200), "resolutionunit": "INCH"}, None),  # of print, not of cells
+        ({"ome": True, "metadata": {"PhysicalSizeX": "", "PhysicalSizeY": ""}}, None),
+        ({"ome": True, "metadata": {"PhysicalSizeX": "0.31 um"}}, None),
+        ({"ome": True, "metadata": {"PhysicalSizeX": "3.1e-1"}}, 0.31),
         ({"resolution": (4, 4), "resolutionunit": "NONE"}, None),
         ({}, None),
     ],
@@ -319,7 +324,8 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     ("asked", "kind"),
-    [({}, "channel"), ({"channel": 9}, "channel"), ({"channel": "GFP"}, "channel"),
+    [({}, "channel"), ({"channel": 9}, "channel"), ({"channel": -1}, "channel"),
+     ({"channel": "GFP"}, "channel"),
      ({"channel": 0}, "axes"), ({"channel": 0, "z": 9}, "axes")],
 )  # fmt: skip
 def test_a_choice_that_is_not_made_is_not_called_damage(tmp_path, asked, kind):

@@ -15,7 +15,7 @@ from ..images.entries import by_digest, pixel_digest
 from ..images.field import Field, Frame, Refused
 from ..images.files import FileField, bits, check_frame
 from ..images.layout import TITLES
-from ..images.registration import correlation
+from ..images.registration import Pair, compare
 from ..scoring.frames.windows import in_pixels
 
 MANIFEST_COLUMNS = [
@@ -46,7 +46,7 @@ class Outcome:
     accepted: dict | None = None
     rejected: dict | None = None
     truth: dict[str, pd.DataFrame] = field(default_factory=dict)
-    correlation: np.ndarray | None = None  # of the channels over shifts, of fields from files
+    pair: Pair | None = None  # its channels held against each other, of fields from files
     # Of accepted ones, by exposure/session.py
     exposure: dict[str, float] = field(default_factory=dict)
 
@@ -78,9 +78,9 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
     row["nuclei"] = "" if mask is None else f"nuclei/{entry.image_id}.tif"
     if mask is not None:
         write_tiff(raw / row["nuclei"], np.where(mask > 0, 255, 0).astype(np.uint8), size)
-    shifts = correlation(brightfield, pi) if isinstance(entry, FileField) else None
+    pair = compare(brightfield, pi) if isinstance(entry, FileField) else None
     truth = _truth(frame, entry.image_id)
-    found = {"truth": truth, "correlation": shifts, "exposure": exposures(brightfield, pi)}
+    found = {"truth": truth, "pair": pair, "exposure": exposures(brightfield, pi)}
     return Outcome(entry.image_id, entry.name, accepted=row, **found)
 
 

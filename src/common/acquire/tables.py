@@ -8,6 +8,7 @@ import pandas as pd
 from ..exposure import session
 from ..images.entries import summary
 from ..images.field import SourceError
+from ..scoring.reading.pixel_size import PIXEL_SIZE_TOLERANCE
 from ..workspace.tables import EXPOSURE
 from .intake import MANIFEST_COLUMNS, REJECTED, Outcome
 
@@ -61,6 +62,23 @@ def judge(
             f"{refused} of {total} fields were refused, more than acquire.max_rejected_fraction "
             f"{limit:g} allows; mend the source, or raise it if the rest is enough"
         )
+
+
+def refuse_magnifications(images: pd.DataFrame, unit: str) -> None:
+    """Raises SourceError for a partition whose known pixel sizes no one model could have, where
+    windows are cut in pixels.
+    """
+    if unit == "um":
+        return
+    for partition, own in images.dropna(subset="pixel_size_um").groupby("partition"):
+        sizes = own.sort_values("pixel_size_um")[["image_id", "pixel_size_um"]].to_numpy()
+        (first, least), (last, most) = sizes[[0, -1]]
+        if most / least - 1 > PIXEL_SIZE_TOLERANCE:
+            raise SourceError(
+                f"partition {partition} has several magnifications: {least:g} um per pixel in "
+                f"{first}, {most:g} in {last}: give each a partition, or set tile.unit to um, and "
+                "tile.window and tile.stride in um"
+            )
 
 
 def session_notes(outcomes: Sequence[Outcome]) -> list[str]:

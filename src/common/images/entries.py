@@ -14,6 +14,7 @@ from ..workspace.cache import file_digest
 from . import omezarr
 from .field import Field, Refused, same_file
 from .files import FileField
+from .planes import Plane
 
 
 def expand(entry: Field) -> list[Field]:
@@ -39,6 +40,19 @@ def refuse_same_ids(fields: Iterable[Field]) -> list[Field]:
             first = taken.setdefault(same_file(entry.image_id), entry)
             if first is not entry:
                 entry = replace(entry, problem=("same id twice", _taken(entry, first)))
+        result.append(entry)
+    return result
+
+
+def refuse_same_masks(fields: Iterable[Field]) -> list[Field]:
+    """The fields, where every later one with the nuclei mask of another is marked as refused."""
+    taken: dict[Plane, Field] = {}
+    result = []
+    for entry in fields:
+        mask = getattr(entry, "nuclei", None)
+        if mask and (first := taken.setdefault(mask, entry)) is not entry and not entry.problem:
+            detail = f"{mask.name} is already that of {first.image_id}"
+            entry = replace(entry, problem=("nuclei mask", detail))
         result.append(entry)
     return result
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..scoring.reading.pixel_size import PLAUSIBLE
 from ..workspace.csv_table import number_of
 from ..workspace.errors import UserError
 from . import wells
@@ -140,8 +141,10 @@ def _number(key: str, text: str, where: str) -> float:
         number = _read_number(key, text)
     except ValueError as error:
         raise SourceError(f"{where}: {key} {error}") from None
-    if not np.isfinite(number) or (key == "pixel_size_um" and number <= 0):
-        raise SourceError(f"{where}: {key} cannot be {text}; leave it empty if it is not known")
+    least, most = PLAUSIBLE
+    if not np.isfinite(number) or (key == "pixel_size_um" and not least <= number <= most):
+        unit = f" (um: {least:g} to {most:g})" * (key == "pixel_size_um")
+        raise SourceError(f"{where}: {key} cannot be {text}{unit}; leave it empty if not known")
     if number < 0:
         timed = key in ("time", "day")
         unit = "count it from the start" if timed else "an untreated well has 0, or nothing"

@@ -7,7 +7,9 @@ import numpy as np
 from .field import Field, Frame, Refused
 from .planes import Plane, read_plane, time_points
 
-SATURATED = 0.5  # of the pixels at the image's own maximum, whatever the camera's full scale
+# Pixels at the image's own maximum, whatever the camera's full scale; of the real bright-field
+# fields at most 0.3%, and PI of a field of dead cells may be clipped in all of them
+SATURATED = {"bright-field": 0.1, "PI": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class FileField(Field):
 
     def mask(self, shape: tuple[int, int] | None = None) -> np.ndarray | None:
         """The instance mask (H, W), 0 is background, or None where there is none. Raises Refused,
-        also for one of another shape than its image.
+        also for one of another shape than its image, and for what is no instance mask.
         """
         if self.nuclei is None:
             return None
@@ -77,7 +79,21 @@ class FileField(Field):
         if shape is not None and mask.shape != shape:
             detail = f"{mask.shape[0]} x {mask.shape[1]} px, its image {shape[0]} x {shape[1]} px"
             raise Refused("nuclei mask", detail, self.nuclei.name)
+        if detail := _no_labels(mask):
+            detail += ": 0 must be the background, and 1, 2, ... the nuclei"
+            raise Refused("nuclei mask", detail, self.nuclei.name)
         return mask
+
+
+def _no_labels(mask: np.ndarray) -> str:
+    """What is wrong with a mask (H, W) as instance labels, or ''. Its most frequent value tells
+    inverted ones, ilastik's (1 is background), and images of a dye.
+    """
+    if mask.dtype.kind == "f" and (mask % 1).any():  # NaN too
+        return "it holds fractions, as probabilities do"
+    values, counts = np.unique(mask, return_counts=True)
+    most = int(values[counts.argmax()])
+    return f"most of its pixels are {most}" if most else ""
 
 
 def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +135,6 @@ def check_channel(image: np.ndarray, channel: str, name: str) -> None:
     if top == int(image.min()):
         raise Refused("constant", f"every {channel} pixel is {top}", name)
     share = float((image == top).mean())
-    if share > SATURATED:
-        detail = f"{share:.0%} of the {channel} pixels are at its maximum ({top})"
+    if share > SATURATED[channel]:
+        detail = f"{share:.0%} of the {channel} pixels are at its maximum ({top}): expose shorter"
         raise Refused("saturated", detail, name)

@@ -30,9 +30,7 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     _check_points(path, rows)
     unknown = sorted(rows[0].cells.keys() - known)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
-    meant = {
-        name: known & {re.split(r"[^\w ]", name)[0].strip().replace(" ", "_")} for name in unknown
-    }
+    meant = {name: known & {_snake(name), _snake(re.split(r"[^\w ]", name)[0])} for name in unknown}
     notes += [
         f"rename the column {name!r} to {to.pop()} to have it used"
         for name, to in meant.items()
@@ -94,6 +92,10 @@ def _gaps(fields: Sequence[FileField], name: str) -> list[str]:
         told.append(f"{count} with a concentration and no compound")
     merged = "of merged cells the first alone holds the text"
     return [f"{name}: of {len(used)} images {', '.join(told)}: {merged}"] if told else []
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:

@@ -5,6 +5,7 @@ metadata are held against the models of ome-zarr-models, pixels are read by zarr
 chunks of one plane of full resolution alone. A store is never written.
 """
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,17 +40,20 @@ def all_in_stores(paths: Iterable[Path]) -> bool:
 
 def fields(store: Path) -> dict[Path, dict[str, str]]:
     """The images of a store, with what a plate's metadata say of each: experiment (the plate's
-    name), well, and position, counted from 0 within each acquisition of the well.
+    name), well, and position, counted from 0 within each acquisition of the well; of a series that
+    bioformats2raw wrote, the store's name and the image's number.
 
     What cannot be listed stands there itself, to be refused when it is read.
     """
     try:
-        plate = _metadata(store).get("plate")
+        metadata = _metadata(store)
     except ImageError:
         return {store: {}}
+    plate, name = metadata.get("plate"), store.name.removesuffix(ZARR_SUFFIX).removesuffix(".ome")
     if not plate:
-        return {store: {}}
-    name = plate.get("name") or store.name.removesuffix(ZARR_SUFFIX).removesuffix(".ome")
+        series = metadata.get("bioformats2raw.layout") and _series(store, name)
+        return series or {store: {}}
+    name = plate.get("name") or name
     images = {}
     for well in plate["wells"]:
         row, column = well["path"].split("/")
@@ -57,6 +61,11 @@ def fields(store: Path) -> dict[Path, dict[str, str]]:
         for path, position in _positions(store / well["path"]).items():
             images[path] = facts | {"position": position}
     return images
+
+
+def _series(store: Path, name: str) -> dict[Path, dict[str, str]]:
+    numbers = filter(str.isdecimal, os.listdir(store))
+    return {store / number: {"experiment": name, "position": number} for number in numbers}
 
 
 def _positions(well: Path) -> dict[Path, str]:

@@ -13,7 +13,7 @@ from .files import FileField
 from .layout import GROUPS, Layout, as_number, make_field
 from .listing import describe, image_files, printable, unread
 from .manifest import MANIFEST
-from .presets import expression
+from .presets import PRESETS, expression
 
 Files = list[tuple[str, str | None]]  # name, and what its group `channel` reads
 
@@ -26,8 +26,8 @@ def by_pattern(folder: Path, layout: Layout, roles: Sequence[str]) -> Found:
     by_place = _matches(names, layout)
     if not by_place:
         raise SourceError(
-            f"{layout.settings.pattern} {layout.pattern} matches no file of {folder}.\n"
-            f"{describe(folder)}"
+            f"{layout.settings.pattern} {layout.pattern} matches no file of {folder} (presets: "
+            f"{', '.join(sorted(PRESETS))}).\n{describe(folder)}"
         )
     tokens = {token for files in by_place.values() for _, token in files if token is not None}
     _check_channels(sorted(tokens), layout, roles)

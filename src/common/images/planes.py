@@ -19,7 +19,7 @@ from .field import Refused
 CONVERT = {
     ".nd2": "Nikon", ".czi": "Zeiss", ".lif": "Leica", ".oib": "Olympus", ".oif": "Olympus",
     ".vsi": "Olympus", ".ims": "Imaris", ".lsm": "Zeiss", ".dv": "DeltaVision", ".zvi": "Zeiss",
-    ".nrrd": "NRRD", ".h5": "HDF5",
+    ".nrrd": "NRRD", ".h5": "HDF5", ".stk": "MetaMorph", ".flex": "Opera", ".c01": "Cellomics",
 }  # fmt: skip
 READABLE = (".tif", ".tiff", ".png")
 
@@ -67,7 +67,7 @@ def read_plane(plane: Plane) -> tuple[np.ndarray, float | None]:
     """
     with _open(plane) as stack:
         steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": plane.time or 0}
-        image = stack.take(tuple(steps[axis] for axis in stack.axes if axis not in "YX"))
+        image = stack.take(tuple(steps.get(axis, 0) for axis in stack.axes if axis not in "YX"))
         transposed = stack.axes.index("Y") > stack.axes.index("X")
         return image.T if transposed else image, stack.pixel_size_um
 
@@ -114,7 +114,7 @@ def _channel(plane: Plane, stack: Stack) -> int:
     if wanted is None and count > 1:
         which = f"say which with {setting}, by number from 0 or by name"
         raise ImageError("channel", f"{held}: {which}")
-    if wanted and wanted >= count:
+    if wanted and not 0 <= wanted < count:
         leave = f"for one file a channel leave {setting} empty"
         raise ImageError("channel", f"no channel {wanted} (from 0): {held}; {leave}")
     return wanted or 0

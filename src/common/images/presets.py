@@ -1,8 +1,8 @@
 """Patterns of file names by the microscope that writes them: a pattern's name stands for it.
 
-Held against the file's name, or against its path below the folder if they hold a slash. Thumbnails
-and further focus planes do not match. `scanr-96`, `cq1-384` and the like say what plate an index of
-wells counts.
+Held against the path below the folder: what was imaged together lies in a folder of its own, whose
+name is the experiment where file names have none. Thumbnails and further focus planes do not match.
+`scanr-96`, `cq1-384` and the like say what plate an index of wells counts.
 """
 
 import re
@@ -10,27 +10,30 @@ import re
 from .field import SourceError
 from .wells import FORMATS
 
+# Below MEASUREMENT/Images/, MEASUREMENT/data/, MEASUREMENT/1-Pos_000_000/, or anywhere
+_RUN = r"(?:(?:.*/)?(?P<experiment>[^/]+)/(?:Images?|data|Default|[^/]*Pos[^/]*)/)?(?:.*/)?"
 _SCANR = r"--P(?P<position>\d+)--Z00000--T(?P<time>\d+)--(?P<channel>[^-]+)\.tif"
 _CQ1 = r"F(?P<position>\d+)T(?P<time>\d+)Z0*1C(?P<channel>\d+)\.tif"
 PRESETS = {
-    # HTS_A01_s1_w2GUID.TIF, also below TimePoint_1/
-    "imagexpress": r"(?i:(?:.*?TimePoint_(?P<time>\d+)/)?(?:.*/)?(?P<experiment>[^/]+)_"
-    r"(?P<well>[A-Z]{1,2}\d{2})(?:_s(?P<position>\d+))?_w(?P<channel>\d)[0-9A-Z-]*\.tif)",
+    # HTS_A01_s1_w2GUID.TIF, also below TimePoint_1/ZStep_1/; A01_s1_w2GUID.tif
+    "imagexpress": r"(?i:(?!.*ZStep_(?!1/))(?:.*?TimePoint_(?P<time>\d+)/)?(?:.*/)?"
+    r"(?:(?P<experiment>[^/]+)_)?(?P<well>[A-Z]{1,2}\d{2})(?:_s(?P<position>\d+))?"
+    r"_w(?P<channel>\d)[0-9A-Z-]*\.tif)",
     # Opera Phenix and Operetta: r01c02f03p01-ch1sk1fk1fl1.tiff
-    "opera": r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<position>\d{2,})p01-ch(?P<channel>\d+)"
+    "opera": _RUN + r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<position>\d{2,})p01-ch(?P<channel>\d+)"
     r"(?:sk(?P<time>\d+))?\w*\.tiff",
     # A1--W00001--P00001--Z00000--T00000--BF.tif
-    "scanr": r"(?P<well>[A-Za-z]{1,2}\d+)--W\d+" + _SCANR,
+    "scanr": _RUN + r"(?P<well>[A-Za-z]{1,2}\d+)--W\d+" + _SCANR,
     # img_channel000_position000_time000000000_z000.tif, in a folder for each position or not
-    "micro-manager": r"img_channel(?P<channel>\d+)_position(?P<position>\d+)_time(?P<time>\d+)"
-    r"_z0+\.tif",
+    "micro-manager": _RUN + r"img_channel(?P<channel>\d+)_position(?P<position>\d+)"
+    r"_time(?P<time>\d+)_z0+\.tif",
     # VID123_B7_1_00d06h00m.tif
-    "incucyte": r"(?P<experiment>.+)_(?P<well>[A-P]\d{1,2})_(?P<position>\d+)_"
+    "incucyte": r"(?:.*/)?(?P<experiment>[^/]+)_(?P<well>[A-P]\d{1,2})_(?P<position>\d+)_"
     r"(?P<time>\d+d\d+h\d+m)\.tif",
 }
 for _wells in FORMATS:
-    PRESETS[f"scanr-{_wells}"] = rf".*--W(?P<well{_wells}>\d+)" + _SCANR
-    PRESETS[f"cq1-{_wells}"] = rf"W(?P<well{_wells}>\d+)" + _CQ1
+    PRESETS[f"scanr-{_wells}"] = _RUN + rf"[^/]*--W(?P<well{_wells}>\d+)" + _SCANR
+    PRESETS[f"cq1-{_wells}"] = _RUN + rf"W(?P<well{_wells}>\d+)" + _CQ1
 PRESETS["operetta"] = PRESETS["opera"]
 
 

@@ -1,4 +1,5 @@
-"""Do bright-field and PI show the same place? What can be told, over the fields of one session.
+"""Do bright-field and PI show the same place, and is each what it is called? What can be told, over
+the fields of one session.
 
 Cells, and dead ones above all, are rough in bright-field and bright in PI. The correlation of the
 two over all shifts (by Fourier transform) has a peak at the shift between them; one field seldom
@@ -7,21 +8,26 @@ times its noise in 5 of the 9 sessions with 3 fields or more, always within 15 p
 the PI of other fields of the session it never passed 5. Shifted by 40 px in both directions, all 5
 were found out, within 8 px; by 80 px, 4 of them. A low peak proves nothing: on the 20 fields where
 nearly all cells are dead there is none.
+
+PI has bright spots on a dark ground, bright-field has both sides of its own. The skewness of the
+logarithm of PI, less that of bright-field, is above 0 in all 75 real fields (in 73 above 1) and in
+simulated ones: below -1 the channels look swapped.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
-from ..exposure.background import block_means, over_blocks
+from ..exposure.background import BLOCK_PX, block_means, over_blocks
 
 STEP = 4  # px of the field for one of the correlation
 SHIFT = 64  # steps: shifts of up to 256 px are seen
 TEXTURE, LIGHT, TREND = 2.0, 1.0, 16.0  # steps: widths (sd) of the filters
 PEAK = 8.0  # times the noise: real fields with the PI of others stay below 5
 TOLERANCE = 24  # px: 7 um of the real fields, whose own channels lie up to 15 px apart
+SWAPPED = -1.0  # skewness of log PI less that of bright-field
 FEWEST = 3  # fields of a session: one or two show chance peaks
 
 
@@ -46,17 +52,39 @@ class Offset:
         return self.known and float(np.hypot(self.down, self.right)) > TOLERANCE
 
 
+# Of a field's two channels: their correlation over shifts (2 * SHIFT + 1, 2 * SHIFT + 1) float32,
+# and whether each looks like the other; plain, since the cache of acquire keeps no classes
+Pair = tuple[np.ndarray, bool]
+
+
 @dataclass
 class Session:
     """The correlations of its fields, added up: memory does not grow with the fields."""
 
     total: np.ndarray | int = 0
     fields: int = 0
+    swapped: list[str] = field(default_factory=list)
 
-    def add(self, correlation: np.ndarray) -> None:
-        """One more field's, (2 * SHIFT + 1, 2 * SHIFT + 1) float32."""
+    def add(self, pair: Pair, image_id: str) -> None:
+        """One more field."""
+        correlation, swapped = pair
         self.total = self.total + correlation
         self.fields += 1
+        self.swapped += [image_id] * swapped
+
+
+def compare(brightfield: np.ndarray, pi: np.ndarray) -> Pair:
+    """A field's two channels (H, W) uint16 held against each other."""
+    swapped = _skewness(pi) - _skewness(brightfield) < SWAPPED
+    return correlation(brightfield, pi), swapped
+
+
+def _skewness(image: np.ndarray) -> float:
+    """Of the logarithm of blocks of pixels that are wholly lit; 0 where all are alike."""
+    means, lit = block_means(image, BLOCK_PX)
+    values = np.log(means[lit])
+    spread = values.std() if values.size else 0.0
+    return float((((values - values.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
 
 
 def correlation(brightfield: np.ndarray, pi: np.ndarray) -> np.ndarray:
@@ -92,7 +120,7 @@ def offset(session: Session) -> Offset:
 
 
 def notes(sessions: Mapping[str, Session]) -> list[str]:
-    """What the fields' correlations, by session, say of the channels' registration, in words."""
+    """What the fields' channels, by session, say of each other, in words."""
     offsets = {name: offset(own) for name, own in sessions.items() if own.fields >= FEWEST}
     said = [
         f"WARNING: {name or 'all fields'}: PI lies about {one.down:+d} px down and {one.right:+d} "
@@ -102,6 +130,12 @@ def notes(sessions: Mapping[str, Session]) -> list[str]:
     ]
     near = sum(one.known and not one.apart for one in offsets.values())
     open_ = len(sessions) - near - len(said)
+    if swapped := [image_id for own in sessions.values() for image_id in own.swapped]:
+        of_all = f"{len(swapped)} of {sum(own.fields for own in sessions.values())} fields"
+        said.append(
+            f"WARNING: in {of_all} ({swapped[0]}, ...) bright-field looks like a stain, PI like "
+            "bright-field: are the channels swapped in the manifest or the settings?"
+        )
     told = f"bright-field and PI lie on each other in {near} of {len(sessions)} sessions"
     told += f"; in {open_} it cannot be told from the images" if open_ else ""
     return [*said, told]
@@ -127,5 +161,6 @@ def _detail(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def _in_noise(values: np.ndarray) -> np.ndarray:
     middle = np.median(values)
     noise = 1.4826 * np.median(np.abs(values - middle))
-    scaled = (values - middle) / noise if noise > 0 else np.zeros_like(values)
+    known = noise > 1e-6 * np.abs(values).max()  # where a border leaves little to compare
+    scaled = (values - middle) / noise if known else np.zeros_like(values)
     return scaled.astype(np.float32)

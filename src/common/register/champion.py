@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from ..metrics.paired import PAIRED, Incomparable, compare, pair, side
 from ..patches.store import PatchStore
 from ..scoring.operating import calibrate, called_live
+from ..scoring.reading.pixel_size import PIXEL_SIZE_TOLERANCE
 from ..workspace.paths import PATCHES, REPORTS
 from ..workspace.records import read_json
 from ..workspace.sections import Register, Tile
@@ -100,8 +101,6 @@ def check_fair(contract: dict, frames: pd.DataFrame, tile: Tile) -> None:
             f"the champion scales 16 to 8 bit as {contract['scaling']}, this data as "
             f"{here['scaling']}"
         )
-    from ..scoring.scorer import PIXEL_SIZE_TOLERANCE  # slow: brings torch
-
     size, known = contract["pixel_size_um"], frames["pixel_size_um"].dropna()
     if size and len(known) and abs(known.median() / size - 1) > PIXEL_SIZE_TOLERANCE:
         raise Incomparable(

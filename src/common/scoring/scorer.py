@@ -23,9 +23,9 @@ from .networks.overview import compiled_filter, cut, features_of, filter_net
 from .networks.stain import StainNet, predict_stain, stain_logits, window_logits
 from .novelty import Novelty, load_novelty
 from .operating import calibrate, conformal_call
+from .reading.pixel_size import PIXEL_SIZE_TOLERANCE
 
 WINDOW_COLUMNS = ["y", "x", "size", "verdict", "live_probability", "novelty", "call"]
-PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than in training
 
 
 class RefusedFrame(ScoringError):

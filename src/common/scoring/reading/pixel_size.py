@@ -17,9 +17,11 @@ UM = {
     "microns": 1.0,
     "nm": 1e-3,
 }
-UM |= {"micrometer": 1.0, "micrometre": 1.0, "inch": 25400.0, "\\u00B5m": 1.0}
-# um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um)
-PLAUSIBLE = (0.005, 50.0)
+UM |= {f"micromet{end}": 1.0 for end in ("er", "ers", "re", "res")}
+UM |= {"inch": 25400.0, "\\u00b5m": 1.0}
+# um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um, 2400 dpi = 10.6 um)
+PLAUSIBLE = (0.005, 10.0)
+PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than others that a model sees
 MICRO_MANAGER = 51123
 
 
@@ -40,7 +42,7 @@ def pixel_size(tif: tifffile.TiffFile) -> float | None:
 def channel_names(tif: tifffile.TiffFile) -> tuple[str, ...]:
     """The channels' names in OME metadata, in order; empty where there are none."""
     channels = _list(_pixels(tif).get("Channel", []))
-    return tuple(str(channel.get("Name", "")) for channel in channels) if channels else ()
+    return tuple(str(channel.get("Name", "")).strip() for channel in channels) if channels else ()
 
 
 def _pixels(tif: tifffile.TiffFile) -> dict:
@@ -68,10 +70,10 @@ def _ome(tif: tifffile.TiffFile) -> tuple[float, float] | None:
 
 
 def _stated(xml: str, name: str) -> float | None:
-    """The first number of that name in OME metadata; some programs write the decimal comma of their
-    user.
+    """The first number of that name in OME metadata, None for what is none; some programs write the
+    decimal comma of their user.
     """
-    match = re.search(rf"""\b{name}=["']([^"']*)["']""", xml)
+    match = re.search(rf"""\b{name}=["']([0-9]+[.,]?[0-9]*([eE][+-]?[0-9]+)?)["']""", xml)
     return float(match[1].replace(",", ".")) if match else None
 
 
@@ -90,9 +92,8 @@ def _tags(tif: tifffile.TiffFile) -> tuple[float, float] | None:
         int(tags.valueof("ResolutionUnit", 1))
     )
     per_unit = [_ratio(tags[f"{axis}Resolution"].value) for axis in "XY"]
-    if unit not in UM or not all(per_unit):
-        return None
-    return UM[unit] / per_unit[0], UM[unit] / per_unit[1]
+    um = UM.get(str(unit).lower())
+    return (um / per_unit[0], um / per_unit[1]) if um and all(per_unit) else None
 
 
 def _ratio(value: tuple[int, int]) -> float:

@@ -12,14 +12,15 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from .stacks import SHADES, ImageError, Stack, axis_order, no_file, refuse_large, sliced
+from .stacks import SHADES, ImageError, Stack, axis_order, no_file, one_grey, refuse_large, sliced
 from .tiff import open_tiff
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FOREIGN = {b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
           b"PK\x03\x04": "a ZIP archive", b"%PDF": "a PDF document", b"\x1f\x8b": "a gzip archive",
-          b"\x89HDF": "an HDF5 file", b"<": "an XML or HTML text"}  # fmt: skip
+          b"\x89HDF": "an HDF5 file", b"<": "an XML or HTML text",
+          b"version ": "a Git LFS pointer (git lfs pull brings the image)"}  # fmt: skip
 
 
 def single_plane(data: bytes) -> tuple[np.ndarray, float | None]:
@@ -108,5 +109,6 @@ def _png(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
     if colour == 3:
         raise ImageError("look-up table", f"the PNG {SHADES[3]}")
     image = imagecodecs.png_decode(data)
-    order = axis_order(axes, "YX" if image.ndim == 2 else "YXS", image.shape, setting)
-    yield Stack(order, image.shape, lambda index: sliced(image, order, index))
+    shape = image.shape if axes or image.ndim == 2 else one_grey(image, "YXS")
+    order = axis_order(axes, "YXS"[: image.ndim], shape, setting)
+    yield Stack(order, shape, lambda index: sliced(image, order, index))

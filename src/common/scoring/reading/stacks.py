@@ -77,12 +77,22 @@ def axis_order(axes: str, stated: str, shape: tuple[int, ...], setting: str) -> 
         raise ImageError("axes", f"{setting} {axes} names {len(axes)} axes, {shown}")
     if axes:
         return axes
-    if set(stated) <= set("TZCYX"):
-        return stated
+    if {axis for axis, length in zip(stated, shape) if length > 1} <= set("TZCYX"):
+        return stated  # an axis of one step needs no name
     colours = stated.endswith("S")
     example = "YXC" if colours else "CYX" if len(shape) == 3 else "TCZYX"[-len(shape) :]
     mend = f"set {setting}, for example {example}" if setting else "give one plane a file"
     raise ImageError("axes", f"shape {shape} without a stated axis order: {mend}")
+
+
+def one_grey(image: np.ndarray, axes: str) -> tuple[int, ...]:
+    """The shape of a colour image, 1 along its samples (S) where all colours are one grey, as many
+    programs save it; an alpha of one value is no colour.
+    """
+    samples = np.moveaxis(image, axes.index("S"), 0)
+    colours, alpha = np.split(samples, [len(samples) - (len(samples) % 2 == 0)])
+    grey = (colours == colours[0]).all() and (alpha == samples[-1, 0, 0]).all()
+    return tuple(1 if grey and axis == "S" else n for axis, n in zip(axes, image.shape))
 
 
 def sliced(image: np.ndarray, axes: str, index: tuple[int, ...]) -> np.ndarray:

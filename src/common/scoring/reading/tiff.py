@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from .pixel_size import channel_names, pixel_size
-from .stacks import SHADES, ImageError, Stack, axis_order, no_file, refuse_large, sliced
+from .stacks import SHADES, ImageError, Stack, axis_order, no_file, one_grey, refuse_large, sliced
 
 MOST_PAGES = 10_000
 
@@ -29,7 +29,8 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
         refuse_large(*series.keyframe.shape[:2])
         if shade := SHADES.get(int(series.keyframe.photometric)):
             raise ImageError("look-up table", f"the file {shade}")
-        order = axis_order(axes, series.axes, series.shape, setting)
+        shape = series.shape if axes else _shape(series)
+        order = axis_order(axes, series.axes, shape, setting)
         try:
             size = pixel_size(tif)
         except ValueError as error:
@@ -37,7 +38,7 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
         turn = int(series.keyframe.tags.valueof("Orientation", 1))
         yield Stack(
             order,
-            series.shape,
+            shape,
             lambda index: _upright(_whole(_take(series, order, index)), turn),
             channel_names(tif),
             size,
@@ -80,6 +81,14 @@ def _series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return here[0]
 
 
+def _shape(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
+    """Its shape, 1 along colours that are one grey."""
+    colours = series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
+    if not (colours and series.axes in ("YXS", "SYX")):
+        return series.shape
+    return one_grey(series.asarray(), series.axes)
+
+
 def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...]) -> np.ndarray:
     """One plane of a series, reading no more of the file than needed where planes are pages."""
     lead = series.shape[:-2]
@@ -88,6 +97,8 @@ def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...]) ->
     page = series.pages[int(np.ravel_multi_index(index, lead)) if lead else 0]
     if page is None:
         raise ImageError("missing file", "a page that the metadata names is not there")
+    if not all(page.databytecounts):
+        raise ImageError("unreadable", "truncated: strips or tiles of it are not there")
     end = max((a + b for a, b in zip(page.dataoffsets, page.databytecounts)), default=0)
     if end > page.parent.filehandle.size:
         raise ImageError("unreadable", "truncated: the file ends before its pixels do")
