@@ -114,7 +114,7 @@ def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_size_refuses_it
     assert kept.dtype == np.uint8 and np.array_equal(kept == 255, mask > 0)
     assert [path.name for path in (plant.raw / "nuclei").iterdir()] == ["with.tif"]
     (reason,) = rejected["reason"]
-    assert reason == "nuclei mask: 32 x 80 px, its image 64 x 80 px"
+    assert reason == "nuclei mask: small.tif: shapes: 32 x 80 px, its image 64 x 80 px"
     tile_of = plant.parsed()["tile"]
     files = (plant.raw / "brightfield/with.tif", plant.raw / "pi/with.tif")
     arrays, record, _ = cut(*files, plant.raw / "nuclei/with.tif", None, 16, tile_of)

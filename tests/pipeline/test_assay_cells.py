@@ -134,6 +134,44 @@ def test_a_mask_of_another_shape_refuses_its_image(plate, tmp_path):
     assert "x1" not in set(pd.read_parquet(tmp_path / "out" / "cells.parquet")["image_id"])
 
 
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (lambda image, mask: image, "an image: its"),  # 30 GB as the places of its numbers
+        (lambda image, mask: mask * 0.5, "pixel type"),
+        (lambda image, mask: np.where(mask > 0, mask, np.nan), "pixel type"),
+        (lambda image, mask: np.where(mask > 0, mask, -1).astype(np.int16), "pixel type"),
+        (lambda image, mask: np.stack([mask] * 5), "axes"),
+    ],
+)
+def test_what_is_no_instance_mask_refuses_its_image_by_the_masks_name(plate, tmp_path, mask, told):
+    tifffile.imwrite(plate / "m1.tif", mask(*field(1)))
+    table = run(plate, tmp_path / "out", overlays=False).set_index("image_id")
+    assert table["status"].tolist() == ["scored", "refused", "scored", "scored", "scored"]
+    assert f"nuclei mask: m1.tif: {told}" in table.loc["x1", "reason"]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda mask: mask.astype(np.float32),
+        lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8),
+        lambda mask: mask.astype(np.uint32) + 70_000 * (mask > 0),
+    ],
+)
+def test_masks_of_other_types_give_the_same_cells_and_outlines(plate, tmp_path, same):
+    def made(out):
+        run(plate, tmp_path / out)
+        tables = pd.read_parquet(tmp_path / out / "cells.parquet").drop(columns="label")
+        return tables, cv2.imread(str(tmp_path / out / "overlays" / "x1.cells.jpg"))
+
+    wanted, outlined = made("labels")
+    tifffile.imwrite(plate / "m1.tif", same(field(1)[1]))
+    table, picture = made("other")
+    pd.testing.assert_frame_equal(table, wanted)
+    np.testing.assert_array_equal(picture, outlined)
+
+
 def test_a_model_of_windows_leaves_cells_out_and_says_so(plate, tmp_path, monkeypatch, capsys):
     contract = CONTRACT | {"target": "label"}
     monkeypatch.setattr(score, "load", lambda *_: Model(Loaded(), contract, FACTS))

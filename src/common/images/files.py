@@ -8,6 +8,7 @@ from .field import Field, Frame, Refused
 from .planes import Plane, read_plane, time_points
 
 SATURATED = 0.5  # of the pixels at the image's own maximum, whatever the camera's full scale
+PIECES = 2  # that a number of an instance mask may lie in, on average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +74,35 @@ class FileField(Field):
         """
         if self.nuclei is None:
             return None
-        mask, _ = read_plane(self.nuclei)
-        if shape is not None and mask.shape != shape:
-            detail = f"{mask.shape[0]} x {mask.shape[1]} px, its image {shape[0]} x {shape[1]} px"
-            raise Refused("nuclei mask", detail, self.nuclei.name)
-        return mask
+        try:
+            mask, _ = read_plane(self.nuclei)
+            if shape is not None and mask.shape != shape:
+                sides = (*mask.shape, *shape)
+                raise Refused("shapes", "{} x {} px, its image {} x {} px".format(*sides))
+            return _instances(mask)
+        except Refused as refused:
+            name = self.nuclei.name
+            raise Refused("nuclei mask", f"{name}: {refused}", name) from None
+
+
+def _instances(mask: np.ndarray) -> np.ndarray:
+    """Numbers of instances (H, W) int32; of a mask of one value, each connected piece is one.
+
+    Raises Refused for what is no mask: other numbers than whole ones from 0, or most of them in
+    several pieces, as the counts of an image are.
+    """
+    from skimage.measure import label  # slow: brings scipy.stats
+
+    numbers = np.nan_to_num(mask).clip(0, np.iinfo(np.int32).max).astype(np.int32)
+    if not np.array_equal(numbers, mask):
+        whole = "an instance mask holds whole numbers from 0, for each nucleus its own"
+        raise Refused("pixel type", f"{whole}: save it as unsigned 16 bit")
+    pieces, count = label(numbers, return_num=True)
+    held = np.count_nonzero(np.unique(numbers))
+    if held > 1 and count > PIECES * held:
+        seen = f"its {held} numbers lie in {count} pieces"
+        raise Refused("an image", f"{seen}, and in an instance mask each nucleus has its own")
+    return pieces.astype(np.int32) if held == 1 else numbers
 
 
 def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.ndarray]:
