@@ -8,6 +8,7 @@ import tifffile
 
 from src.assay import cells, score
 from src.assay.model import Model
+from src.assay.words import DASH
 from src.common.explain.nuclei import dead_nuclei
 from src.common.images.layout import Layout
 
@@ -106,6 +107,17 @@ def test_wells_get_a_dead_cell_fraction_and_a_count_of_dead_nuclei(plate, tmp_pa
     row = by_cells.loc["B2"]
     assert (row["live"], row["dead"], row["fields"], row["dead_cell_fraction"]) == (4, 4, 2, 0.5)
     assert row["low"] < 0.5 < row["high"]
+
+
+def test_of_fewer_than_five_cells_the_page_gives_no_percentage(plate, tmp_path):
+    table = pd.read_csv(plate / "images.csv")
+    table.assign(nuclei=["m0.tif", "m1.tif", "m2.tif", None, None]).to_csv(
+        plate / "images.csv", index=False
+    )
+    run(plate, tmp_path / "out", overlays=False)
+    page = (tmp_path / "out" / "summary.html").read_text().split("<h2>Cells</h2>")[1]
+    shown = {well: page.split(f"<td>{well}</td>")[1].split("</td>")[0] for well in ("B2", "B3")}
+    assert shown["B2"].endswith(">50.0%") and shown["B3"].endswith(f">{DASH}")
 
 
 def test_pictures_show_stain_and_outlines_and_the_stain_is_written_on_demand(plate, tmp_path):
