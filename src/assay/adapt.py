@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .tuning import Tuned
 
 FILE = "adaptation.json"
+STAINED = "stained fields"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def adapt(
         known = (of_controls if controls else of_stain)(images, model, options, out)
         print(f"adapt: {known.told}")
         refuse_too_few(known, controls)
+        _say(one_class(known))
         tuned = learnt_on(scorer, known, options.pixel_size_um) if learn else None
         seen = judged(known.windows, tuned.windows) if tuned else known.windows
         at, by = model.contract["operating"], move(seen)
@@ -120,6 +122,18 @@ def refuse_too_few(known: Known, controls: bool) -> None:
         raise ControlsError("only all-dead controls: it takes windows of untreated ones too")
 
 
+def one_class(known: Known) -> list[str]:
+    """What is to be said of stained fields that hold one class only."""
+    live = known.windows["live"]
+    if known.what != STAINED or live.any() != live.all():
+        return []
+    kind = "live" if live.all() else "dead"
+    return [
+        f"all {len(live)} windows are {kind}, and the model will take other fields for {kind} more "
+        "easily: right only if these were drawn at random among the fields to be scored"
+    ]
+
+
 def described(images: Path, known: Known) -> dict:
     """What a model is adapted on."""
     live = known.windows["live"]
@@ -147,7 +161,7 @@ def of_stain(images: Path, model: Model, options: stained.Options, out: Path) ->
     rows = told[["image_id", "y", "x"]].assign(p=told["live_probability"])
     rows["live"] = told["label"] == "live"
     became = scored.told() + _first(one["reason"] for one in scored.refused)
-    return Known(rows, sorted(scored.digests), "stained fields", became, scored.fields)
+    return Known(rows, sorted(scored.digests), STAINED, became, scored.fields)
 
 
 def of_controls(images: Path, model: Model, options: stained.Options, out: Path) -> Known:
@@ -156,7 +170,8 @@ def of_controls(images: Path, model: Model, options: stained.Options, out: Path)
     _say(notes)
     checked = check([one for one in entries if one.control], model, options.pixel_size_um)
     reasons = [f"{one.image.image_id}: {one.reason}" for one in checked if one.reason]
-    told = f"of {len(entries)} images {len(checked)} of control wells, {len(reasons)} refused"
+    told = f"of {len(entries)} images {len(checked)} of control wells (column control)"
+    told += f", {len(reasons)} refused"
     tables, digests = [], []
     for one in (each for each in checked if not each.reason):
         frame = one.pixels()

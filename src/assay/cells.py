@@ -63,8 +63,8 @@ def outlines(frame8: np.ndarray, mask: np.ndarray, cells: pd.DataFrame) -> np.nd
     """The frame (H, W) uint8 with each cell's outline in the colour of its call: (H, W, 3) RGB."""
     picture = np.repeat(frame8[..., None], 3, axis=2)
     edge = find_boundaries(mask, mode="inner")
-    edge = cv2.dilate((mask * edge).astype(np.uint16), np.ones((2, 2), np.uint8))
     for call, colour in CALL_RGB.items():
         labels = cells.loc[cells["call"] == call, "label"].to_numpy()
-        picture[np.isin(edge, labels) & (edge > 0)] = colour
+        own = (np.isin(mask, labels) & edge).astype(np.uint8)
+        picture[cv2.dilate(own, np.ones((2, 2), np.uint8)) > 0] = colour
     return picture

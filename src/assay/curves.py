@@ -64,10 +64,11 @@ def _curve(axes: Axes, fit: dict, colour: str, text: str) -> None:
 
 
 def courses(wells: pd.DataFrame) -> list[str]:
-    """Compounds (or '' for all wells, where no compound is known) that were seen at two times or
+    """Compounds (or '' for all wells, where no compound is known) that were called at two times or
     more.
     """
-    seen = wells[wells["control"] == ""].groupby("compound")["time"].nunique()
+    called = wells.dropna(subset=["live_patch_fraction"])
+    seen = called[called["control"] == ""].groupby("compound")["time"].nunique()
     return sorted(seen[seen > 1].index)
 
 

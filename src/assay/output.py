@@ -84,7 +84,7 @@ def _before(out: Path, facts: dict, command: str) -> dict | None:
     """
     path = out / MODEL
     if path.exists():
-        before = json.loads(path.read_text())
+        before = _read(path)
         _same(out, before, facts, command)
         return before
     if out.exists() and any(one.name not in REMNANTS for one in out.iterdir()):
@@ -92,6 +92,16 @@ def _before(out: Path, facts: dict, command: str) -> dict | None:
             f"{out} is not empty and holds no earlier output: give a new folder as --out"
         )
     return None
+
+
+def _read(path: Path) -> dict:
+    """Raises OutputError for a file that is damaged, as a power failure may leave it."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise OutputError(
+            f"{path} is damaged: remove {path.parent}, or give another --out"
+        ) from None
 
 
 def _same(out: Path, before: dict, facts: dict, command: str) -> None:
@@ -124,11 +134,18 @@ def part(out: Path, key: str, predict: Callable[[], pd.DataFrame]) -> pd.DataFra
     kept.
     """
     path = out / "parts" / f"{key}.parquet"
-    if path.exists():
-        return pd.read_parquet(path)
-    windows = predict()
-    whole(path, windows.to_parquet)
+    if (windows := kept(path)) is None:
+        windows = predict()
+        whole(path, windows.to_parquet)
     return windows
+
+
+def kept(path: Path) -> pd.DataFrame | None:
+    """The table of an earlier run; None where there is none, or one that was damaged since."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

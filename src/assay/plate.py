@@ -48,12 +48,12 @@ def scale(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float, str
     there are none.
     """
     if not len(negative):
-        return np.nan, np.nan, "not given: no negative control well"
+        return np.nan, np.nan, "not given: no negative control well with a live-patch fraction"
     one, zero = float(negative.mean()), float(positive.mean()) if len(positive) else 0.0
     if one <= zero:
         lower = "is not above that of the positive controls" if len(positive) else "is zero"
         return np.nan, np.nan, f"not given: the mean of the negative controls {lower}"
-    without = "no live patch (there is no positive control well)"
+    without = "no live patch (no positive control well has a live-patch fraction)"
     lowest = "mean of the positive controls" if len(positive) else without
     return zero, one, f"0 = {lowest}, 1 = mean of the negative controls"
 

@@ -54,13 +54,17 @@ def predicted(
         "cells.parquet": mask is not None,
     }  # fmt: skip
     files = {name: place / part_name(one, name) for name, asked in wanted.items() if asked}
-    if not all(path.exists() for path in files.values()):
+    tables = _tables(files)
+    missing = not all(path.exists() for path in files.values())
+    if missing or any(table is None for table in tables.values()):
         _make(one, model, pixels(), mask, files)
-    tables = {
-        name: pd.read_parquet(files[f"{name}.parquet"]) if f"{name}.parquet" in files else None
-        for name in ("nuclei", "cells")
-    }
-    return Predicted(**tables)
+        tables = _tables(files)
+    return Predicted(tables.get("nuclei.parquet"), tables.get("cells.parquet"))
+
+
+def _tables(files: dict[str, Path]) -> dict[str, pd.DataFrame | None]:
+    """Those that are kept; None for one that is not there or damaged."""
+    return {name: output.kept(path) for name, path in files.items() if path.suffix == ".parquet"}
 
 
 def part_name(one: Checked, name: str) -> str:

@@ -140,6 +140,10 @@ def notes(images: pd.DataFrame, wells: pd.DataFrame) -> list[str]:
             f"{seen} of the images trained this model: "
             "their calls do not tell how good it is on new ones"
         )
+    for name in ("experiment", "time"):
+        blank = int((images[name].isna() | (images[name] == "")).sum())
+        if 0 < blank < len(images):
+            lines.append(f"{blank} images have no {name}: they count as one of their own")
     if without := int((images["well"] == "").sum()):
         lines.append(f"{without} images have no well: they stand in images.csv only")
     if len(wells) and (single := int((wells["fields"] == 1).sum())):

@@ -47,7 +47,7 @@ class Stained:
     patches: pd.DataFrame
     counts: Counter = field(default_factory=Counter)  # images of each of KINDS
     refused: list[dict] = field(default_factory=list)  # image_id, reason
-    digests: set[str] = field(default_factory=set)  # of the bright-field of those that count
+    digests: dict[str, str] = field(default_factory=dict)  # of their bright-field, with their id
     fields: list[Field] = field(default_factory=list)  # those that count
     training_known: bool = True
     sessions: dict[str, registration.Session] = field(
@@ -165,6 +165,8 @@ def _one(
         if pixel_digest(brightfield) in training:
             stained.counts["in training"] += 1
             return
+        if first := stained.digests.get(pixel_digest(brightfield)):
+            raise Refused("same pixels", f"as image {first}: the list is wrong about one of them")
         digest = pixel_digest(frame.brightfield)
         key = output.part_key(model.facts["digest"], digest, size, model.many)
         table = output.part(out, key, partial(model.predict, frame.brightfield, size))
@@ -176,12 +178,13 @@ def _one(
         missing = getattr(error, "kind", "") == "missing partner" and "PI" in str(error)
         stained.counts["without PI" if missing else "refused"] += 1
         if not missing:
-            stained.refused.append({"image_id": entry.image_id, "reason": str(error)})
+            reason = f"{error} ({getattr(error, 'file', '') or entry.name})"
+            stained.refused.append({"image_id": entry.image_id, "reason": reason})
         return
     stained.counts["counted"] += 1
     pair = registration.compare(brightfield, pi)
     stained.sessions[entry.experiment].add(pair, entry.image_id)
-    stained.digests.add(pixel_digest(brightfield))
+    stained.digests[pixel_digest(brightfield)] = entry.image_id
     stained.fields.append(entry)
     facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(

@@ -47,10 +47,10 @@ def between(interval, form=decimals, *arguments) -> str:
     return f"{low} to {high}"
 
 
-def share(row: dict, digits: int = 0) -> str:
-    """The live-patch fraction of an image or well; a dash where too few patches are called."""
+def share(row: dict, digits: int = 0, name: str = "live_patch_fraction") -> str:
+    """A fraction of the calls of an image or well; a dash where too few are made."""
     enough = row["live"] + row["dead"] >= FEWEST_CALLS
-    return percent(row["live_patch_fraction"], digits) if enough else DASH
+    return percent(row[name], digits) if enough else DASH
 
 
 def short(text: str) -> str:

@@ -110,7 +110,12 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path, monkeypatc
     odd = CONTRACT | {"tile": CONTRACT["tile"] | {"stride": 48}}
     with pytest.raises(ExportError, match="divides the window"):
         export(Scorer(odd, net, NO_FILTER), FACTS, tmp_path / "odd.zip")
-    monkeypatch.setattr("src.export.windows.native", lambda *_: np.ones((1, 3, 3)))
-    with pytest.raises(ExportError, match="differs"):
+    for wrong in (1, np.nan):
+        native = np.full((1, 3, 3), wrong)
+        monkeypatch.setattr("src.export.windows.native", lambda *_, native=native: native)
+        with pytest.raises(ExportError, match="differs"):
+            export(Scorer(CONTRACT, net, NO_FILTER), FACTS, tmp_path / "wrong.zip")
+    monkeypatch.setattr("src.export.package.run", lambda *_: 1 / 0)  # ended while it is checked
+    with pytest.raises(ZeroDivisionError):
         export(Scorer(CONTRACT, net, NO_FILTER), FACTS, tmp_path / "wrong.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["kept.zip"]

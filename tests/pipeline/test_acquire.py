@@ -117,7 +117,7 @@ def test_masks_of_nuclei_go_with_their_fields_and_one_of_another_refuses_its(pla
     assert kept.dtype == np.uint8 and np.array_equal(kept == 255, mask > 0)
     assert [path.name for path in (plant.raw / "nuclei").iterdir()] == ["with.tif"]
     assert list(rejected["reason"]) == [
-        "nuclei mask: 32 x 80 px, its image 64 x 80 px",
+        "nuclei mask: small.tif: shapes: 32 x 80 px, its image 64 x 80 px",
         "nuclei mask: mask.tif is already that of with",
     ]
     tile_of = plant.parsed()["tile"]

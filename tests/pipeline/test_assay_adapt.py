@@ -88,7 +88,7 @@ def test_an_adapted_model_is_a_version_of_its_own_with_what_it_was_adapted_on(re
     assert np.sign((after - before).sum()) == np.sign(record["shift"])
 
 
-def test_stained_fields_set_the_intercept_without_the_models_own_test(registered, tmp_path):
+def test_stained_fields_set_the_intercept_without_the_models_own_test(registered, tmp_path, capsys):
     """Fields that are all dead move the evidence down, all live ones up, and 4 windows do."""
     shifts, noise = {}, np.random.default_rng(0)
     for counts in (220, 560):
@@ -105,6 +105,8 @@ def test_stained_fields_set_the_intercept_without_the_models_own_test(registered
         assert record["by"] == "stained fields"
         assert 0 < record["live_windows"] + record["dead_windows"] < 10
         shifts[counts] = record["shift"]
+        kind = "live" if counts < 400 else "dead"
+        assert f"windows are {kind}, and the model will take" in capsys.readouterr().out
     assert shifts[560] < 0 < shifts[220]
 
 
@@ -116,7 +118,7 @@ def test_control_images_that_are_refused_are_said_with_the_reason(registered, tm
     options = stained.Options(Layout(()), tmp_path / "one.csv")
     uri = f"models:/{NAME}@champion"
     adapt.adapt(plate, uri, tmp_path / "out", options, controls=True)
-    said = "of 4 images 4 of control wells, 1 refused (the first: x0: contract: "
+    said = "of 4 images 4 of control wells (column control), 1 refused (the first: x0: contract: "
     assert said in capsys.readouterr().out
     table.assign(pixel_size_um=3.0).to_csv(tmp_path / "one.csv", index=False)
     with pytest.raises(ControlsError, match=r"0 windows of known class: .*4 refused \(the first"):

@@ -8,6 +8,7 @@ import tifffile
 
 from src.assay import cells, score
 from src.assay.model import Model
+from src.assay.words import DASH
 from src.common.explain.nuclei import dead_nuclei
 from src.common.images.layout import Layout
 
@@ -108,6 +109,17 @@ def test_wells_get_a_dead_cell_fraction_and_a_count_of_dead_nuclei(plate, tmp_pa
     assert row["low"] < 0.5 < row["high"]
 
 
+def test_of_fewer_than_five_cells_the_page_gives_no_percentage(plate, tmp_path):
+    table = pd.read_csv(plate / "images.csv")
+    table.assign(nuclei=["m0.tif", "m1.tif", "m2.tif", None, None]).to_csv(
+        plate / "images.csv", index=False
+    )
+    run(plate, tmp_path / "out", overlays=False)
+    page = (tmp_path / "out" / "summary.html").read_text().split("<h2>Cells</h2>")[1]
+    shown = {well: page.split(f"<td>{well}</td>")[1].split("</td>")[0] for well in ("B2", "B3")}
+    assert shown["B2"].endswith(">50.0%") and shown["B3"].endswith(f">{DASH}")
+
+
 def test_pictures_show_stain_and_outlines_and_the_stain_is_written_on_demand(plate, tmp_path):
     out = tmp_path / "out"
     run(plate, out)
@@ -132,6 +144,45 @@ def test_a_mask_of_another_shape_refuses_its_image(plate, tmp_path):
     table = run(plate, tmp_path / "out").set_index("image_id")
     assert table.loc["x1", "status"] == "refused" and "nuclei mask" in table.loc["x1", "reason"]
     assert "x1" not in set(pd.read_parquet(tmp_path / "out" / "cells.parquet")["image_id"])
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (lambda image, mask: image, "background"),  # 30 GB as the places of its numbers
+        (lambda image, mask: np.where(image > np.median(image), image, 0), "an image: its"),
+        (lambda image, mask: mask * 0.5, "pixel type"),
+        (lambda image, mask: np.where(mask > 0, mask, np.nan), "pixel type"),
+        (lambda image, mask: np.where(mask > 0, mask, -1).astype(np.int16), "pixel type"),
+        (lambda image, mask: np.stack([mask] * 5), "axes"),
+    ],
+)
+def test_what_is_no_instance_mask_refuses_its_image_by_the_masks_name(plate, tmp_path, mask, told):
+    tifffile.imwrite(plate / "m1.tif", mask(*field(1)))
+    table = run(plate, tmp_path / "out", overlays=False).set_index("image_id")
+    assert table["status"].tolist() == ["scored", "refused", "scored", "scored", "scored"]
+    assert f"nuclei mask: m1.tif: {told}" in table.loc["x1", "reason"]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda mask: mask.astype(np.float32),
+        lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8),
+        lambda mask: mask.astype(np.uint32) + 70_000 * (mask > 0),
+    ],
+)
+def test_masks_of_other_types_give_the_same_cells_and_outlines(plate, tmp_path, same):
+    def made(out):
+        run(plate, tmp_path / out)
+        tables = pd.read_parquet(tmp_path / out / "cells.parquet").drop(columns="label")
+        return tables, cv2.imread(str(tmp_path / out / "overlays" / "x1.cells.jpg"))
+
+    wanted, outlined = made("labels")
+    tifffile.imwrite(plate / "m1.tif", same(field(1)[1]))
+    table, picture = made("other")
+    pd.testing.assert_frame_equal(table, wanted)
+    np.testing.assert_array_equal(picture, outlined)
 
 
 def test_a_model_of_windows_leaves_cells_out_and_says_so(plate, tmp_path, monkeypatch, capsys):

@@ -125,6 +125,34 @@ def test_images_without_wells_give_a_page_per_image(tmp_path):
     assert "A01_p0" in (out / "summary.html").read_text()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_compound_of_which_nothing_was_called_has_no_figure_over_time(tmp_path):
+    tables = [plates.images(plates.layout_96()[:4], time=time) for time in (0.0, 24.0)]
+    table = pd.concat(tables, ignore_index=True).assign(control="")
+    table["image_id"] += table.index.astype(str)
+    table["compound"] = np.where(table["well"].isin(["A01"]), "silent", "seen")
+    silent = table["compound"] == "silent"
+    table.loc[silent, ["live", "dead", "live_patch_fraction"]] = [0, 0, np.nan]
+    out = plates.write(tmp_path / "out", table)
+    report(out)
+    assert [path.name for path in out.glob("time-*.png")] == ["time-seen.png"]
+
+
+@pytest.mark.parametrize(
+    ("column", "blank", "known"), [("experiment", "", "a"), ("time", np.nan, 24.0)]
+)
+def test_rows_without_an_experiment_or_time_that_others_have_are_said(
+    column, blank, known, tmp_path
+):
+    table = plates.images(plates.layout_96()[:4])
+    table[column] = [blank, blank] + [known] * (len(table) - 2)
+    notes = report(plates.write(tmp_path / "some", table))["notes"]
+    assert any(note.startswith(f"2 images have no {column}") for note in notes)
+    for value in (blank, known):
+        whole = plates.write(tmp_path / str(value or "none"), table.assign(**{column: value}))
+        assert not any(f"have no {column}" in note for note in report(whole)["notes"])
+
+
 def test_every_image_refused_still_gives_a_page(tmp_path):
     table = plates.images(plates.layout_96()[:2]).assign(
         status="refused", reason="too small", live_patch_fraction=np.nan

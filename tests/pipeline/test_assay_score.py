@@ -326,6 +326,20 @@ def test_an_image_that_goes_before_it_is_drawn_lacks_its_picture_alone(
     assert (tmp_path / "out" / "summary.html").exists()
 
 
+def test_damaged_files_of_an_earlier_run_are_made_anew_or_named(scored, model, tmp_path):
+    """As a power failure leaves them, which the disk had not yet been told of."""
+    out = tmp_path / "out"
+    run(scored["folder"], model, out)
+    for number, path in enumerate(sorted((out / "parts").glob("*.parquet"))):
+        path.write_bytes(path.read_bytes()[: 100 * (number % 2)])
+    run(scored["folder"], model, out)
+    assert contents(out) == contents(scored["out"])
+    for text in ("", '{"digest"'):
+        (out / output.MODEL).write_text(text)
+        with pytest.raises(output.OutputError, match=r"model.json is damaged: remove "):
+            run(scored["folder"], model, out)
+
+
 def test_another_model_does_not_write_into_the_same_folder(scored, tmp_path):
     other = save_model(tmp_path, "b" * 64)
     with pytest.raises(output.OutputError, match=r"output of another model.*give another --out"):

@@ -326,15 +326,18 @@ def test_own_thresholds_need_two_classes(run, tmp_path):
         run(folder, own=True)
 
 
-def test_images_without_pi_or_unreadable_ones_are_counted_and_the_rest_goes_on(run, tmp_path):
+def test_images_without_pi_or_that_are_unreadable_or_there_twice_are_counted(run, tmp_path):
     folder = write_fields(tmp_path / "in", signal=16000)
     table = pd.read_csv(folder / "images.csv", dtype=str)
     table.loc[0, "pi"] = ""
-    table.to_csv(folder / "images.csv", index=False)
+    again = table.loc[[3]].assign(image_id="again")  # would count twice, in every interval
+    pd.concat([table, again]).to_csv(folder / "images.csv", index=False)
     (folder / "pi1.tif").write_bytes(b"no image")
     record = run(folder)
-    assert record["images"] == {"counted": 12, "without PI": 1, "in training": 0, "refused": 1}
-    assert record["refused"][0]["image_id"] == "f1"
+    assert record["images"] == {"counted": 12, "without PI": 1, "in training": 0, "refused": 2}
+    assert [one["image_id"] for one in record["refused"]] == ["f1", "again"]
+    unread, same = (one["reason"] for one in record["refused"])
+    assert "pi1.tif)" in unread and "same pixels: as image f3" in same
 
 
 def test_a_folder_without_manifest_is_refused_with_what_to_do(run, tmp_path):

@@ -17,7 +17,7 @@ from src.common.scoring.networks.inference import embed, load_model, predict
 from src.common.scoring.networks.net import build
 from src.common.scoring.networks.overview import features_of
 from src.common.scoring.novelty import Novelty, unit
-from src.common.scoring.pyfunc import decode
+from src.common.scoring.pyfunc import LiveDeadModel, decode
 from src.common.scoring.scorer import WINDOW_COLUMNS, RefusedFrame, Scorer
 from tests.conftest import ARCH, REPO, write_store
 
@@ -251,11 +251,23 @@ def test_pixel_sizes_within_a_tenth_are_taken(scorer, frame, pixel_size):
 
 @pytest.mark.parametrize(
     ("pixel_size", "message"),
-    [(0.6, "0.6 um per pixel, the model was trained at 0.5"), (None, "not given")],
+    [
+        (0.6, "0.6 um per pixel, the model was trained at 0.5"),
+        (None, "not given"),
+        (-0.5, "is -0.5"),
+    ],
 )
 def test_other_pixel_sizes_are_refused(scorer, frame, pixel_size, message):
     with pytest.raises(RefusedFrame, match=message):
         scorer().score(frame, pixel_size)
+
+
+def test_a_frame_without_a_name_gets_its_row_number(scorer, frame):
+    model = LiveDeadModel()
+    model.scorer = scorer()
+    names = ["a", None, np.nan, "", "b"]
+    frames = pd.DataFrame({"image_id": names, "image": [frame] * 5, "pixel_size_um": 0.5})
+    assert model.predict(None, frames)["image_id"].unique().tolist() == ["a", "1", "2", "3", "b"]
 
 
 def test_micrometre_windows_follow_the_frames_pixel_size(scorer, frame):

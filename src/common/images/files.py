@@ -10,6 +10,7 @@ from .planes import Plane, read_plane, time_points
 # Pixels at the image's own maximum, whatever the camera's full scale; of the real bright-field
 # fields at most 0.3%, and PI of a field of dead cells may be clipped in all of them
 SATURATED = {"bright-field": 0.1, "PI": 0.5}
+PIECES = 2  # that a number of an instance mask may lie in, on average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +76,40 @@ class FileField(Field):
         """
         if self.nuclei is None:
             return None
-        mask, _ = read_plane(self.nuclei)
-        if shape is not None and mask.shape != shape:
-            detail = f"{mask.shape[0]} x {mask.shape[1]} px, its image {shape[0]} x {shape[1]} px"
-            raise Refused("nuclei mask", detail, self.nuclei.name)
-        if detail := _no_labels(mask):
-            detail += ": 0 must be the background, and 1, 2, ... the nuclei"
-            raise Refused("nuclei mask", detail, self.nuclei.name)
-        return mask
+        try:
+            mask, _ = read_plane(self.nuclei)
+            if shape is not None and mask.shape != shape:
+                sides = (*mask.shape, *shape)
+                raise Refused("shapes", "{} x {} px, its image {} x {} px".format(*sides))
+            return _instances(mask)
+        except Refused as refused:
+            name = self.nuclei.name
+            raise Refused("nuclei mask", f"{name}: {refused}", name) from None
 
 
-def _no_labels(mask: np.ndarray) -> str:
-    """What is wrong with a mask (H, W) as instance labels, or ''. Its most frequent value tells
-    inverted ones, ilastik's (1 is background), and images of a dye.
+def _instances(mask: np.ndarray) -> np.ndarray:
+    """Numbers of instances (H, W) int32; of a mask of one value, each connected piece is one.
+
+    Raises Refused for what is no mask: other numbers than whole ones from 0, as probabilities are;
+    most pixels of another number than 0, as of inverted masks and ilastik's (1 is background); or
+    most numbers in several pieces, as the counts of an image are.
     """
-    if mask.dtype.kind == "f" and (mask % 1).any():  # NaN too
-        return "it holds fractions, as probabilities do"
-    values, counts = np.unique(mask, return_counts=True)
-    most = int(values[counts.argmax()])
-    return f"most of its pixels are {most}" if most else ""
+    from skimage.measure import label  # slow: brings scipy.stats
+
+    numbers = np.nan_to_num(mask).clip(0, np.iinfo(np.int32).max).astype(np.int32)
+    if not np.array_equal(numbers, mask):
+        whole = "an instance mask holds whole numbers from 0, for each nucleus its own"
+        raise Refused("pixel type", f"{whole}: save it as unsigned 16 bit")
+    values, areas = np.unique(numbers, return_counts=True)
+    if most := values[areas.argmax()]:
+        detail = f"most pixels are {most}: 0 must be the background; 1, 2, ... the nuclei"
+        raise Refused("background", detail)
+    pieces, count = label(numbers, return_num=True)
+    held = np.count_nonzero(values)
+    if held > 1 and count > PIECES * held:
+        seen = f"its {held} numbers lie in {count} pieces"
+        raise Refused("an image", f"{seen}, and in an instance mask each nucleus has its own")
+    return pieces.astype(np.int32) if held == 1 else numbers
 
 
 def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, np.ndarray]:

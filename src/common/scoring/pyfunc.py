@@ -35,7 +35,8 @@ class LiveDeadModel(PythonModel):
         """
         tables = []
         for number, row in enumerate(model_input.to_dict("records")):
-            name = row.get("image_id") or str(number)
+            name = row.get("image_id")
+            name = str(number) if pd.isna(name) or name == "" else name
             try:
                 frame, size = decode(row["image"])
                 table = self.scorer.score(frame, _number(row.get("pixel_size_um")) or size)

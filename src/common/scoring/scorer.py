@@ -173,7 +173,8 @@ class Scorer:
             return
         if given is None or not given > 0:
             raise RefusedFrame(
-                f"pixel_size_um is not given: the model was trained at {wanted} um per pixel"
+                f"pixel_size_um is {'not given' if given is None else given}: "
+                f"the model was trained at {wanted} um per pixel"
             )
         if self.contract["tile"]["unit"] == "px" and abs(given / wanted - 1) > PIXEL_SIZE_TOLERANCE:
             raise RefusedFrame(
