@@ -15,6 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from ..tracking import runs as tracking
 from ..tracking.origin import data_digests
+from ..tracking.server import alone
 from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
 from ..workspace.sections import Register, Tile
@@ -32,6 +33,7 @@ def model_name(partition: str) -> str:
     return f"unstained-{partition}"
 
 
+@alone()
 def register_model(partition: str, tile: Tile, rule: Register) -> dict:
     """Registers one partition's model, if it is not yet, decides on its alias by the rule, and
     writes both down.
