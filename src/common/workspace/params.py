@@ -84,7 +84,7 @@ def load(*names: str, path: Path | None = None):
     path = path or WORKSPACE / "params.yaml"
     if not path.exists():
         raise ParamsError(f"{path} does not exist")
-    sections = parse(path.read_text(), path.name)
+    sections = parse(path.read_text(encoding="utf-8"), path.name)
     wanted = tuple(sections[name] for name in names)
     return wanted[0] if len(wanted) == 1 else wanted
 
