@@ -128,6 +128,8 @@ def test_a_former_champion_comes_back_by_hand_only():
     former = version(2, **{"alias.2026-01-01T00:00:00.000000Z": move})
     found = decide(former, version(1), RULE, won())
     assert found.alias == CHALLENGER and "unstained promote" in found.reason
+    alone = decide(former, None, RULE, never)  # somebody took the alias away in MLflow
+    assert alone.alias == CHALLENGER and alone.reason.endswith("was taken down in MLflow")
     former.tags["replaced"] = "rolled back to version 1: fails at 10x"
     assert (
         "was champion before and was rolled back to version 1: fails"
