@@ -59,6 +59,8 @@ def test_a_record_that_was_merged_by_hand_is_named(monkeypatch, tmp_path):
     (tmp_path / "evaluate").mkdir()
     for partition in params.load("dataset").partitions:
         (tmp_path / "evaluate" / f"{partition}.json").write_text("<<<<<<< HEAD\n{}\n=======\n")
+    monkeypatch.setattr(paths, "METRICS", tmp_path / "none")
+    assert said(monkeypatch, "summary").endswith("or `dvc pull` if it was pushed")
     monkeypatch.setattr(paths, "METRICS", tmp_path)
     assert re.match(
         rf"error: {tmp_path}/evaluate/\w+.json is no JSON", said(monkeypatch, "summary")

@@ -16,9 +16,10 @@ def read_json(path: Path) -> dict:
     """The content of a JSON file. Raises MissingInput if it does not exist, UserError if it is cut
     off or was merged by hand.
     """
+    text = existing(path).read_text(errors="replace")
     try:
-        return json.loads(existing(path).read_text())
-    except ValueError as error:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
         raise UserError(f"{path} is no JSON ({error}): `git checkout` or `dvc repro` it") from None
 
 
