@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := true
+export PYTHONUTF8 := 1
 
 .PHONY: help env repro test test-slow real paper weights sync ui team team-user lint licences audit lock
 .DEFAULT_GOAL := help
@@ -68,7 +69,7 @@ PORT ?= 5000
 ui: $(READY)  ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=... for another)
 	@python -c "from src.common.tracking.relocate import use_store; use_store()"
 	@echo "open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (experiment unstained, Views: Results)"
-	mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --artifacts-destination $(CURDIR)/mlruns/artifacts --host 127.0.0.1 --port $(PORT)
+	mlflow server --backend-store-uri "sqlite:///$$PWD/mlruns/mlflow.db" --artifacts-destination "$$PWD/mlruns/artifacts" --host 127.0.0.1 --port $(PORT)
 
 team: $(READY)  ## The shared set-up on loopback: MLflow on PostgreSQL and S3, and an S3 remote (docs/team.md)
 	python -m team.start

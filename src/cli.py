@@ -174,9 +174,26 @@ def summary() -> None:
     typer.echo(f"in {WORKSPACE}")
 
 
+def require_own_clone() -> None:
+    """Raises UserError in another clone or worktree than that of this environment, whose data and
+    models a command would take without a word.
+    """
+    from .common.workspace.errors import UserError
+    from .common.workspace.paths import WORKSPACE
+
+    place = Path.cwd()
+    clones = (up for up in (place, *place.parents) if (up / "src" / "cli.py").exists())
+    if (here := next(clones, WORKSPACE)) != WORKSPACE:
+        raise UserError(
+            f"this is the command of {WORKSPACE}, and you are in {here}: there, "
+            "`make env`, then `. .venv/bin/activate`"
+        )
+
+
 def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
     try:
+        require_own_clone()
         app()
     except Exception as error:
         from .common.workspace.paths import MLRUNS, WORKSPACE

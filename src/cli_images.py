@@ -93,13 +93,12 @@ def annotate(
     """Say on a local page what windows hold (cells, empty, unusable), those first of which the
     filter is unsure.
     """
-    from getpass import getuser
-
     from .annotation.page import check_port, serve
     from .annotation.start import begin
+    from .common.tracking.origin import login
 
     check_port(port)
-    session, title, synthetic = begin(annotations, annotator or getuser(), pool, batch, order)
+    session, title, synthetic = begin(annotations, annotator or login(), pool, batch, order)
     serve(session, port, title, synthetic)
 
 

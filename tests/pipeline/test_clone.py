@@ -60,6 +60,27 @@ def test_a_copy_of_a_shallow_clone_stops_before_the_work(origin, tmp_path, depth
     assert here.stdout == "works\n"  # in the clone itself nothing is lost
 
 
+def test_files_are_utf_8_whatever_the_locale(origin):
+    python = origin / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho $PYTHONUTF8\n")
+    python.chmod(0o755)
+    assert sh("sh src/run acquire", origin, PYTHONUTF8="0").stdout == "1\n"
+
+
+def test_a_page_of_runs_opens_in_a_folder_of_any_name(tmp_path):
+    """`mlflow` gets the places of its store whole."""
+    folder = tmp_path / "it's (1) & ü $HOME"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(REPO / "Makefile", folder)
+    for name, does in (("mlflow", 'printf "%s\\n" "$@"'), ("python", ":")):
+        (folder / ".venv" / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
+        (folder / ".venv" / "bin" / name).chmod(0o755)
+    (folder / ".venv" / ".ready").touch()
+    words = sh("make ui -o .venv/.ready", folder).stdout.splitlines()
+    assert f"sqlite:///{folder}/mlruns/mlflow.db" in words and f"{folder}/mlruns/artifacts" in words
+
+
 def test_a_download_without_git_stops_before_it_builds_anything(tmp_path):
     for name in ("Makefile", "requirements.txt", "requirements.lock", "pyproject.toml"):
         shutil.copy(REPO / name, tmp_path)

@@ -20,7 +20,7 @@ FRAMES = 32
 # Runs in the tree, with the tree's own code. `present` lays a model's outputs down, as train and
 # evaluate leave them.
 SETUP = """
-import hashlib, json, sys
+import hashlib, json, shutil, sys
 import mlflow, numpy as np, pandas as pd, torch
 from safetensors.torch import save_file
 from src.common.evaluate.rounds import test_digest as digest
@@ -32,7 +32,7 @@ from src.common.scoring.networks.inference import predict
 from src.common.scoring.operating import calibrate
 from src.common.tracking import runs as tracking
 from src.common.workspace.params import load
-from src.common.workspace.paths import METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
+from src.common.workspace.paths import METRICS, MLRUNS, MODELS, PATCHES, REPORTS, WORKSPACE
 
 ARCH, WINDOWS = sys.argv[1], pd.read_parquet("windows.parquet")
 MEASURES = ("balanced_accuracy", "auc", "average_precision", "mcc")
@@ -150,6 +150,14 @@ __import__("os").environ["MLFLOW_TRACKING_URI"] = "sqlite:///lost.db"
 sync_all()
 sync_all()
 found["rebuilt"] = state()
+client = tracking.connect()
+shutil.rmtree(MLRUNS / "artifacts" / "models")
+sync_all()
+sync_all()
+found["emptied"] = state()
+client.delete_registered_model_alias("unstained-p", "champion")
+sync_all()
+found["taken down"] = state()
 json.dump(found, open("found.json", "w"))
 """
 
@@ -272,3 +280,13 @@ def test_the_model_is_described_and_the_replaced_champion_says_by_which(road):
 
 def test_a_lost_store_is_rebuilt_once(road):
     assert road["rebuilt"]["versions"] == 1 and road["rebuilt"]["aliases"] == {"champion": "1"}
+
+
+def test_a_version_whose_files_are_gone_is_registered_anew_once(road):
+    found = road["emptied"]
+    assert found["aliases"] == {"champion": "2"} and found["versions"] == 2
+    assert found["tags"]["decision"] == "champion: the champion's weights, packaged anew"
+
+
+def test_a_champion_that_was_taken_down_by_hand_stays_down(road):
+    assert road["taken down"]["aliases"] == {"challenger": "2"}

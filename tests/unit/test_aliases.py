@@ -1,5 +1,7 @@
 """Aliases in a real MLflow registry: promotion, rollback, their history and what messages say."""
 
+import os
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -96,6 +98,33 @@ def test_rollback_knows_a_champion_set_in_mlflow_itself(client):
     assert champion(client) == "2"
     rollback(NAME, "c")
     assert champion(client) == "1"
+
+
+def test_a_clock_that_was_set_back_leaves_the_order_of_moves(client, monkeypatch):
+    promote(NAME, 2, "better")
+    monkeypatch.setattr(aliases, "datetime", Yesterday)
+    rollback(NAME, "fails")
+    promote(NAME, 3, "best")
+    assert [step["to"] for step in moves(aliases.versions_of(client, NAME))] == ["1", "2", "1", "3"]
+    rollback(NAME, "fails too")
+    assert champion(client) == "1"
+
+
+class Yesterday(datetime):
+    """A clock a day behind."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) - timedelta(days=1)
+
+
+def test_who_has_no_name_in_the_system_can_promote(client, monkeypatch):
+    """As in a container that runs as any user's number."""
+    for name in ("MLFLOW_TRACKING_USERNAME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    promote(NAME, 2, "better")
+    assert moves(aliases.versions_of(client, NAME))[-1]["who"] == f"user {os.getuid()}"
 
 
 def test_history_is_a_table_of_all_moves(client):
@@ -198,8 +227,9 @@ def test_messages_list_what_exists(client):
         RegistryError, match="no registered model unstained-q; there are: unstained-p"
     ):
         promote("unstained-q", 1, "x")
-    with pytest.raises(RegistryError, match="no registered model unstained-q"):
-        history("unstained-q")
+    for name in ("unstained-q", "it's", 'a "b"', "unstained-%", "models:/unstained-p"):
+        with pytest.raises(RegistryError, match=f"no registered model {name}; there are"):
+            history(name)
     with pytest.raises(
         RegistryError,
         match=r"no version 9 of unstained-p; there are: 1 .resnet18, balanced accuracy 0.810",

@@ -58,3 +58,16 @@ class Evil:
 
     def __getstate__(self) -> dict:
         return {"some": "state"}
+
+
+@pytest.mark.parametrize("how", ["file", "link"])
+def test_what_stands_in_its_place_is_cleared(kept, tmp_path, how):
+    if how == "file":
+        kept.write_text("no folder")
+    else:
+        (tmp_path / "large disk").mkdir()
+        kept.symlink_to(tmp_path / "large disk")
+        (kept / "entry").touch()
+    entries.clear()
+    assert kept.is_symlink() == (how == "link") and not kept.is_file()
+    assert not kept.exists() or list(kept.iterdir()) == []

@@ -1,6 +1,7 @@
 """The command line: what a user can mend is one line, whatever lies below; the summary of a run."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
@@ -43,6 +44,27 @@ def test_a_store_that_cannot_be_used_is_named_with_what_to_do(monkeypatch, tmp_p
     )
     assert "or unset MLFLOW_TRACKING_URI" in ended and "\n" not in ended and "secret" not in ended
     assert [path.name for path in tmp_path.iterdir()] == ["text.db"]
+
+
+def test_a_command_of_another_clone_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "cli.py").touch()
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    ended = said(monkeypatch, "sync")
+    assert f"of {paths.WORKSPACE}, and you are in {tmp_path}:" in ended
+
+
+def test_a_record_that_was_merged_by_hand_is_named(monkeypatch, tmp_path):
+    (tmp_path / "evaluate").mkdir()
+    for partition in params.load("dataset").partitions:
+        (tmp_path / "evaluate" / f"{partition}.json").write_text("<<<<<<< HEAD\n{}\n=======\n")
+    monkeypatch.setattr(paths, "METRICS", tmp_path / "none")
+    assert said(monkeypatch, "summary").endswith("or `dvc pull` if it was pushed")
+    monkeypatch.setattr(paths, "METRICS", tmp_path)
+    assert re.match(
+        rf"error: {tmp_path}/evaluate/\w+.json is no JSON", said(monkeypatch, "summary")
+    )
 
 
 def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):

@@ -2,14 +2,16 @@
 card.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from src.common.metrics.paired import Incomparable
-from src.common.register import registry
+from src.common.register import adapted, by_hand, registry
 from src.common.register.aliases import CHALLENGER, CHAMPION
 from src.common.register.rule import decide
+from src.common.tracking import server
 from src.common.workspace.sections import Register
 
 RULE = Register(
@@ -126,6 +128,8 @@ def test_a_former_champion_comes_back_by_hand_only():
     former = version(2, **{"alias.2026-01-01T00:00:00.000000Z": move})
     found = decide(former, version(1), RULE, won())
     assert found.alias == CHALLENGER and "unstained promote" in found.reason
+    alone = decide(former, None, RULE, never)  # somebody took the alias away in MLflow
+    assert alone.alias == CHALLENGER and alone.reason.endswith("was taken down in MLflow")
     former.tags["replaced"] = "rolled back to version 1: fails at 10x"
     assert (
         "was champion before and was rolled back to version 1: fails"
@@ -135,6 +139,27 @@ def test_a_former_champion_comes_back_by_hand_only():
         "m1" * 8
     )  # the same weights, packaged anew, which somebody rolled back
     assert decide(former, version(1), RULE, won()).alias == CHALLENGER
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: registry.register_model("p", None, RULE),
+        lambda: adapted.register_adapted(version(), {}, {}, []),
+        lambda: by_hand.promote("unstained-p", 1, "x"),
+        lambda: by_hand.rollback("unstained-p", "x"),
+    ],
+)
+def test_registrations_at_once_and_moves_by_hand_wait_for_each_other(monkeypatch, tmp_path, work):
+    """Two would both find no version of a package, and decide against the same champion."""
+    monkeypatch.setattr(server, "MLRUNS", tmp_path / "mlruns")
+    monkeypatch.setattr("src.common.tracking.runs.connect", lambda: {}["begun"])
+    with ThreadPoolExecutor() as pool:
+        with server.alone():
+            second = pool.submit(work)
+            with pytest.raises(TimeoutError):
+                second.result(0.3)
+        assert str(second.exception(10)) == "'begun'"
 
 
 @pytest.fixture

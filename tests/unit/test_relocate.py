@@ -126,8 +126,10 @@ def test_the_repositorys_own_store_is_named_and_what_to_do_with_it(clone, monkey
 
 @pytest.mark.parametrize(
     ("told", "why"),
-    [("disk is full", "has no room"), ("readonly database", "may not be written by this user")],
-)
+    [("disk is full", "has no room"), ("readonly database", "may not be written by this user"),
+     ("Detected out-of-date database schema (found version 1, but expected version 2)",
+      "is of another version of MLflow.*copy it and run `mlflow db upgrade`")],
+)  # fmt: skip
 def test_what_sqlite_refuses_is_said_with_its_cure(clone, monkeypatch, told, why):
     used(clone[0])
     raised = MlflowException(f"(sqlite3.OperationalError) attempt to write, {told}")
@@ -142,6 +144,19 @@ def raises(error):
         raise error
 
     return refuse
+
+
+def test_a_registry_from_elsewhere_is_ignored_aloud(clone, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/other.db")
+    assert [model.name for model in used(clone[0]).search_registered_models()] == ["unstained-p"]
+    assert "other.db is ignored" in capsys.readouterr().out
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_a_folder_that_ends_a_databases_address_is_refused(tmp_path):
+    with pytest.raises(ServerError, match=r"rename the folder, without '\?'"):
+        used(tmp_path / "cells?")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_id_from_elsewhere_is_ignored_aloud(clone, monkeypatch, capsys):

@@ -81,6 +81,14 @@ def test_a_server_is_always_asked(tree, monkeypatch):
     assert tree.asked == 2
 
 
+@pytest.mark.parametrize("text", ["", '[["cut off'])
+def test_a_note_that_was_cut_off_asks_again(tree, text):
+    (tree.root / "synced.json").write_text(text)
+    synced.sync()
+    synced.sync()
+    assert tree.asked == 2
+
+
 def test_what_lacked_something_is_said_again(tree):
     (tree.root / "params.yaml").write_text("changed")
     tree.whole = False

@@ -264,6 +264,15 @@ def test_the_saved_view_of_runs_names_columns_that_runs_have(client):
     assert set(view["selectedColumns"]) - {"tags.`partition`", "tags.`dvc_exp`"} <= known
 
 
+def test_an_experiment_that_was_deleted_is_named_with_its_way_back(client):
+    own = client.get_experiment_by_name("unstained").experiment_id
+    client.delete_experiment(own)
+    with pytest.raises(ServerError, match=f"deleted.*`mlflow experiments restore -x {own}`"):
+        tracking.connect()
+    client.restore_experiment(own)
+    tracking.connect()
+
+
 def test_processes_that_meet_at_a_new_store_make_it_once(tmp_path):
     uri, go = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "go"
     code = (

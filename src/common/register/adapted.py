@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from safetensors.torch import save_file
 
 from ..tracking import runs as tracking
+from ..tracking.server import alone
 from ..workspace.records import read_json, write_json
 from . import packaging
 from .aliases import TAG_LIMIT
@@ -26,6 +27,7 @@ from .aliases import TAG_LIMIT
 KEPT = ("synthetic", "arch", "weights", "scheme", "gates", "auc", "balanced_accuracy")
 
 
+@alone()
 def register_adapted(
     version: ModelVersion, operating: dict, about: dict, seen: list[str],
     state: dict[str, torch.Tensor] | None = None,

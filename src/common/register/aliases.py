@@ -2,21 +2,22 @@
 version it went to.
 """
 
-import getpass
 import json
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from ..tracking.origin import login
 from ..workspace.errors import UserError
 from .card import with_decision
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MOVE = "alias."  # begins the key of a move's tag
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 MOVING = "moving"  # the tag of a version whose move of an alias has begun: that move
 REPLACED = "replaced"  # the tag of a former champion: by which version, and why
 # What MLflow says of an unknown model, and alias
@@ -85,7 +86,7 @@ def _move(version: ModelVersion, alias: str, left: str, to: str, why: str, kind:
     What is to be done is written on the version first, for `finish`.
     """
     client = MlflowClient()
-    time = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    time = next_time(versions_of(client, version.name))
     record = {"time": time, "alias": alias, "from": left, "to": to, "kind": kind}
     record |= {"who": who(kind), "reason": why[:4000]}
     text = json.dumps(record, ensure_ascii=False)
@@ -133,7 +134,7 @@ def who(kind: str) -> str:
     if kind == "rule":
         experiment = os.environ.get("DVC_EXP_NAME")
         return f"experiment {experiment}" if experiment else ""
-    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or login()
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -141,9 +142,9 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
 
     Raises RegistryError naming the models that exist.
     """
-    versions = sorted(
-        client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version)
-    )
+    # A quote cannot stand in MLflow's filter, and the names of our models have none
+    found = [] if "'" in name else client.search_model_versions(f"name = '{name}'")
+    versions = sorted(found, key=lambda version: int(version.version))
     if not versions:
         names = ", ".join(model.name for model in client.search_registered_models()) or NONE
         raise RegistryError(f"no registered model {name}; there are: {names}")
@@ -181,6 +182,17 @@ def champions(versions: Sequence[ModelVersion], now: str | None) -> list[str]:
         stack.append(now)
     there = {version_number(version) for version in versions}
     return [number for number in stack if number in there]
+
+
+def next_time(versions: Sequence[ModelVersion]) -> str:
+    """The time of a move made now, in UTC; just after the last, where a clock was set back since or
+    is behind that of another machine: their order says where a rollback leads.
+    """
+    now = f"{datetime.now(UTC):{TIME}}"
+    last = max((step["time"] for step in moves(versions)), default="")
+    if now > last:
+        return now
+    return f"{datetime.strptime(last, TIME) + timedelta(microseconds=1):{TIME}}"
 
 
 def was_champion(version: ModelVersion) -> bool:

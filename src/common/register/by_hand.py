@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..tracking import runs as tracking
+from ..tracking.server import alone
 from ..workspace.words import number
 from .aliases import (
     CHALLENGER,
@@ -24,6 +25,7 @@ from .aliases import (
 HOW = {"hand": "by hand"}  # kinds of moves in words, where that differs
 
 
+@alone()
 def promote(name: str, chosen: int, reason: str) -> str:
     """Makes a version champion by hand; returns what was done and what it overrides.
 
@@ -32,6 +34,7 @@ def promote(name: str, chosen: int, reason: str) -> str:
     return _by_hand(name, str(chosen), reason, "hand")
 
 
+@alone()
 def rollback(name: str, reason: str) -> str:
     """Gives the champion's alias back to the version before.
 

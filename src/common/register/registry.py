@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.artifacts import list_artifacts
 from mlflow.entities.model_registry import ModelVersion
 
 from ..tracking import runs as tracking
 from ..tracking.origin import data_digests
+from ..tracking.server import alone
 from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
 from ..workspace.sections import Register, Tile
@@ -32,6 +34,7 @@ def model_name(partition: str) -> str:
     return f"unstained-{partition}"
 
 
+@alone()
 def register_model(partition: str, tile: Tile, rule: Register) -> dict:
     """Registers one partition's model, if it is not yet, decides on its alias by the rule, and
     writes both down.
@@ -84,11 +87,11 @@ def as_kept(version: ModelVersion, decision: Decision) -> Decision:
 
 
 def known_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
-    """The newest version of a model with that package, its tags brought up to date; None if there
-    is none.
+    """The newest version of a model with that package whose files are there, its tags brought up to
+    date; None if there is none.
     """
     same = f"name = '{name}' and tags.package_digest = '{tags['package_digest']}'"
-    versions = client.search_model_versions(same)
+    versions = [version for version in client.search_model_versions(same) if has_files(version)]
     if not versions:
         return None
     newest = max(versions, key=lambda version: int(version.version))
@@ -96,6 +99,11 @@ def known_version(client: MlflowClient, name: str, tags: dict[str, str]) -> Mode
         if newest.tags.get(key) != value:
             client.set_model_version_tag(name, newest.version, key, value)
     return client.get_model_version(name, newest.version)
+
+
+def has_files(version: ModelVersion) -> bool:
+    """Whether the files of a version are still where the store says: people clean folders."""
+    return bool(list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}"))
 
 
 def create_version(

@@ -44,6 +44,8 @@ def decide(
         return Decision(CHAMPION, IS_CHAMPION)
     if failing := not_good_enough(version.tags, rule):
         return Decision(CHALLENGER, failing)
+    if champion is None and aliases.was_champion(version):
+        return Decision(CHALLENGER, former(version, "taken down in MLflow"))
     if champion is None:
         accuracy = float(version.tags["balanced_accuracy"])
         return Decision(CHAMPION, f"first version of balanced accuracy {accuracy:.3f}")
@@ -71,11 +73,16 @@ def not_good_enough(tags: dict[str, str], rule: Register) -> str:
     return ""
 
 
+def former(version: ModelVersion, how: str) -> str:
+    """Why a former champion stays one, and how it lost the alias, unless it has that written."""
+    lost = version.tags.get(aliases.REPLACED, how)
+    return f"only `unstained promote` brings it back: it was champion before and was {lost}"
+
+
 def exclusion(version: ModelVersion, champion: dict[str, str]) -> str:
     """Why a version cannot replace the champion (its tags) whatever its numbers; '' if it may."""
     if aliases.was_champion(version):
-        lost = version.tags.get(aliases.REPLACED, "replaced")
-        return f"only `unstained promote` brings it back: it was champion before and was {lost}"
+        return former(version, "replaced")
     if os.environ.get("DVC_EXP_NAME"):
         return "an experiment never moves the champion: `unstained promote` does"
     if version.tags["synthetic"] == "true" and champion.get("synthetic") == "false":

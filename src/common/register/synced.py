@@ -25,13 +25,18 @@ def sync() -> None:
     found whole. A server, which others change, is always asked.
     """
     own, now = not os.environ.get("MLFLOW_TRACKING_URI"), outputs()
-    if own and LAST.exists() and json.loads(LAST.read_text()) == [now, _stat(DATABASE)]:
+    if own and LAST.exists() and LAST.read_text() == state(now):
         print("sync: nothing has changed since the last one")
         return
     from .sync import sync_all  # slow: brings MLflow
 
     if sync_all() and own:
-        LAST.write_text(json.dumps([now, _stat(DATABASE)]))
+        LAST.write_text(state(now))
+
+
+def state(now: str) -> str:
+    """What a sync that found all there leaves: the digest of the outputs, and the store's file."""
+    return json.dumps([now, _stat(DATABASE)])
 
 
 def outputs() -> str:

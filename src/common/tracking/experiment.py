@@ -47,7 +47,13 @@ def connect() -> MlflowClient:
     use_store(MLRUNS)
     server.require_store(mlflow.get_tracking_uri())
     client = MlflowClient()
-    if client.get_experiment_by_name(EXPERIMENT) is None:
+    known = client.get_experiment_by_name(EXPERIMENT)
+    if known and known.lifecycle_stage == "deleted":
+        raise ServerError(
+            f"the experiment '{EXPERIMENT}' was deleted in MLflow ({mlflow.get_tracking_uri()}): "
+            f"`mlflow experiments restore -x {known.experiment_id}` brings it back with its runs"
+        )
+    if known is None:
         local = mlflow.get_tracking_uri().startswith("sqlite:")
         place = (MLRUNS / "artifacts").as_uri() if local else None
         tags = {NOTE: ABOUT, KIND: "custom_model_development", VIEW: RESULTS}

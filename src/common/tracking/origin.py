@@ -1,5 +1,6 @@
 """Where a run comes from, as tags: stage, DVC experiment, git revision, digests of its data."""
 
+import getpass
 import os
 import subprocess
 from collections.abc import Sequence
@@ -60,6 +61,14 @@ def data_digests() -> dict[str, str]:
         for o in outs
         if o["path"].startswith("data/") and "md5" in o
     }
+
+
+def login() -> str:
+    """Who works here; a number where the system knows no name, as in containers of any user."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def locked_stages() -> dict[str, dict]:

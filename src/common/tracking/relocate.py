@@ -16,6 +16,10 @@ from ..workspace.errors import ServerError
 from ..workspace.paths import MLRUNS
 from .quiet import quieten
 
+FOREIGN = {
+    "MLFLOW_RUN_ID": "runs here are the project's own",
+    "MLFLOW_REGISTRY_URI": "models are registered where their runs are",
+}
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -29,13 +33,17 @@ def use_store(mlruns: Path = MLRUNS) -> None:
     """Points MLflow at the repository's own store, mended if the clone was moved, unless
     MLFLOW_TRACKING_URI names another. From here on it is quiet.
 
-    A MLFLOW_RUN_ID from elsewhere is taken out of the environment: every run here is our own.
+    What would lead elsewhere is taken out of the environment: every run here is our own, and its
+    model versions are in the same store. Raises ServerError for a path that no store can have.
     """
     quieten()
-    if foreign := os.environ.pop("MLFLOW_RUN_ID", ""):
-        print(f"note: MLFLOW_RUN_ID={foreign} is ignored: runs here are the project's own")
+    for name, why in FOREIGN.items():
+        if foreign := os.environ.pop(name, ""):
+            print(f"note: {name}={foreign} is ignored: {why}")
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return
+    if "?" in str(mlruns):  # it ends the path in a database's address: another file would be made
+        raise ServerError(f"no MLflow store can lie in {mlruns}: rename the folder, without '?'")
     mlruns.mkdir(parents=True, exist_ok=True)
     relocate(mlruns / "mlflow.db")
     mlflow.set_tracking_uri(f"sqlite:///{mlruns / 'mlflow.db'}")

@@ -24,6 +24,8 @@ CURES = {
     "database is locked": "is locked by another process: wait until it has ended, or end it, and "
     "repeat (`fuser` names who holds the file)",
     "disk is full": "has no room: make some on its disk, and repeat",
+    "database schema": "is of another version of MLflow: of a newer one, work with the environment "
+    "that made it; of an older one, copy it and run `mlflow db upgrade` on it",
     "readonly database": "may not be written by this user: make it and its folder writable",
 }
 OTHER = (
@@ -75,6 +77,16 @@ def _one_at_a_time(url: sqlalchemy.URL) -> AbstractContextManager:
     if not os.access(folder, os.W_OK):  # nothing can be made there
         return nullcontext()
     return FileLock(folder / f".{Path(url.database).name}.lock")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Held while a version is registered or an alias moved, since what is decided rests on what is
+    there. It keeps the processes of this clone apart, not the machines that share a server.
+    """
+    MLRUNS.mkdir(parents=True, exist_ok=True)
+    with FileLock(MLRUNS / ".registry.lock"):
+        yield
 
 
 def _server(uri: str) -> None:

@@ -110,10 +110,14 @@ _opened = lru_cache(maxsize=1)(Entries)  # once in a process, and so its note
 
 
 def clear() -> None:
-    """Takes the folder away, whatever its state. Raises OSError."""
+    """Takes the folder away, whatever its state; a link stays one. Raises OSError."""
     _opened.cache_clear()
-    if FOLDER.exists():
-        shutil.rmtree(FOLDER)
+    if FOLDER.is_dir():
+        shutil.rmtree(FOLDER.resolve())
+    elif FOLDER.is_file():
+        FOLDER.unlink()
+    if FOLDER.is_symlink():
+        FOLDER.resolve().mkdir(mode=0o700)
 
 
 def _to_bytes(value: Any) -> dict[str, bytes]:

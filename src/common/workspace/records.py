@@ -6,14 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import UserError
 from .paths import existing
 
 DECIMALS = 6  # of the floats of metrics and reports
 
 
 def read_json(path: Path) -> dict:
-    """The content of a JSON file. Raises MissingInput if it does not exist."""
-    return json.loads(existing(path).read_text())
+    """The content of a JSON file. Raises MissingInput if it does not exist, UserError if it is cut
+    off or was merged by hand.
+    """
+    text = existing(path).read_text(errors="replace")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no JSON ({error}): `git checkout` or `dvc repro` it") from None
 
 
 def write_json(path: Path, record: dict) -> None:
