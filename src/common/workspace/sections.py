@@ -130,10 +130,7 @@ class Split(Section):
     @model_validator(mode="after")
     def _whole(self):
         if abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(
-                "split.fractions are train, valid and test and must add up to 1, not "
-                f"{sum(self.fractions)}"
-            )
+            raise ValueError(f"train, valid and test must add up to 1, not {sum(self.fractions)}")
         return self
 
 
