@@ -149,7 +149,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
         axes[1].loglog(part["images"], part["peak_mb"], "o-", label=name)
     axes[0].set(xlabel="images (SYNTHETIC)", ylabel="processor time, ms an image")
     axes[1].set(xlabel="images (SYNTHETIC)", ylabel="peak memory, MB")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(path, dpi=110)
 
 

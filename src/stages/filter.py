@@ -75,7 +75,7 @@ def run() -> dict:
     patches[VERDICT_COLUMNS].to_parquet(FILTERED / "verdicts.parquet")
     cells = (patches["verdict"] == "cells").to_numpy()
     by = source | {"sees": params.sees}
-    save_features(FEATURES, patches.loc[cells, "patch_id"], of_patches[cells], by)
+    save_features(FEATURES, patches["patch_id"], of_patches, cells, by)
     metrics = {
         "method": chosen.facts["method"],
         "weights": source["weights"],

@@ -374,7 +374,7 @@ def tree(stage_tree) -> Path:
     (weights / "source.json").write_text(json.dumps(source))
     names = pd.read_parquet(stage_tree / "data" / "splits" / "splits.parquet")["patch_id"]
     seen = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
-    save_features(stage_tree / "data" / "features", names, seen, source)
+    save_features(stage_tree / "data" / "features", names, seen, np.ones(len(names), bool), source)
     configure(stage_tree)
     return stage_tree
 

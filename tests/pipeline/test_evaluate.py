@@ -74,7 +74,8 @@ class Planted:
     def save_features(self, folder: Path, table: pd.DataFrame, sees: str) -> None:
         """The same features, as the filter keeps them."""
         made = {"sha256": "weights", "sees": sees}
-        save_features(folder, table["patch_id"], self.embed("", None, table), made)
+        every = np.ones(len(table), bool)
+        save_features(folder, table["patch_id"], self.embed("", None, table), every, made)
 
 
 @pytest.fixture

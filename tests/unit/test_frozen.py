@@ -4,22 +4,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.common.patches import frozen
 from src.common.patches.frozen import FrozenFeatures, UnknownWindows, save_features
 
-NAMES = pd.Series(["a:0:0:32", "a:0:32:32", "b:0:0:32"])
-FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
+NAMES = pd.Series(["a:0:0:32", "b:0:32:32", "a:0:32:32", "b:0:0:32"])
+FEATURES = np.arange(16, dtype=np.float32).reshape(4, 4)
+KEPT = np.array([True, False, True, True])
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(frozen, "BLOCK", 2)
     source = {"arch": "resnet18", "sha256": "one", "sees": "windows"}
-    save_features(tmp_path / "features", NAMES, FEATURES, source)
+    save_features(tmp_path / "features", NAMES, FEATURES, KEPT, source)
     return tmp_path / "features"
 
 
 def test_windows_are_found_by_name_in_the_order_asked(folder):
-    asked = pd.DataFrame({"patch_id": NAMES[[2, 0, 2]]})
-    np.testing.assert_array_equal(FrozenFeatures(folder).of(asked), FEATURES[[2, 0, 2]])
+    asked = pd.DataFrame({"patch_id": NAMES[[3, 0, 3]]})
+    np.testing.assert_array_equal(FrozenFeatures(folder).of(asked), FEATURES[[3, 0, 3]])
 
 
 def test_a_window_without_cells_is_named(folder):
@@ -30,5 +33,5 @@ def test_a_window_without_cells_is_named(folder):
 def test_features_serve_for_the_same_weights_over_single_windows_alone(folder):
     kept = FrozenFeatures(folder)
     assert kept.by_itself({"sha256": "one"}) and not kept.by_itself({"sha256": "other"})
-    save_features(folder, NAMES, FEATURES, {"sha256": "one", "sees": "frame"})
+    save_features(folder, NAMES, FEATURES, KEPT, {"sha256": "one", "sees": "frame"})
     assert not FrozenFeatures(folder).by_itself({"sha256": "one"})

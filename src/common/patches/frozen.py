@@ -14,19 +14,27 @@ from ..workspace.errors import UserError
 from ..workspace.paths import existing
 from ..workspace.records import read_json, write_json
 
+BLOCK = 4096  # windows
+
 
 class UnknownWindows(UserError):
     """Windows are asked for that the filter did not call cells."""
 
 
 def save_features(
-    directory: Path, patch_ids: pd.Series, features: np.ndarray, source: dict
+    directory: Path, patch_ids: pd.Series, features: np.ndarray, kept: np.ndarray, source: dict
 ) -> None:
-    """Writes the features (N, D) of windows named by patch_ids (N,), and what made them: the
-    weights' source.json, and `sees` (windows | frame).
+    """Writes the features (N, D) float32 of the windows `kept` (N,) bool, named by patch_ids (N,),
+    and what made them: the weights' source.json, and `sees` (windows | frame). A block at a time,
+    since those of a screen are more than memory holds.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    np.save(directory / "features.npy", features)
+    rows, patch_ids = np.flatnonzero(kept), patch_ids[kept]
+    shape = len(rows), features.shape[1]
+    written = np.lib.format.open_memmap(directory / "features.npy", "w+", np.float32, shape)
+    for start in range(0, len(rows), BLOCK):
+        block = slice(start, start + BLOCK)
+        written[block] = features[rows[block]]
     pd.DataFrame({"patch_id": patch_ids}).to_parquet(directory / "windows.parquet", index=False)
     write_json(directory / "source.json", source)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from ..workspace.paths import existing
 from ..workspace.tables import read_table
@@ -32,9 +33,10 @@ class PatchStore:
     def __init__(self, directory: Path):
         self.directory = Path(directory)
         self._shards: dict[str, np.ndarray] = {}
-        self.frames = pd.read_parquet(existing(self.directory / "frames.parquet")).set_index(
-            "image_id", drop=False
-        )
+        path = existing(self.directory / "frames.parquet")
+        # Fingerprints, 34 kB a field, are for the gates alone
+        columns = [name for name in read_schema(path).names if not name.startswith("phash_")]
+        self.frames = pd.read_parquet(path, columns=columns).set_index("image_id", drop=False)
         # Faster than .loc
         self._facts = {frame.image_id: frame for frame in self.frames.itertuples(index=False)}
 
