@@ -82,6 +82,13 @@ def test_pi_over_background_comes_back_with_what_is_absent_and_what_is_clipped(t
     assert clipped.sum() == 1 and clipped[0, 1]
 
 
+def test_a_store_leaves_the_fingerprints_of_its_fields_on_disk(tmp_path):
+    write_store(tmp_path, {"a": np.full((66, 90), 50, np.uint8)})
+    frames = pd.read_parquet(tmp_path / "frames.parquet")
+    frames.assign(phash_corners=[bytes(72)]).to_parquet(tmp_path / "frames.parquet")
+    assert list(PatchStore(tmp_path).frames) == list(frames)
+
+
 def test_nuclei_come_back_as_shares_and_not_at_all_without_a_mask(tmp_path):
     frame = np.full((66, 90), 50, np.uint8)
     write_store(tmp_path, {"a": frame, "b": frame + 1})
