@@ -258,7 +258,7 @@ def test_the_documented_lines_take_the_graph_to_the_server_and_back(team, tmp_pa
     ]
     assert not [secret for secret in secrets if secret in run(first, "git", "log", "-p")]
     known = counted(first, variables)
-    assert known.count("'train'") == 2 and "unstained-doxo_paclitaxel 1" in known
+    assert known.count("'train'") == 1 and "unstained-no_treatment 1" in known
     assert list((directory / "s3" / "mlflow").rglob("contract.json"))
 
     run(tmp_path, "git", "clone", "-q", str(first), str(second))
