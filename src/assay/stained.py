@@ -162,10 +162,11 @@ def _one(
         tile = model.contract["tile"]
         smallest = in_pixels(tile["window"], tile["unit"], size)
         brightfield, pi = check_frame(frame, entry, smallest)
-        if pixel_digest(brightfield) in training:
+        pixels = pixel_digest(brightfield)
+        if pixels in training:
             stained.counts["in training"] += 1
             return
-        if first := stained.digests.get(pixel_digest(brightfield)):
+        if first := stained.digests.get(pixels):
             raise Refused("same pixels", f"as image {first}: the list is wrong about one of them")
         digest = pixel_digest(frame.brightfield)
         key = output.part_key(model.facts["digest"], digest, size, model.many)
@@ -184,7 +185,7 @@ def _one(
     stained.counts["counted"] += 1
     pair = registration.compare(brightfield, pi)
     stained.sessions[entry.experiment].add(pair, entry.image_id)
-    stained.digests[pixel_digest(brightfield)] = entry.image_id
+    stained.digests[pixels] = entry.image_id
     stained.fields.append(entry)
     facts = {name: getattr(entry, name) for name in METADATA}
     yield table.assign(
