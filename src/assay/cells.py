@@ -1,22 +1,26 @@
 """A class and a calibrated score for every cell, where the manifest names an instance mask.
 
-A cell's evidence is the mean predicted PI inside its outline, under the calibration of the windows:
-the more of its area glows, the more surely it is dead. Only a model that predicts the stain can.
+By the mean predicted PI inside its outline; and by its size and shape, where the model learnt these
+from masks of nuclei (contract: nuclei). Only a model that predicts the stain can.
 """
 
 import cv2
 import numpy as np
 import pandas as pd
-from skimage.measure import regionprops_table
 from skimage.segmentation import find_boundaries
 
+from ..common.images.nuclei import nuclei_of
+from ..common.scoring.nuclei import SHAPE
 from ..common.scoring.operating import conformal_call
 from .fractions import CALLS
 from .model import Model
 from .wells import FACTS, KEYS, well_table
 
-CELL_COLUMNS = ["image_id", "label", "y", "x", "area_px", "area_um2", "predicted_pi",
-                "live_probability", "call"]  # fmt: skip
+CELL_COLUMNS = [
+    "image_id", "label", "y", "x", "area_px", "area_um2", "eccentricity", "form_factor",
+    "predicted_pi", "live_probability", "call",
+]  # fmt: skip
+UNLIKE = 1.5  # times outside the median areas of training's groups: outlines of another kind
 CALL_RGB = {"live": (0, 114, 178), "dead": (213, 94, 0), "abstain": (242, 242, 242)}  # RGB
 FRACTION = "dead_cell_fraction"
 
@@ -26,19 +30,42 @@ def of_image(
 ) -> pd.DataFrame:
     """One row per cell of an instance mask (H, W), 0 is background: CELL_COLUMNS but image_id.
 
-    label: its number in the mask; y, x: its centre (px); predicted_pi: mean PI over background of
-    pi (H, W) inside; live_probability and call (live, dead, abstain) as for windows.
+    label: its number in the mask; y, x: its centre (px); eccentricity and form_factor: as in
+    images/nuclei.py; predicted_pi: mean PI over background of pi (H, W) inside; live_probability
+    and call (live, dead, abstain) as for windows.
     """
-    wanted = ("label", "centroid", "area", "mean_intensity")
-    table = pd.DataFrame(regionprops_table(mask, pi, properties=wanted))
-    table.columns = ["label", "y", "x", "area_px", "predicted_pi"]
-    probability = model.probability_of(table["predicted_pi"].to_numpy(float))
-    at = model.contract["operating"]
-    return table.assign(
-        area_um2=table["area_px"] * (pixel_size_um or np.nan) ** 2,
-        live_probability=probability,
-        call=conformal_call(probability, at["live_from"], at["dead_to"]),
-    )[CELL_COLUMNS[1:]].round({"y": 2, "x": 2, "area_um2": 2, "predicted_pi": 4})
+    table = nuclei_of(mask, pi, pixel_size_um).rename(columns={"mean": "predicted_pi"})
+    predicted, shape = (table[name].to_numpy(float) for name in ("predicted_pi", SHAPE))
+    probability, at = model.probability_of(predicted, shape), band(model.contract)
+    call = conformal_call(probability, at["live_from"], at["dead_to"])
+    table = table.assign(live_probability=probability, call=call)[CELL_COLUMNS[1:]]
+    digits = {"y": 2, "x": 2, "area_um2": 2, "eccentricity": 4, "form_factor": 4}
+    return table.round(digits | {"predicted_pi": 4})
+
+
+def band(contract: dict) -> dict:
+    """From which live probability on a cell is called: live_from, dead_to; and `weight`: of the
+    evidence of PI in a cell's logit, against that in a window's.
+    """
+    windows, nuclei = contract["operating"], contract.get("nuclei")
+    if not nuclei:
+        return windows | {"weight": 1.0}
+    return nuclei | {"weight": nuclei["weights"][0] * windows["temperature"]}
+
+
+def remarks(cells: pd.DataFrame, contract: dict) -> list[str]:
+    """What is to be said of cells whose outlines are of another kind than those of training."""
+    nuclei = contract.get("nuclei")
+    if not nuclei or cells.empty:
+        return []
+    (low, high), area = nuclei["area_um2"], float(cells["area_um2"].median())
+    if low / UNLIKE <= area <= high * UNLIKE:
+        return []
+    return [
+        f"the cells' outlines hold {area:.0f} µm² (median), those of training {low:.0f} to "
+        f"{high:.0f}: of another kind, as of whole cells for nuclei. Their calls rest on size and "
+        "are not to be trusted; predicted_pi holds"
+    ]
 
 
 def well_cells(images: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

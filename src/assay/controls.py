@@ -18,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from ..common.scoring.operating import conformal_call
 from ..common.workspace.errors import UserError
 from . import heldout
+from .cells import band
 from .heldout import evidence
 from .model import Model
 from .scored import Scored
@@ -114,7 +115,7 @@ def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], l
         controls = pd.concat(windows) if windows else pd.DataFrame(columns=["p", "live"])
         live = controls["live"].to_numpy(bool)
         by = shift(controls["p"].to_numpy(), live, means) if live.any() else 0.0
-        result += [_moved(one, by, operating) for one in images]
+        result += [_moved(one, by, operating, band(model.contract)) for one in images]
         counts = controls["live"].value_counts()
         few = f": not moved, it takes {LEAST_WINDOWS} windows with cells, and untreated ones"
         told.append(
@@ -142,10 +143,10 @@ def _known(one: Scored) -> pd.DataFrame:
     return pd.DataFrame({"p": p, "live": IS_LIVE[one.checked.image.control]})
 
 
-def _moved(one: Scored, by: float, operating: dict) -> Scored:
+def _moved(one: Scored, by: float, operating: dict, cells: dict) -> Scored:
     if one.windows is None or not by:
         return one
     stain = one.stain
     if stain is not None and stain.cells is not None:
-        stain = replace(stain, cells=moved(stain.cells, by, operating))
+        stain = replace(stain, cells=moved(stain.cells, by * cells["weight"], cells))
     return replace(one, windows=moved(one.windows, by, operating), stain=stain, shift=by)

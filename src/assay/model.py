@@ -76,8 +76,11 @@ class Model:
         """Predicted PI over background (1 is none) of a frame (H, W): (H, W) float32."""
         return self._ready().stain(frame, pixel_size_um)[0]
 
-    def probability_of(self, pi: np.ndarray) -> np.ndarray:
-        """Calibrated live probability (n,) of areas with mean predicted PI over background pi."""
+    def probability_of(self, pi: np.ndarray, shape: np.ndarray) -> np.ndarray:
+        """Live probability (n,) of cells from their mean predicted PI over background (n,) and, if
+        it learnt from masks of nuclei, their size and shape (n, 3) as in scoring/nuclei.py."""
+        if self.contract.get("nuclei"):
+            return self._ready().nuclei_probability(pi, shape)
         return self._ready().probability_of(pi)
 
     def for_images(self, count: int) -> "Model":

@@ -63,8 +63,12 @@ def predicted(
 
 
 def _tables(files: dict[str, Path]) -> dict[str, pd.DataFrame | None]:
-    """Those that are kept; None for one that is not there or damaged."""
-    return {name: output.kept(path) for name, path in files.items() if path.suffix == ".parquet"}
+    """Those that are kept; None for one that is not there, damaged or of other columns."""
+    tables = {name: output.kept(path) for name, path in files.items() if path.suffix == ".parquet"}
+    made = tables.get("cells.parquet")
+    if made is not None and list(made) != cells.CELL_COLUMNS[1:]:
+        tables["cells.parquet"] = None
+    return tables
 
 
 def part_name(one: Checked, name: str) -> str:

@@ -2,9 +2,9 @@
 figures, predictions.
 
 `python -m src.stages evaluate PARTITION`; reads models/PARTITION, models/weights/model,
-data/patches, data/features, data/splits and data/labels; writes metrics/evaluate/PARTITION.json and
-reports/evaluate/PARTITION. Under kfold every round's model scores its own test fold, with the
-temperature and threshold of its own validation fold, and the scores are pooled.
+data/patches, data/features, data/splits, data/labels and, of fields with masks of nuclei, data/raw;
+writes metrics/evaluate/PARTITION.json and reports/evaluate/PARTITION. Under kfold every round's
+model scores its own test fold, at the operating point of the others, and the scores are pooled.
 """
 
 import shutil
@@ -16,6 +16,7 @@ import pandas as pd
 from ..common.evaluate import curves, figures, record
 from ..common.evaluate.baselines import Features, acquisition, baselines
 from ..common.evaluate.notes import main_figures, notes
+from ..common.evaluate.nuclei import nuclei_record, score_nuclei
 from ..common.evaluate.rounds import (
     EvaluationError,
     final_operating,
@@ -35,9 +36,18 @@ from ..common.scoring.networks.inference import embed
 from ..common.scoring.networks.net import build
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import load
-from ..common.workspace.paths import FEATURES, LABELS, METRICS, MODELS, PATCHES, REPORTS, SPLITS
+from ..common.workspace.paths import (
+    FEATURES,
+    LABELS,
+    METRICS,
+    MODELS,
+    PATCHES,
+    RAW,
+    REPORTS,
+    SPLITS,
+)
 from ..common.workspace.records import clean, read_json, write_json
-from ..common.workspace.tables import read_table
+from ..common.workspace.tables import read_images, read_table
 
 PREDICTIONS = [
     "patch_id", "image_id", "partition", "experiment", "group", "y", "x", "size", "round", "label",
@@ -62,6 +72,9 @@ def main(partition: str) -> dict:
     scored, points = operate_rounds(scored, settings, stain)
     test = TestSet.of(test_rows(scored), settings)
     at = final_operating(points, test.rows, split["scheme"], settings, stain)
+    masked = masks(partition) if stain else {}
+    nuclei = score_nuclei(splits, held_out, models, card, store, masked)
+    of_nuclei, nuclei = nuclei_record(nuclei, settings, split["scheme"], at.shift)
     features = baseline_features(card["arch"], store)
     result = clean(
         {
@@ -70,14 +83,15 @@ def main(partition: str) -> dict:
             "model": model_facts(card),
             "data": data_facts(test, split["scheme"]),
             **record.sections(test, at),
+            **({"nuclei": of_nuclei} if masked else {}),
             "baselines": baselines(features, splits, held_out, scored, test),
             "slices": slice_table(test.rows, slicings(test.rows, store, thresholds)),
             "cross_partition": cross_partition(splits, others, models, card, at, store, settings),
             "rounds": points,
-            "notes": notes(settings, split["scheme"], test.draws.groups),
+            "notes": notes(settings, split["scheme"], test.draws.groups, bool(masked)),
         }
     )
-    write(partition, result, scored, thresholds)
+    write(partition, result, scored, nuclei, thresholds)
     tracking.log_evaluation(partition, result, REPORTS / "evaluate" / partition)
     print("\n".join(main_figures(result)))
     return result
@@ -113,6 +127,12 @@ def read_splits(partitions: list[str], store: PatchStore) -> dict[str, pd.DataFr
     return {name: table[table["partition"] == name].reset_index(drop=True) for name in partitions}
 
 
+def masks(partition: str) -> dict[str, tuple[Path, Path]]:
+    """Files of the mask of nuclei and of PI of the images that have a mask and a pixel size."""
+    images = read_images(RAW, [partition]).dropna(subset=["nuclei", "pixel_size_um"])
+    return {row.image_id: (RAW / row.nuclei, RAW / row.pi) for row in images.itertuples()}
+
+
 def model_facts(card: dict) -> dict:
     """What the record says of the model, from its model.json."""
     own = {name: card[name] for name in ("target", "arch", "pooling", "digest")}
@@ -125,13 +145,18 @@ def data_facts(test: TestSet, scheme: str) -> dict:
     return sizes | {"resamples_redrawn": test.draws.lacking}
 
 
-def write(partition: str, result: dict, scored: pd.DataFrame, thresholds: dict) -> None:
-    """The record, the predictions, the tables for `dvc plots` and the figures."""
+def write(
+    partition: str, result: dict, scored: pd.DataFrame, nuclei: pd.DataFrame, thresholds: dict
+) -> None:
+    """The record, the predictions of patches and of nuclei, the tables for `dvc plots` and the
+    figures.
+    """
     report, test = REPORTS / "evaluate" / partition, test_rows(scored)
     shutil.rmtree(report, ignore_errors=True)
     (report / "figures").mkdir(parents=True)
     write_json(METRICS / "evaluate" / f"{partition}.json", result)
     scored[PREDICTIONS].to_parquet(report / "predictions.parquet", index=False)
+    nuclei.to_parquet(report / "nuclei.parquet", index=False)
     for name, table in curves.tables(test).items():
         table.round(6).to_csv(report / f"{name}.csv", index=False)
     figures.draw_all(test, result, thresholds, report / "figures")

@@ -62,7 +62,8 @@ def cut(
         "pi_ratio": stain.ratio(pi, background, bits),
     }
     if nuclei_file:
-        arrays["nuclei"] = stain.reduce_mean(tifffile.imread(nuclei_file)).astype(np.uint8)
+        nuclei = np.where(tifffile.imread(nuclei_file) > 0, 255, 0).astype(np.uint8)
+        arrays["nuclei"] = stain.reduce_mean(nuclei).astype(np.uint8)
     measured = pd.DataFrame(measures).round(6)
     return arrays, record, pd.concat([table.astype("int32"), measured], axis=1)
 

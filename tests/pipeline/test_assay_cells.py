@@ -97,6 +97,49 @@ def test_cells_of_a_mask_are_called_with_their_place_and_stain(plate, tmp_path):
     np.testing.assert_allclose(first["area_um2"], first["area_px"] * SIZE_UM**2, atol=0.01)
 
 
+NUCLEI = {"weights": [1.0] * 4, "live_from": 0.7, "dead_to": 0.3, "area_um2": [60.0, 130.0]}
+
+
+class Sized(Glow):
+    """A model that learnt from masks: live from 80 um2 on, whatever glows."""
+
+    contract = CONTRACT | {"nuclei": NUCLEI}
+
+    def nuclei_probability(self, pi, shape):
+        return np.round(1 / (1 + np.exp(-np.log(shape[:, 0] / 80) * 20)), 6)
+
+
+@pytest.mark.parametrize(("size_um", "told"), [(SIZE_UM, False), (3 * SIZE_UM, True)])
+def test_a_model_that_learnt_from_masks_calls_by_size_within_what_it_knows(
+    plate, tmp_path, monkeypatch, size_um, told
+):
+    mask = field(1)[1]
+    mask[mask == 2] = 0
+    cv2.circle(mask, (110, 40), 6, 2, -1)  # 28 um2 at 0.5 um
+    tifffile.imwrite(plate / "m1.tif", mask)
+    images = pd.read_csv(plate / "images.csv").assign(pixel_size_um=size_um)
+    images.to_csv(plate / "images.csv", index=False)
+    loaded = Loaded()
+    loaded.unwrap_python_model = lambda: type("Python", (), {"scorer": Sized()})()
+    contract = CONTRACT | {"nuclei": NUCLEI, "pixel_size_um": None}
+    monkeypatch.setattr(score, "load", lambda *_: Model(loaded, contract, FACTS))
+    run(plate, tmp_path / "out", overlays=False)
+    table = pd.read_parquet(tmp_path / "out" / "cells.parquet").query("image_id == 'x1'")
+    assert table["call"].tolist() == (["live"] * 4 if told else ["live", "dead", "live", "live"])
+    page = (tmp_path / "out" / "summary.html").read_text()
+    assert ("those of training 60 to 130" in page) == told
+
+
+def test_cells_that_an_older_version_kept_are_made_anew(plate, tmp_path):
+    out = tmp_path / "out"
+    run(plate, out)
+    wanted = pd.read_parquet(out / "cells.parquet")
+    kept = next((out / "parts").glob("*.cells.parquet"))
+    pd.read_parquet(kept).drop(columns="eccentricity").to_parquet(kept)
+    run(plate, out)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "cells.parquet"), wanted)
+
+
 def test_wells_get_a_dead_cell_fraction_and_a_count_of_dead_nuclei(plate, tmp_path):
     table = run(plate, tmp_path / "out").set_index("image_id")
     assert table["predicted_dead_nuclei"].tolist() == [2] * 5

@@ -42,7 +42,7 @@ ROOMS = {
     "label": {"figures", "metrics", "patches"}, "split": {"patches"},
     "describe": {"figures", "metrics", "patches"}, "check": {"exposure", "patches", "tile"},
     "train": {"patches", "scoring", "tracking"},
-    "evaluate": {"patches", "scoring", "metrics", "figures"},
+    "evaluate": {"images", "patches", "scoring", "metrics", "figures"},
     "explain": {"figures", "metrics", "patches", "scoring"},
     "compare": {"evaluate", "metrics", "figures", "tracking"},
     "register": {"patches", "scoring", "metrics", "tracking"},

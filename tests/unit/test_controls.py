@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from src.assay import controls, heldout
+from src.assay.cells import band
 from src.assay.checked import Checked
 from src.assay.controls import PRIOR, Expected, evidence, moved, shift
 from src.assay.model import Model
+from src.assay.predicted import Predicted
 from src.assay.scored import Scored
 from src.common.images.files import FileField
 
@@ -87,6 +89,21 @@ def test_each_plate_is_moved_by_its_own_controls_only(monkeypatch):
         and "16 windows of negative" in told[0]
         and all("not moved" in t for t in told[2:])
     )
+
+
+def test_cells_are_moved_by_what_predicted_pi_weighs_in_them_and_called_in_their_own_band():
+    contract = {
+        "operating": OPERATING | {"temperature": 2.0},
+        "nuclei": {"weights": [0.25, 1, 1, 1], "live_from": 0.9, "dead_to": 0.1},
+    }
+    at = band(contract)
+    assert at["weight"] == 0.5 and band(contract | {"nuclei": None})["weight"] == 1.0
+    one = Scored(Checked(None), windows([0.0]), Predicted(None, windows([0.0, 1.7])))
+    after = controls._moved(one, 1.0, contract["operating"], at)
+    z = np.log(1 / after.cells["live_probability"] - 1)
+    np.testing.assert_allclose(z, [-0.5, -2.2], atol=1e-4)
+    assert after.cells["call"].tolist() == ["abstain", "live"]
+    assert after.windows["live_probability"][0] == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
 
 
 def test_without_the_models_own_test_nothing_is_moved_and_that_is_said(monkeypatch):

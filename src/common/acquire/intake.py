@@ -77,7 +77,8 @@ def take(entry: Field, raw: Path, limits: Limits) -> Outcome:
         write_tiff(raw / row[role], image, size)
     row["nuclei"] = "" if mask is None else f"nuclei/{entry.image_id}.tif"
     if mask is not None:
-        write_tiff(raw / row["nuclei"], np.where(mask > 0, 255, 0).astype(np.uint8), size)
+        kind = np.uint16 if mask.max() < 2**16 else np.uint32
+        write_tiff(raw / row["nuclei"], mask.astype(kind), size)
     pair = compare(brightfield, pi) if isinstance(entry, FileField) else None
     truth = _truth(frame, entry.image_id)
     found = {"truth": truth, "pair": pair, "exposure": exposures(brightfield, pi)}
@@ -94,8 +95,8 @@ def rests_on(entry: Field, raw: Path, limits: Limits) -> tuple | None:
 
 
 def write_tiff(path: Path, image: np.ndarray, pixel_size_um: float | None) -> None:
-    """Write a (H, W) uint16 or uint8 image as a single uncompressed page; the same pixels and pixel
-    size give the same bytes.
+    """Write a (H, W) image of unsigned integers as a single uncompressed page; the same pixels and
+    pixel size give the same bytes.
     """
     known = {}
     if pixel_size_um:

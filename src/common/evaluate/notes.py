@@ -13,7 +13,14 @@ BAND = {
 }
 
 
-def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
+NUCLEI = (
+    "nuclei: of the masks, live or dead by their own PI, the rest open; called by predicted PI, "
+    "size and shape, with weights, threshold and band that the nuclei of other groups taught; "
+    "predicted_pi_alone ranks them without size and shape"
+)
+
+
+def notes(settings: Evaluate, scheme: str, groups: int, masked: bool = False) -> list[str]:
     """What a reader must know of how the numbers came about."""
     percent = f"{settings.confidence:.0%}"
     lines = [
@@ -49,6 +56,7 @@ def notes(settings: Evaluate, scheme: str, groups: int) -> list[str]:
         "cell density: by the share of the window that is textured beyond its noise, a stand-in: "
         "no cells are counted",
     ]
+    lines += [NUCLEI] if masked else []
     if warning := few_groups(groups):
         lines.append(warning)
     if scheme == "kfold":
@@ -76,4 +84,10 @@ def main_figures(record: dict) -> list[str]:
     probe = (record["baselines"]["linear_probe"] or {}).get("auc", {}).get("value")
     lines.append(f"  auc within experiments: {number(within)}")
     lines.append(f"  auc of a linear probe, all pooled: {number(probe)}")
+    if "overall" in (nuclei := record.get("nuclei") or {}):
+        value = nuclei["overall"]["auc"]
+        within = (nuclei["within_experiment"] or {}).get("mean", {}).get("value")
+        over = interval(value["group_interval"])
+        lines.append(f"  auc of nuclei: {number(value['value'])}, {over} over groups")
+        lines.append(f"  auc of nuclei within experiments: {number(within)}, their mean")
     return lines

@@ -73,6 +73,10 @@ def _results(model: dict, record: dict) -> str:
         baseline = (record.get("baselines") or {}).get(name) or {}
         baseline = baseline.get(inner, {}) if inner else baseline
         rows.append((f"AUC of the baseline: {title}", baseline.get("auc")))
+    if "overall" in (nuclei := record.get("nuclei") or {}):
+        inside = (nuclei["within_experiment"] or {}).get("mean")
+        rows.append(("AUC of nuclei in masks", nuclei["overall"]["auc"]))
+        rows.append(("AUC of nuclei within experiments, mean", inside))
     told = [
         (title, number(metric["value"]), interval(metric.get("group_interval")))
         for title, metric in rows

@@ -91,6 +91,7 @@ def contract(partition: str, tile: Tile) -> dict:
         "novelty": seen["novelty"],
         "unlike_share": UNLIKE_SHARE,
         "operating": operating(record),
+        "nuclei": (record.get("nuclei") or {}).get("model"),
         "label": read_json(LABELS / "thresholds.json"),
         "weights": model["weights"],
         "patches": model["patches"],

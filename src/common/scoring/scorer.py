@@ -22,6 +22,7 @@ from .networks.net import Net
 from .networks.overview import compiled_filter, cut, features_of, filter_net
 from .networks.stain import StainNet, predict_stain, stain_logits, window_logits
 from .novelty import Novelty, load_novelty
+from .nuclei import nucleus_logits
 from .operating import calibrate, conformal_call
 from .reading.pixel_size import PIXEL_SIZE_TOLERANCE
 
@@ -139,6 +140,13 @@ class Scorer:
         """
         at = self.contract["operating"]
         return calibrate(stain_logits(pi - 1), at["temperature"], at.get("shift", 0.0))
+
+    def nuclei_probability(self, pi: np.ndarray, shape: np.ndarray) -> np.ndarray:
+        """Live probability (n,) of nuclei from mean predicted PI over background (n,) and size and
+        shape (n, 3) as in nuclei.SHAPE; of contracts with `nuclei`.
+        """
+        at, shift = self.contract["nuclei"], self.contract["operating"]["shift"]
+        return calibrate(nucleus_logits(stain_logits(pi - 1), shape, at, shift), 1.0)
 
     def _probability(self, frame8: np.ndarray, corners: np.ndarray) -> np.ndarray:
         """Live probability (n,) of windows (n, 3), from the whole frame or each window."""

@@ -62,6 +62,10 @@ def evaluation(record: dict) -> dict[str, float]:
         metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
     within = (record.get("within_experiment") or {}).get("pair_weighted") or {}
     metrics["test/auc_within_experiments"] = within.get("value")
+    nuclei = record.get("nuclei") or {}
+    metrics["test/nuclei_auc"] = _dig(nuclei, "overall", "auc", "value")
+    within = _dig(nuclei, "within_experiment", "mean", "value")
+    metrics["test/nuclei_auc_within_experiments"] = within
     metrics["test/brier"] = record["calibration"]["brier"]["after"]
     metrics["test/ece"] = record["calibration"]["ece"]["after"]
     metrics["test/share_abstained"] = record["conformal"]["abstention"]
