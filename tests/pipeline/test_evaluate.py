@@ -7,12 +7,14 @@ import shutil
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from sklearn import metrics as sk
 
-from src.common.evaluate import rounds, transfer
+from src.common.evaluate import nuclei, rounds, transfer
 from src.common.patches.frozen import save_features
 from src.common.workspace.errors import UserError
 from src.common.workspace.sections import Dataset, Evaluate
@@ -87,7 +89,7 @@ def tree(tmp_path, monkeypatch):
     names = [f"{partition}{i}" for partition in PARTITIONS for i in range(12)]
     columns = {"partition": np.repeat(PARTITIONS, 12), "day": np.tile([3.0, 4.0, np.nan], 8)}
     write_store(tmp_path / "patches", dict(zip(names, frames, strict=True)), **columns)
-    for name in ("PATCHES", "FEATURES", "SPLITS", "LABELS", "MODELS", "METRICS", "REPORTS"):
+    for name in ("RAW", "PATCHES", "FEATURES", "SPLITS", "LABELS", "MODELS", "METRICS", "REPORTS"):
         monkeypatch.setattr(evaluate, name, tmp_path / name.lower())
         (tmp_path / name.lower()).mkdir(exist_ok=True)
     fake = Planted()
@@ -109,6 +111,7 @@ def tree(tmp_path, monkeypatch):
         partition: str = "p",
         figures: bool = False,
         sees: str = "frame",
+        target: str = "label",
     ) -> dict:
         monkeypatch.setattr(
             evaluate.figures, "draw_all", draw if figures else lambda *arguments: None
@@ -137,7 +140,7 @@ def tree(tmp_path, monkeypatch):
             "weights": {"weights": "random"},
             "synthetic": True,
             "pooling": "last",
-            "target": "label",
+            "target": target,
             "params": {"lr": 1e-3},
         }
         (tmp_path / "models" / "p" / "model.json").write_text(json.dumps(card))
@@ -145,6 +148,60 @@ def tree(tmp_path, monkeypatch):
 
     run.root = tmp_path
     return run
+
+
+def plant_masks(root: Path, monkeypatch) -> None:
+    """Masks of nine nuclei for all images of p but the last, small where their own PI is high."""
+    rows, rng = [], np.random.default_rng(1)
+    for image in range(12):
+        mask, pi = np.zeros((SIDE, SIDE), np.uint16), np.full((SIDE, SIDE), 100, np.uint16)
+        for number in range(9):
+            dead = (image + number) % 3 == 0
+            y, x = (WINDOW // 2 + WINDOW * v for v in divmod(number, 3))
+            radius = int(rng.integers(8, 14) if dead else rng.integers(12, 20))
+            disk = cv2.circle(np.zeros(mask.shape, np.uint8), (x, y), radius, 1, -1) > 0
+            mask[disk], pi[disk] = number + 1, 300 if dead else 100
+        files = {"pi": f"{image}-pi.tif", "nuclei": f"{image}-nuclei.tif" if image < 11 else ""}
+        tifffile.imwrite(root / "raw" / files["pi"], pi)
+        tifffile.imwrite(root / "raw" / f"{image}-nuclei.tif", mask)
+        rows.append({"image_id": f"p{image}", "partition": "p", "pixel_size_um": 0.5} | files)
+    pd.DataFrame(rows).to_csv(root / "raw" / "images.csv", index=False)
+    maps = np.zeros((2, SIDE, SIDE)) + np.linspace(0.1, 0.5, SIDE)
+    monkeypatch.setattr(nuclei, "load_model", Planted().load_model)
+    monkeypatch.setattr(nuclei, "predict_stain", lambda net, frame: maps)
+
+
+@pytest.mark.parametrize("scheme", ["holdout", "kfold"])
+def test_nuclei_of_masks_are_called_and_what_was_learnt_of_them_is_kept(tree, monkeypatch, scheme):
+    plant_masks(tree.root, monkeypatch)
+    frames = pd.read_parquet(tree.root / "patches" / "frames.parquet")
+    frames.assign(pixel_size_um=0.5, pi_background=100.0).to_parquet(
+        tree.root / "patches" / "frames.parquet"
+    )
+    record = strict_of(tree, scheme=scheme, target="stain")["nuclei"]
+    images = {"holdout": 3, "kfold": 11}[scheme]  # the last has no mask
+    assert record["n_images"] == images and record["n_live"] + record["n_dead"] == 9 * images
+    assert record["overall"]["auc"]["value"] > 0.8 > record["predicted_pi_alone"]["auc"]
+    assert len(record["model"]["weights"]) == 4 and record["model"]["weights"][1] > 0
+    table = pd.read_parquet(tree.root / "reports" / "evaluate" / "p" / "nuclei.parquet")
+    assert list(table) == nuclei.NUCLEI_COLUMNS and len(table) == 9 * images
+    assert sk.roc_auc_score(table["label"] == "live", table["probability"]) == pytest.approx(
+        record["overall"]["auc"]["value"], abs=1e-3
+    )
+
+
+def test_without_masks_the_record_says_nothing_of_nuclei(tree):
+    (tree.root / "raw" / "images.csv").write_text(
+        "image_id,partition,pi,nuclei,pixel_size_um\np0,p,a.tif,,0.5\n"
+    )
+    assert "nuclei" not in tree(target="stain")
+    assert pd.read_parquet(tree.root / "reports" / "evaluate" / "p" / "nuclei.parquet").empty
+
+
+def strict_of(tree, **options) -> dict:
+    """The record as it was written."""
+    tree(**options)
+    return strict(tree.root / "metrics" / "evaluate" / "p.json")
 
 
 def saved(root: Path) -> pd.DataFrame:
