@@ -18,13 +18,16 @@ ROOT = Path(__file__).resolve().parents[1]
 def figures(partition: str) -> dict[str, float]:
     """What tells recipes apart, of the run that is in the workspace."""
     record = json.loads((ROOT / "metrics" / "evaluate" / f"{partition}.json").read_text())
-    within = record["within_experiment"] or {}
+    within, nuclei = record["within_experiment"] or {}, record.get("nuclei") or {}
+    inside = nuclei.get("within_experiment") or {}
     return {
         "AUC": record["overall"]["auc"]["value"],
         "AUC within sessions, by pairs": (within.get("pair_weighted") or {}).get("value"),
         "mean of sessions": (within.get("mean") or {}).get("value"),
         "called": 1 - record["conformal"]["abstention"],
         "wrong among called": record["conformal"]["error_among_called"],
+        "nuclei: AUC": (nuclei.get("overall") or {}).get("auc", {}).get("value"),
+        "nuclei: mean of sessions": (inside.get("mean") or {}).get("value"),
     }
 
 
