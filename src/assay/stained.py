@@ -26,7 +26,7 @@ from ..common.scoring.frames.windows import in_pixels
 from ..common.tile.measures import window_measures
 from ..common.workspace.errors import UserError
 from . import images as scoring
-from . import output
+from . import nuclei, output
 from .fractions import weights
 from .model import Model
 
@@ -47,6 +47,7 @@ class Stained:
     patches: pd.DataFrame
     counts: Counter = field(default_factory=Counter)  # images of each of KINDS
     refused: list[dict] = field(default_factory=list)  # image_id, reason
+    nuclei: list[pd.DataFrame] = field(default_factory=list)  # of those with masks, see nuclei.py
     digests: dict[str, str] = field(default_factory=dict)  # of their bright-field, with their id
     fields: list[Field] = field(default_factory=list)  # those that count
     training_known: bool = True
@@ -162,6 +163,7 @@ def _one(
         tile = model.contract["tile"]
         smallest = in_pixels(tile["window"], tile["unit"], size)
         brightfield, pi = check_frame(frame, entry, smallest)
+        mask = entry.mask(brightfield.shape) if model.predicts_stain else None
         pixels = pixel_digest(brightfield)
         if pixels in training:
             stained.counts["in training"] += 1
@@ -188,6 +190,10 @@ def _one(
     stained.digests[pixels] = entry.image_id
     stained.fields.append(entry)
     facts = {name: getattr(entry, name) for name in METADATA}
+    if mask is not None:
+        background = measures["pi_background"][0]
+        called = nuclei.of_field(mask, frame.brightfield, pi, background, model, size)
+        stained.nuclei.append(called.assign(**facts))
     yield table.assign(
         **facts,
         weight=weights(table, model.stride(size)),

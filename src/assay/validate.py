@@ -13,7 +13,7 @@ from ..common.figures.style import save_figure
 from ..common.metrics.intervals import few_groups
 from ..common.workspace.records import write_json
 from ..common.workspace.tables import LABEL_NAMES
-from . import agreement, checks, differences, heldout, output, page, stained
+from . import agreement, checks, differences, heldout, nuclei, output, page, stained
 from .model import Model, load
 from .report import clean
 from .stained import Options, Stained
@@ -22,7 +22,7 @@ from .wells import KEYS
 FIELD_KEYS = ["experiment", "well", "position", "time", "image_id"]
 CALL_ORDER = ["dead", "abstain", "live"]
 PAGE = "validation.html"
-FILES = ("*.png", "fields.csv", "wells.csv", "experiments.csv")  # gone unless made anew
+FILES = ("*.png", "fields.csv", "wells.csv", "experiments.csv", "nuclei.*")  # gone unless made anew
 
 
 def validate(images: Path, uri: str, out: Path, options: Options, own: bool = False) -> dict:
@@ -51,6 +51,8 @@ def validate(images: Path, uri: str, out: Path, options: Options, own: bool = Fa
         record = clean(record_of(model, scored, cells, test, tables, rule) | {"notes": notes})
         with output.together(out, PAGE, FILES) as new:
             write(new, cells, test, tables, record)
+            if scored.nuclei:
+                output.write(new, "nuclei", pd.concat(scored.nuclei))
     return record
 
 
@@ -81,6 +83,7 @@ def record_of(
         "thresholds": rule,
         "labels": {name: int((cells["label"] == name).sum()) for name in LABEL_NAMES},
         "cells": {name: int((cells["call"] == name).sum()) for name in CALL_ORDER},
+        "nuclei": nuclei.agreement_of(scored.nuclei, model.contract),
     }
 
 

@@ -510,3 +510,51 @@ def test_a_version_is_found_by_alias_or_number_and_other_uris_have_none():
     assert model.registered(client, "models:/unstained-p@champion") == ("unstained-p", "champion")
     assert model.registered(client, "models:/unstained-p/3") == ("unstained-p", "3")
     assert model.registered(client, "runs:/abc/model") is None
+
+
+class Seeing:
+    """A stand-in scorer that predicts the stain: 1 where bright-field is bright, 2.5 where not."""
+
+    def stain(self, frame: np.ndarray, pixel_size_um: float) -> np.ndarray:
+        return np.stack([np.where(frame > 20000, 1.0, 2.5)] * 2)
+
+    def probability_of(self, pi: np.ndarray) -> np.ndarray:
+        return np.where(np.asarray(pi) < 1.75, 0.9, 0.1)
+
+
+def test_nuclei_of_masks_are_set_against_their_own_pi(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Brightness, "scorer", Seeing())
+    folder = write_fields(tmp_path / "in", signal=16000)
+    middle = np.zeros((SIZE, SIZE), int)
+    middle[20:44, 20:44] = 1
+    tifffile.imwrite(folder / "mask.tif", np.kron(np.arange(1, 26).reshape(SIDE, SIDE), middle))
+    table = pd.read_csv(folder / "images.csv").assign(nuclei="")
+    table.loc[0, "nuclei"] = "mask.tif"
+    table.to_csv(folder / "images.csv", index=False)
+    record = run(folder, target="stain")["nuclei"]
+    assert record["n_live"] + record["n_dead"] == 25 and record["n_open"] == 0
+    assert record["overall"]["auc"]["value"] > 0.9
+    assert record["conformal"]["abstention"] == 0
+    nuclei = pd.read_csv(tmp_path / "out" / "nuclei.csv")
+    wrong = (nuclei["label"] != nuclei["call"]).mean()
+    assert (
+        record["conformal"]["error_among_called"] == pytest.approx(wrong, abs=1e-4) and wrong < 0.2
+    )
+    assert nuclei["nucleus"].tolist() == list(range(1, 26)) and set(nuclei["image_id"]) == {"f0"}
+    page = (tmp_path / "out" / "validation.html").read_text()
+    assert "Nucleus by nucleus" in page and f"{record['n_dead']} dead" in page
+    run(folder, target="label")
+    assert not (tmp_path / "out" / "nuclei.csv").exists()
+    assert "Nucleus by nucleus" not in (tmp_path / "out" / "validation.html").read_text()
+
+
+def test_a_mask_of_another_size_refuses_its_stained_image(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Brightness, "scorer", Seeing())
+    folder = write_fields(tmp_path / "in", signal=16000)
+    tifffile.imwrite(folder / "mask.tif", np.ones((9, 9), np.uint16))
+    table = pd.read_csv(folder / "images.csv").assign(nuclei="")
+    table.loc[3, "nuclei"] = "mask.tif"
+    table.to_csv(folder / "images.csv", index=False)
+    record = run(folder, target="stain")
+    assert record["images"]["refused"] == 1 and "nuclei mask" in record["refused"][0]["reason"]
+    assert record["nuclei"] is None

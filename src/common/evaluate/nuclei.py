@@ -47,7 +47,7 @@ def own_class(mask: np.ndarray, pi: np.ndarray, background: float) -> pd.Series:
     dead, open, or unknown where a pixel has no count; by its number.
     """
     inside = mask > 0
-    by_nucleus = pd.Series(pi[inside] / background).groupby(mask[inside])
+    by_nucleus = pd.Series(pi[inside] / (background or np.nan)).groupby(mask[inside])
     dead, live = by_nucleus.quantile(0.25) > DEAD_FROM, by_nucleus.median() < LIVE_BELOW
     named = np.select([by_nucleus.min() <= 0, dead, live], ["unknown", "dead", "live"], "open")
     return pd.Series(named, index=dead.index)
