@@ -21,7 +21,7 @@ from . import heldout
 from .cells import band
 from .heldout import evidence
 from .model import Model
-from .scored import Scored
+from .scored import Scored, flags
 
 PRIOR = 4  # windows without a shift that are added to those of known class
 LEAST_WINDOWS = 10  # of known class, to move an operating point at all
@@ -106,22 +106,26 @@ def moved(rows: pd.DataFrame, by: float, operating: dict) -> pd.DataFrame:
 
 def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], list[str]]:
     """The images with the operating point of their plate (experiment and time) set from its control
-    wells, and what was done, in words.
+    wells, and what was done, in words. Flagged images are of no well, and set nothing.
     """
     means, operating = expected(model), model.contract["operating"]
     result, told = [], []
     for name, images in plates(scored).items():
-        windows = [_known(one) for one in images if one.checked.image.control]
+        of_controls = [one for one in images if one.checked.image.control]
+        trusted = [one for one in of_controls if not flagged(one, model.contract)]
+        windows = [_known(one) for one in trusted]
         controls = pd.concat(windows) if windows else pd.DataFrame(columns=["p", "live"])
         live = controls["live"].to_numpy(bool)
         by = shift(controls["p"].to_numpy(), live, means) if live.any() else 0.0
         result += [_moved(one, by, operating, band(model.contract)) for one in images]
         counts = controls["live"].value_counts()
+        left = len(of_controls) - len(trusted)
+        out = f"; {left} images of controls flagged or refused, and left out" if left else ""
         few = f": not moved, it takes {LEAST_WINDOWS} windows with cells, and untreated ones"
         told.append(
             f"{name or 'the plate'}: operating point moved by {by:+.2f} (logit) from "
             f"{counts.get(True, 0)} windows of negative and {counts.get(False, 0)} of positive "
-            f"controls{'' if by else few}"
+            f"controls{out}{'' if by else few}"
         )
     order = {id(one.checked): place for place, one in enumerate(scored)}
     return sorted(result, key=lambda one: order[id(one.checked)]), told
@@ -137,9 +141,14 @@ def plates(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
     return groups
 
 
+def flagged(one: Scored, contract: dict) -> bool:
+    """Whether an image is refused, or flagged and so left out of its well."""
+    return one.windows is None or bool(flags(one.checked, one.windows, contract))
+
+
 def _known(one: Scored) -> pd.DataFrame:
     """Live probability p and class of the windows with cells of a control well's image."""
-    p = pd.Series(dtype=float) if one.windows is None else one.windows["live_probability"].dropna()
+    p = one.windows["live_probability"].dropna()
     return pd.DataFrame({"p": p, "live": IS_LIVE[one.checked.image.control]})
 
 

@@ -91,6 +91,23 @@ def test_each_plate_is_moved_by_its_own_controls_only(monkeypatch):
     )
 
 
+def test_control_images_that_are_flagged_set_nothing_and_that_is_said(monkeypatch):
+    own = pd.DataFrame({"live": [True, False], "group": ["a", "a"], "score": [2.0, -2.0]})
+    monkeypatch.setattr(heldout, "patches", lambda run_id: own)
+    contract = {"operating": OPERATING, "unlike_share": 0.5}
+    model = Model(None, contract, {"run_id": "r", "uri": "models:/m/1"})
+
+    def image(name: str, z: float, novelty: float) -> Scored:
+        facts = {"image_id": name, "partition": "", "brightfield": None, "control": "negative"}
+        return Scored(Checked(FileField(**facts)), windows([z] * 16).assign(novelty=novelty))
+
+    like, unlike = image("a", 0.0, 0.5), image("b", -6.0, 2.0)
+    (alone, *_), told = controls.by_controls([like], model)
+    (beside, _), both = controls.by_controls([like, unlike], model)
+    pd.testing.assert_frame_equal(alone.windows, beside.windows)
+    assert "left out" not in told[0] and "1 images of controls flagged or refused" in both[0]
+
+
 def test_cells_are_moved_by_what_predicted_pi_weighs_in_them_and_called_in_their_own_band():
     contract = {
         "operating": OPERATING | {"temperature": 2.0},

@@ -49,6 +49,8 @@ NAMES = [
     ("scanr-384", "--W00025--P00002--Z00000--T00004--BF.tif", "BF", ("B1", "00002", 4.0)),
     ("cq1-96", "W0013F0001T0003Z001C1.tif", 1, ("B1", "0001", 3.0)),
     ("cq1-1536", "W0049F0001T0003Z001C1.tif", 1, ("B1", "0001", 3.0)),
+    ("micro-manager-1", "day/Pos0/img_000000002_BF_000.tif", "BF", ("", "Pos0", 2.0)),
+    ("micro-manager-1", "B7-Site_1/img_000000000_BF-10x_000.tif", "BF-10x", ("B7", "1", 0.0)),
     ("incucyte", "VID123_B7_1_01d06h30m.tif", None, ("B7", "1", 30.5)),
     (
         "micro-manager",
@@ -85,6 +87,7 @@ def test_thumbnails_and_further_focus_planes_are_left_out(tmp_path):
         ("scanr", "day/p{}/data/A1--W00001--P00001--Z00000--T00000--1.tif"),
         ("scanr-96", "p{}/data/Pl--W00001--P00001--Z00000--T00000--1.tif"),
         ("cq1-96", "p{}/Image/W0001F0001T0001Z001C1.tif"),
+        ("micro-manager-1", "p{}/2-Pos_000_001/img_000000000_1_000.tif"),
         ("micro-manager", "p{}/1-Pos_000_000/img_channel001_position000_time000000000_z000.tif"),
     ],
 )

@@ -18,8 +18,7 @@ def tsne(features: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray
     """
     if len(features) < 7:
         raise TooFewWindows(
-            f"a t-SNE map needs 7 windows or more, not {len(features)}: "
-            "the test split needs more images"
+            f"a t-SNE map needs 7 windows or more, not {len(features)}: it takes more images"
         )
     perplexity = float(min(perplexity, (len(features) - 1) / 3))
     method = TSNE(

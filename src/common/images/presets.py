@@ -27,6 +27,9 @@ PRESETS = {
     # img_channel000_position000_time000000000_z000.tif, in a folder for each position or not
     "micro-manager": _RUN + r"img_channel(?P<channel>\d+)_position(?P<position>\d+)"
     r"_time(?P<time>\d+)_z0+\.tif",
+    # Micro-Manager 1.4: Pos0/img_000000002_BF_000.tif, B7-Site_1/img_000000002_BF_000.tif
+    "micro-manager-1": r"(?:(?:.*/)?(?P<experiment>[^/]+)/)?(?:(?P<well>[A-P]\d{1,2})-Site_)?"
+    r"(?P<position>[^/]+)/img_(?P<time>\d{9})_(?P<channel>.+)_000\.tif",
     # VID123_B7_1_00d06h00m.tif
     "incucyte": r"(?:.*/)?(?P<experiment>[^/]+)_(?P<well>[A-P]\d{1,2})_(?P<position>\d+)_"
     r"(?P<time>\d+d\d+h\d+m)\.tif",
