@@ -20,7 +20,7 @@ CELL_COLUMNS = [
     "image_id", "label", "y", "x", "area_px", "area_um2", "eccentricity", "form_factor",
     "predicted_pi", "live_probability", "call",
 ]  # fmt: skip
-UNLIKE = 1.5  # times outside the median areas of training's groups: outlines of another kind
+UNLIKE = 1.25  # times outside the median areas of training's groups: outlines of another kind
 CALL_RGB = {"live": (0, 114, 178), "dead": (213, 94, 0), "abstain": (242, 242, 242)}  # RGB
 FRACTION = "dead_cell_fraction"
 
