@@ -116,6 +116,20 @@ def test_a_zero_padded_channel_is_meant_as_it_is_written(tmp_path):
         assert image.brightfield.name == "img_channel000_position000_time000000000_z000.tif"
 
 
+def test_calendar_times_are_hours_since_the_first_of_their_experiment(tmp_path):
+    names = [
+        "VID1_A1_1_2023y02m28d_23h30m.tif",
+        "VID1_A1_1_2023y03m01d_02h00m.tif",
+        "VID2_A1_1_2023y03m01d_02h00m.tif",
+    ]
+    for name in names:
+        tifffile.imwrite(tmp_path / name, np.arange(100, dtype=np.uint16).reshape(10, 10))
+    found = find_images([tmp_path], Layout((), "incucyte"))[0]
+    times = {one.name: (one.experiment, one.time) for one in found}
+    assert times == dict(zip(names, [("VID1", 0.0), ("VID1", 2.5), ("VID2", 0.0)]))
+    assert len({one.image_id for one in found}) == 3 and not any(one.problem for one in found)
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [

@@ -6,6 +6,7 @@ well too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from .field import Found, SourceError
@@ -16,6 +17,7 @@ from .manifest import MANIFEST
 from .presets import PRESETS, expression
 
 Files = list[tuple[str, str | None]]  # name, and what its group `channel` reads
+CALENDAR = "%Yy%mm%dd_%Hh%Mm"  # a time as Incucyte writes it: 2023y04m01d_06h00m
 
 
 def by_pattern(folder: Path, layout: Layout, roles: Sequence[str]) -> Found:
@@ -58,7 +60,32 @@ def _matches(names: Sequence[str], layout: Layout) -> dict[tuple, Files]:
             groups = {key: text or "" for key, text in match.groupdict().items()}
             channel = groups.pop("channel", None)
             by_place.setdefault(tuple(groups.items()), []).append((name, channel))
-    return by_place
+    return _elapsed(by_place)
+
+
+def _elapsed(by_place: dict[tuple, Files]) -> dict[tuple, Files]:
+    """The same, with calendar times in hours since the first of their experiment."""
+    times = {place: _calendar(dict(place).get("time", "")) for place in by_place}
+    first: dict[str, datetime] = {}
+    for place, time in times.items():
+        if time:
+            experiment = dict(place).get("experiment", "")
+            first[experiment] = min(time, first.get(experiment, time))
+    made = {}
+    for place, files in by_place.items():
+        groups = dict(place)
+        if time := times[place]:
+            passed = time - first[groups.get("experiment", "")]
+            groups["time"] = f"{passed / timedelta(hours=1):.6g}"
+        made[tuple(groups.items())] = files
+    return made
+
+
+def _calendar(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, CALENDAR)
+    except ValueError:
+        return None
 
 
 def _check_channels(tokens: Sequence[str], layout: Layout, roles: Sequence[str]) -> None:
