@@ -109,6 +109,7 @@ class Filter(Section):
     kernel: Literal["rbf", "linear"]
     folds: Annotated[int, Field(ge=2)]
     C: Positive
+    workers: int
     seed: Seed
 
 
@@ -197,10 +198,8 @@ class Stain(Section):
     @model_validator(mode="after")
     def _one_orientation_each(self):
         if self.orientations < len(self.magnified):
-            raise ValueError(
-                f"stain.orientations {self.orientations} are too few for the {len(self.magnified)} "
-                "networks of stain.magnified, which take them in turn"
-            )
+            few = f"are too few for the {len(self.magnified)} networks of stain.magnified, in turn"
+            raise ValueError(f"stain.orientations {self.orientations} {few}")
         return self
 
 
