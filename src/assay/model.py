@@ -178,8 +178,8 @@ def facts(
     """
     tags = version.tags if version else {}
     run_id = (version.run_id if version else loaded.metadata.run_id) if reachable else None
-    names = ("partition", "synthetic", "arch", "scheme", "source", "pixel_size_um", "adapted")
-    return {name: contract.get(name) for name in names} | {
+    names = ["partition", "synthetic", "arch", "scheme", "source", "pixel_size_um", "adapted"]
+    return {name: contract.get(name) for name in [*names, "nuclei"]} | {
         "uri": uri,
         "name": version.name if version else None,
         "version": str(version.version) if version else None,

@@ -97,7 +97,8 @@ def test_cells_of_a_mask_are_called_with_their_place_and_stain(plate, tmp_path):
     np.testing.assert_allclose(first["area_um2"], first["area_px"] * SIZE_UM**2, atol=0.01)
 
 
-NUCLEI = {"weights": [1.0] * 4, "live_from": 0.7, "dead_to": 0.3, "area_um2": [60.0, 130.0]}
+NUCLEI = {"weights": [1.0] * 4, "live_from": 0.7, "dead_to": 0.3, "area_um2": [60.0, 130.0],
+          "wrong": 0.186, "of": 1794}  # fmt: skip
 
 
 class Sized(Glow):
@@ -122,12 +123,15 @@ def test_a_model_that_learnt_from_masks_calls_by_size_within_what_it_knows(
     loaded = Loaded()
     loaded.unwrap_python_model = lambda: type("Python", (), {"scorer": Sized()})()
     contract = CONTRACT | {"nuclei": NUCLEI, "pixel_size_um": None}
-    monkeypatch.setattr(score, "load", lambda *_: Model(loaded, contract, FACTS))
+    monkeypatch.setattr(
+        score, "load", lambda *_: Model(loaded, contract, FACTS | {"nuclei": NUCLEI})
+    )
     run(plate, tmp_path / "out", overlays=False)
     table = pd.read_parquet(tmp_path / "out" / "cells.parquet").query("image_id == 'x1'")
     assert table["call"].tolist() == (["live"] * 4 if told else ["live", "dead", "live", "live"])
     page = (tmp_path / "out" / "summary.html").read_text()
     assert ("those of training 60 to 130" in page) == told
+    assert "19% of the 1794 nuclei that it called were called wrongly" in page
 
 
 def test_cells_that_an_older_version_kept_are_made_anew(plate, tmp_path):

@@ -132,8 +132,9 @@ def nuclei_record(
 ) -> tuple[dict | None, pd.DataFrame]:
     """The section on nuclei of the evaluation record, and the table of tested ones.
 
-    Its `model` is what the model to register carries; without it (see `fit_nuclei`) nuclei are
-    called by the windows' calibration and `model` is None. shift: of that model's windows.
+    Its `model` is what the model to register carries, with the share called wrongly here (of how
+    many); None where `fit_nuclei` has too few, and nuclei are called by the windows' calibration.
+    shift: of that model's windows.
     """
     if scored.empty:
         return None, scored[NUCLEI_COLUMNS]
@@ -151,14 +152,15 @@ def nuclei_record(
     if final is None or tested["live"].nunique() < 2:
         return sizes | {"model": final}, tested.reindex(columns=NUCLEI_COLUMNS)
     test = TestSet.of(tested.reset_index(drop=True), settings)
+    called = conformal_record(test, band(final))
     live, alone = test.column("live"), test.column("logit")
     record = sizes | {
         "n_images": int(tested["image_id"].nunique()), "n_groups": test.draws.groups,
         "overall": overall(test), "within_experiment": within(test, test.column("score")),
-        "conformal": conformal_record(test, band(final)),
+        "conformal": called,
         "predicted_pi_alone": {
             "auc": float(roc_auc_score(live, alone)), "within_experiment": within(test, alone),
         },
-        "model": final,
+        "model": final | {"wrong": called["error_among_called"], "of": called["n_called"]},
     }  # fmt: skip
     return record, tested[NUCLEI_COLUMNS]
