@@ -51,6 +51,7 @@ NAMES = [
     ("cq1-1536", "W0049F0001T0003Z001C1.tif", 1, ("B1", "0001", 3.0)),
     ("micro-manager-1", "day/Pos0/img_000000002_BF_000.tif", "BF", ("", "Pos0", 2.0)),
     ("micro-manager-1", "B7-Site_1/img_000000000_BF-10x_000.tif", "BF-10x", ("B7", "1", 0.0)),
+    ("incucyte", "B7_1_00d06h00m.tif", None, ("B7", "1", 6.0)),
     ("incucyte", "VID123_B7_1_01d06h30m.tif", None, ("B7", "1", 30.5)),
     (
         "micro-manager",
