@@ -19,7 +19,7 @@ from ..common.scoring.operating import conformal_call
 from ..common.scoring.scorer import Scorer
 from ..common.workspace.records import write_json
 from . import images as inputs
-from . import output, stained
+from . import nuclei, output, stained
 from .checked import check
 from .controls import IS_LIVE, LEAST_WINDOWS, ControlsError, expected, intercept, shift
 from .heldout import evidence
@@ -36,7 +36,7 @@ STAINED = "stained fields"
 @dataclass(frozen=True)
 class Known:
     """Windows of known class (image_id, y, x, p: live probability, live), their images' digests,
-    and what became of the images, in words; the stained fields.
+    and what became of the images, in words; the stained fields, and the nuclei of their masks.
     """
 
     windows: pd.DataFrame
@@ -44,6 +44,7 @@ class Known:
     what: str
     told: str
     fields: list[Field] = field(default_factory=list)
+    nuclei: list[pd.DataFrame] = field(default_factory=list)
 
 
 def adapt(
@@ -84,10 +85,13 @@ def adapt(
             "after": calls(*moved_by_others(seen, move), at),
         })  # fmt: skip
         operating = at | {"shift": round(at.get("shift", 0.0) - by * at["temperature"], 6)}
+        # a network that learnt on says other things of nuclei, which then follow the windows
+        changes, told = nuclei.moved([] if tuned else known.nuclei, model.contract, operating)
+        _say(told)
         state = tuned.state if tuned else None
-        number = register_adapted(model.version, operating, about, known.digests, state)
+        number = register_adapted(model.version, changes, about, known.digests, state)
         record = about | {"model": model.facts["name"], "from_version": model.facts["version"]}
-        record |= {"version": number, "operating": operating}
+        record |= {"version": number} | changes
         output.whole(out / FILE, lambda path: write_json(path, record))
     return record
 
@@ -101,9 +105,7 @@ def refuse_to_learn(model: Model, controls: bool) -> None:
 
 
 def learnt_on(scorer: Scorer, known: Known, pixel_size_um: float | None) -> "Tuned":
-    """The network after learning from the stained fields. Raises ControlsError for a single one,
-    which leaves nothing to judge it by.
-    """
+    """The network after learning from stained fields. Raises ControlsError for a single one."""
     if len(known.fields) < 2:
         raise ControlsError(f"--learn takes two stained fields or more: {known.told}")
     from .tuning import tuned  # slow: brings Lightning
@@ -145,9 +147,7 @@ def described(images: Path, known: Known) -> dict:
 
 
 def judged(known: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
-    """The windows of known class as networks that did not learn from them see them (image_id, y, x,
-    p).
-    """
+    """The windows of known class as networks that did not learn from them see them."""
     return known.drop(columns="p").merge(seen, on=["image_id", "y", "x"])
 
 
@@ -161,7 +161,7 @@ def of_stain(images: Path, model: Model, options: stained.Options, out: Path) ->
     rows = told[["image_id", "y", "x"]].assign(p=told["live_probability"])
     rows["live"] = told["label"] == "live"
     became = scored.told() + _first(one["reason"] for one in scored.refused)
-    return Known(rows, sorted(scored.digests), STAINED, became, scored.fields)
+    return Known(rows, sorted(scored.digests), STAINED, became, scored.fields, scored.nuclei)
 
 
 def of_controls(images: Path, model: Model, options: stained.Options, out: Path) -> Known:

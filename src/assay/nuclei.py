@@ -1,4 +1,6 @@
-"""Nuclei of masks in stained images: how a model calls them beside their own PI."""
+"""Nuclei of masks in stained images: how a model calls them beside their own PI, and what that
+teaches of a new session.
+"""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ from ..common.evaluate import record as assessment
 from ..common.evaluate.nuclei import own_class
 from ..common.evaluate.testset import TestSet
 from . import agreement, cells
+from .controls import intercept
 from .model import Model
 
 
@@ -41,3 +44,21 @@ def agreement_of(fields: list[pd.DataFrame], contract: dict) -> dict | None:
         "within_experiment": assessment.within(tested, tested.column("score")),
         "conformal": agreement.conformal(test, at),
     }
+
+
+def moved(fields: list[pd.DataFrame], contract: dict, operating: dict) -> tuple[dict, list[str]]:
+    """What of a contract changes for windows at another operating point: that, and the intercept
+    that the nuclei of stained fields ask for (see `controls.intercept`); and what is to be said.
+
+    Without nuclei of known class, cells follow their windows, whose intercept tells little of
+    nuclei (docs/accuracy.md).
+    """
+    at, changes = contract.get("nuclei"), {"operating": operating}
+    known = pd.concat(fields).query("label in ['live', 'dead']") if fields else pd.DataFrame()
+    if not at or known.empty:
+        return changes, []
+    live = (known["label"] == "live").to_numpy()
+    by = round(intercept(known["live_probability"], live, known["image_id"].to_numpy()), 6)
+    own = {"intercept": round(at["intercept"] + by, 6), "shift": operating["shift"]}
+    told = f"nuclei: moved by {by:+.2f} (logit) from {live.sum()} live, {(~live).sum()} dead ones"
+    return changes | {"nuclei": at | own}, [told]

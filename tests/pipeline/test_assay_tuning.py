@@ -3,6 +3,7 @@ that it did not learn from.
 """
 
 import json
+import re
 
 import mlflow
 import numpy as np
@@ -30,7 +31,9 @@ CONTRACT = {"target": "stain", "arch": SMALL, "label": RULE, "training_images": 
             "unlike_share": 1.0, "stain": {"reduction": 2, "orientations": 2, "networks": 2},
             "weights": {"weights": "random"}, "intensity": None,
             "operating": {"temperature": 2.0, "threshold": 0.5, "live_from": 0.5,
-                          "dead_to": 0.49}}  # fmt: skip
+                          "dead_to": 0.49, "shift": 0.0},
+            "nuclei": {"weights": [1.0, 0.5, 0.0, 0.0], "intercept": -3.0, "shift": 0.0,
+                       "live_from": 0.5, "dead_to": 0.49, "area_um2": [1, 9999]}}  # fmt: skip
 SIDE, SQUARE = 256, 64
 
 
@@ -144,3 +147,32 @@ def test_the_network_stays_unless_asked_to_learn_which_one_field_is_too_little_f
     assert one["after"] == {"called": None, "wrong": None}  # there is nothing to judge it by
     old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{one['version']}")
     assert contrast(new, 7) == contrast(old, 7)
+
+
+def test_nuclei_of_masks_move_by_their_own_pi_and_else_with_the_windows(
+    registered, tmp_path, capsys
+):
+    without = run(folder(tmp_path / "without", [3, 4]), tmp_path / "out")
+    assert "nuclei" not in without
+    images = folder(tmp_path / "with", [3, 4])
+    table = pd.read_csv(images / "images.csv").assign(nuclei=["m3.tif", "m4.tif"])
+    table.to_csv(images / "images.csv", index=False)
+    inner = np.pad(np.ones((SQUARE // 2, SQUARE // 2), np.uint16), SQUARE // 4)
+    mask = np.kron(np.arange(1, 17, dtype=np.uint16).reshape(4, 4), inner)
+    for number in (3, 4):
+        tifffile.imwrite(images / f"m{number}.tif", mask * (mask != number))  # no mask of another
+    record = run(images, tmp_path / "moved")
+    told = re.search(
+        r"nuclei: moved by ([+-]\d\.\d\d) .* from (\d+) live, (\d+) dead", capsys.readouterr().out
+    )
+    by, live, dead = told.groups()
+    assert int(live) + int(dead) == 30 and min(int(live), int(dead)) > 3
+    old, new = load(f"models:/{NAME}@champion"), load(f"models:/{NAME}/{record['version']}")
+    assert new.contract["nuclei"] == record["nuclei"]
+    assert (
+        record["nuclei"]["shift"] == record["operating"]["shift"] == without["operating"]["shift"]
+    )
+    pi, shape = np.array([1.1, 2.0]), np.array([[100.0, 0, 1], [200, 0, 1]])
+    before, after = (one.probability_of(pi, shape) for one in (old, new))
+    moved = np.log(after / (1 - after)) - np.log(before / (1 - before))
+    np.testing.assert_allclose(moved, float(by), atol=0.01)

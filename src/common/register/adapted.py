@@ -29,12 +29,12 @@ KEPT = ("synthetic", "arch", "weights", "scheme", "gates", "auc", "balanced_accu
 
 @alone()
 def register_adapted(
-    version: ModelVersion, operating: dict, about: dict, seen: list[str],
+    version: ModelVersion, changes: dict, about: dict, seen: list[str],
     state: dict[str, torch.Tensor] | None = None,
 ) -> str:  # fmt: skip
-    """Registers the package of a version with another operating point, and other weights of its
-    network if they are given; returns the new version's number, or that of the same package
-    registered before.
+    """Registers the package of a version with changes of its contract (another operating point),
+    and other weights of its network if they are given; returns the new version's number, or that of
+    the same package registered before.
 
     about: what it was adapted on, kept in the contract and as a tag; seen: digests of the images
     among it, which count as training images from then on.
@@ -43,7 +43,7 @@ def register_adapted(
     with tempfile.TemporaryDirectory() as folder:
         package = Path(mlflow.artifacts.download_artifacts(source, dst_path=folder))
         directory = Path(folder) / "adapted"
-        digest = assemble(package, directory, operating, about, seen, state)
+        digest = assemble(package, directory, changes, about, seen, state)
         same = f"name = '{version.name}' and tags.package_digest = '{digest}'"
         if known := client.search_model_versions(same):
             return str(known[0].version)
@@ -54,7 +54,7 @@ def register_adapted(
 
 
 def assemble(
-    package: Path, directory: Path, operating: dict, about: dict, seen: list[str],
+    package: Path, directory: Path, changes: dict, about: dict, seen: list[str],
     state: dict[str, torch.Tensor] | None,
 ) -> str:  # fmt: skip
     """Lays out a downloaded package with its new contract and weights in DIRECTORY; returns its
@@ -67,7 +67,7 @@ def assemble(
     shutil.copyfile(package / "model.py", directory / "model.py")
     contract = read_json(scorer / "contract.json")
     images = sorted({*contract.get("training_images", []), *seen})
-    contract |= {"operating": operating, "adapted": about, "training_images": images}
+    contract |= changes | {"adapted": about, "training_images": images}
     if state is not None:
         weights = directory / "scorer" / "net" / "model.safetensors"
         save_file(state, weights)
