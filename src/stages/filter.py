@@ -58,7 +58,7 @@ def run() -> dict:
     windows = annotations.all_windows(patches, annotated)
     weights = MODELS / "weights" / "filter"
     net = weights / "model.safetensors"
-    features = features_of(params.arch, net, params.sees, PATCHES, windows, params.workers)
+    features = features_of(params.arch, net, params.sees, PATCHES, windows)
 
     # A rule decides on these: the SVM must get no credit for them
     bordered = annotated["border"] > params.max_border

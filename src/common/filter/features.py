@@ -17,16 +17,14 @@ from ..scoring.networks.overview import compiled_filter, embed_seen, filter_net
 from ..workspace.cache import Kept, file_digest
 
 AT_ONCE = 512  # windows of one image at most: sixteen batches, a few seconds of one core
-WORTH_PROCESSES = 16  # blocks: each process takes some seconds to start
 
 
 def features(
-    arch: str, weights: Path, sees: str, patches: Path, windows: pd.DataFrame, workers: int = 1
+    arch: str, weights: Path, sees: str, patches: Path, windows: pd.DataFrame
 ) -> np.ndarray:
     """Features (N, D) float32 of the windows of a table (image_id, y, x, size) of a patch store.
 
-    sees: windows | frame. Blocks are the same wherever they are computed, and so are the results;
-    workers: processes for many of them (see parallel.each).
+    sees: windows | frame. Blocks are the same wherever they are computed, and so are the results.
     They lie in a nameless file beside the store, half a megabyte an image, not in memory.
     """
     rows = list(windows.groupby(["image_id", "size"], sort=False).indices.values())
@@ -36,8 +34,7 @@ def features(
     opened = arch, weights, sees, patches, version, len(windows) >= WORTH_WINDOWS
     items = [(opened, windows.iloc[block][WINDOWS]) for block in rows]
     rests_on = partial(_rests_on, file_digest(weights), PatchStore(patches))
-    processes = workers if len(items) >= WORTH_PROCESSES else 1
-    made = Kept.of_stage("filter").each(_block, items, rests_on, processes, "embed", "block")
+    made = Kept.of_stage("filter").each(_block, items, rests_on, 1, "embed", "block")
     first = next(made)
     features_made = _on_disk((len(windows), first.shape[1]), patches.parent)
     for block, part in zip(rows, chain([first], made), strict=True):
@@ -54,7 +51,7 @@ def _on_disk(shape: tuple[int, int], folder: Path) -> np.memmap:
 def _rests_on(weights: str, store: PatchStore, opened: tuple, windows: pd.DataFrame) -> tuple:
     """What the features of a block rest on, all of one image; the last bits, on the processor."""
     arch, _, sees, _, _, many = opened
-    machine = torch.backends.cpu.get_cpu_capability()
+    machine = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
     frame = store.brightfield(windows["image_id"].iloc[0])
     seen = frame.shape, hashlib.sha256(frame).hexdigest()
     corners = windows[["y", "x", "size"]].to_numpy().tolist()
@@ -62,13 +59,7 @@ def _rests_on(weights: str, store: PatchStore, opened: tuple, windows: pd.DataFr
 
 
 def _block(opened: tuple, windows: pd.DataFrame) -> np.ndarray:
-    """In one thread, so that the last bits do not depend on how many a process has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return embed_seen(*_opened(*opened), windows)
-    finally:
-        torch.set_num_threads(threads)
+    return embed_seen(*_opened(*opened), windows)
 
 
 @lru_cache(maxsize=1)

@@ -109,7 +109,6 @@ class Filter(Section):
     kernel: Literal["rbf", "linear"]
     folds: Annotated[int, Field(ge=2)]
     C: Positive
-    workers: int
     seed: Seed
 
 
@@ -198,8 +197,10 @@ class Stain(Section):
     @model_validator(mode="after")
     def _one_orientation_each(self):
         if self.orientations < len(self.magnified):
-            few = f"are too few for the {len(self.magnified)} networks of stain.magnified, in turn"
-            raise ValueError(f"stain.orientations {self.orientations} {few}")
+            raise ValueError(
+                f"stain.orientations {self.orientations} are too few for the {len(self.magnified)} "
+                "networks of stain.magnified, which take them in turn"
+            )
         return self
 
 
