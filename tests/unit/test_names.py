@@ -42,6 +42,9 @@ NAMES = [
     ("imagexpress", "HTS_A02_s3_w1GUID.TIF", 1, ("A2", "3", None)),
     ("imagexpress", "run/TimePoint_2/HTS_A02_s3_w1GUID.TIF", 1, ("A2", "3", 2.0)),
     ("imagexpress", "TimePoint_2/ZStep_1/A02_s3_w16F-89C5.tif", 1, ("A2", "3", 2.0)),
+    ("imagexpress", "HTS_A02_s3.TIF", None, ("A2", "3", None)),
+    ("imagexpress", "TimePoint_2/A02_s12.tif", None, ("A2", "12", 2.0)),
+    ("imagexpress", "A02_s36F09B3C1-89C5-4D2A-9F00-0123456789AB.tif", None, ("A2", "3", None)),
     ("opera", "Images/r02c11f03p01-ch1sk2fk1fl1.tiff", 1, ("B11", "03", 2.0)),
     ("Operetta", "r02c11f03p01-ch1.tiff", 1, ("B11", "03", None)),
     ("scanr", "B1--W00013--P00002--Z00000--T00004--BF.tif", "BF", ("B1", "00002", 4.0)),
@@ -74,7 +77,8 @@ def test_presets_read_the_names_of_their_microscopes(tmp_path, preset, name, cha
 def test_thumbnails_and_further_focus_planes_are_left_out(tmp_path):
     further = [f"ZStep_{z}/HTS_A01_s1_w{w}AB.TIF" for z in (0, 2) for w in (1, 2)]
     thumb = "HTS_A01_s1_w1_thumbAB.TIF"
-    for name in ("HTS_A01_s1_w1AB.TIF", thumb, "HTS_A01_s1_w2AB.TIF", *further):
+    alone = "HTS_A01_s1_thumb6F09B3C1-89C5-4D2A-9F00-0123456789AB.TIF"
+    for name in ("HTS_A01_s1_w1AB.TIF", thumb, alone, "HTS_A01_s1_w2AB.TIF", *further):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = find(tmp_path, Layout(["arm"], "imagexpress", 1, 2))

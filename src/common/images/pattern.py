@@ -58,7 +58,7 @@ def _matches(names: Sequence[str], layout: Layout) -> dict[tuple, Files]:
         match = pattern.fullmatch(shown if "/" in pattern.pattern else PurePosixPath(shown).name)
         if match:
             groups = {key: text or "" for key, text in match.groupdict().items()}
-            channel = groups.pop("channel", None)
+            channel = groups.pop("channel", None) or None  # also of a name that lacks it
             by_place.setdefault(tuple(groups.items()), []).append((name, channel))
     return _elapsed(by_place)
 
