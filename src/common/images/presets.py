@@ -18,7 +18,7 @@ PRESETS = {
     # HTS_A01_s1_w2GUID.TIF, also below TimePoint_1/ZStep_1/; A01_s1_w2GUID.tif; of one wavelength
     # HTS_A01_s1.TIF or HTS_A01_s1GUID.TIF
     "imagexpress": r"(?i:(?!.*ZStep_(?!1/))(?:.*?TimePoint_(?P<time>\d+)/)?(?:.*/)?"
-    r"(?:(?P<experiment>[^/]+)_)?(?P<well>[A-Z]{1,2}\d{2})(?:_s(?P<position>\d+?))?"
+    r"(?:(?P<experiment>[^/]+)_)?(?P<well>(?-i:(?!s))[A-Z]{1,2}\d{2})(?:_s(?P<position>\d+?))?"
     r"(?:_w(?P<channel>\d)[0-9A-Z-]*|(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?)\.tif)",
     # Opera Phenix and Operetta: r01c02f03p01-ch1sk1fk1fl1.tiff
     "opera": _RUN + r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<position>\d{2,})p01-ch(?P<channel>\d+)"
