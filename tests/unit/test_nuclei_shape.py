@@ -51,6 +51,16 @@ def test_size_and_shape_do_not_depend_on_the_pixel_size():
     np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=0.06)
 
 
+def test_numbers_of_any_size_take_no_memory():
+    mask = drawn((1, (50, 60), (30, 30)), (2, (140, 100), (40, 20))).astype(np.int32)
+    high = np.where(mask > 0, 2**31 - 3 + mask, 0)
+    table = nuclei_of(high, mask, 0.5)
+    assert table["label"].tolist() == [2**31 - 2, 2**31 - 1]
+    columns = table.columns.drop("label")
+    pd.testing.assert_frame_equal(table[columns], nuclei_of(mask, mask, 0.5)[columns])
+    assert nuclei.own_class(high, np.full(mask.shape, 100), 100.0).tolist() == ["live", "live"]
+
+
 def test_a_nucleus_of_one_pixel_is_measured():
     mask = np.zeros((9, 9), np.uint16)
     mask[4, 4] = 1

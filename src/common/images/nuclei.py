@@ -18,8 +18,12 @@ def nuclei_of(mask: np.ndarray, image: np.ndarray, pixel_size_um: float | None) 
     circle); mean: of image (H, W) inside.
     """
     properties = [name.split("-")[0] for name in MEASURES if name != "centroid-1"]
-    table = pd.DataFrame(regionprops_table(mask, image, properties=properties))
+    # numbers without gaps: scikit-image keeps a place in memory for each up to the highest
+    numbers, dense = np.unique(np.append(mask, 0), return_inverse=True)
+    dense = dense[:-1].reshape(mask.shape)
+    table = pd.DataFrame(regionprops_table(dense, image, properties=properties))
     table = table.rename(columns=MEASURES)[list(MEASURES.values())]
+    table["label"] = numbers[table["label"]].astype(np.int64)
     perimeter = table.pop("perimeter").clip(lower=1)  # a single pixel has none
     return table.assign(
         area_um2=table["area_px"] * (pixel_size_um or np.nan) ** 2,
