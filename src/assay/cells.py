@@ -36,14 +36,14 @@ def of_image(
     """
     table = nuclei_of(mask, pi, pixel_size_um).rename(columns={"mean": "predicted_pi"})
     predicted, shape = (table[name].to_numpy(float) for name in ("predicted_pi", SHAPE))
-    probability, at = model.probability_of(predicted, shape), band(model.contract)
+    probability, at = model.probability_of(predicted, shape), calling_point(model.contract)
     call = conformal_call(probability, at["live_from"], at["dead_to"])
     table = table.assign(live_probability=probability, call=call)[CELL_COLUMNS[1:]]
     digits = {"y": 2, "x": 2, "area_um2": 2, "eccentricity": 4, "form_factor": 4}
     return table.round(digits | {"predicted_pi": 4})
 
 
-def band(contract: dict) -> dict:
+def calling_point(contract: dict) -> dict:
     """From which live probability on a cell is called: live_from, dead_to; and `weight`: of the
     evidence of PI in a cell's logit, against that in a window's.
     """

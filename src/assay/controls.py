@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from ..common.scoring.operating import conformal_call
 from ..common.workspace.errors import UserError
 from . import heldout
-from .cells import band
+from .cells import calling_point
 from .heldout import evidence
 from .model import Model
 from .scored import Scored, flags
@@ -117,7 +117,7 @@ def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], l
         controls = pd.concat(windows) if windows else pd.DataFrame(columns=["p", "live"])
         live = controls["live"].to_numpy(bool)
         by = shift(controls["p"].to_numpy(), live, means) if live.any() else 0.0
-        result += [_moved(one, by, operating, band(model.contract)) for one in images]
+        result += [_moved(one, by, operating, calling_point(model.contract)) for one in images]
         counts = controls["live"].value_counts()
         left = len(of_controls) - len(trusted)
         out = f"; {left} images of controls flagged or refused, and left out" if left else ""

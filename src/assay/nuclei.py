@@ -34,7 +34,7 @@ def agreement_of(fields: list[pd.DataFrame], contract: dict) -> dict | None:
     nuclei = pd.concat(fields, ignore_index=True)
     counts = nuclei["label"].value_counts()
     record = {f"n_{name}": int(counts.get(name, 0)) for name in ("live", "dead", "open")}
-    at = cells.band(contract) | {"temperature": 1.0}
+    at = cells.calling_point(contract) | {"temperature": 1.0}
     test = agreement.scored_table(nuclei, at)
     if test["live"].nunique() < 2:
         return record

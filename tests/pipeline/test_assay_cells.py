@@ -131,7 +131,7 @@ def test_a_model_that_learnt_from_masks_calls_by_size_within_what_it_knows(
     assert table["call"].tolist() == (["live"] * 4 if told else ["live", "dead", "live", "live"])
     page = (tmp_path / "out" / "summary.html").read_text()
     assert ("those of training 60 to 130" in page) == told
-    assert "19% of the 1794 nuclei that it called were called wrongly" in page
+    assert "own test 19% of the 1794 nuclei that it called were called wrongly" in page
 
 
 def test_cells_that_an_older_version_kept_are_made_anew(plate, tmp_path):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from src.assay import controls, heldout
-from src.assay.cells import band
+from src.assay.cells import calling_point
 from src.assay.checked import Checked
 from src.assay.controls import PRIOR, Expected, evidence, moved, shift
 from src.assay.model import Model
@@ -113,8 +113,8 @@ def test_cells_are_moved_by_what_predicted_pi_weighs_in_them_and_called_in_their
         "operating": OPERATING | {"temperature": 2.0},
         "nuclei": {"weights": [0.25, 1, 1, 1], "live_from": 0.9, "dead_to": 0.1},
     }
-    at = band(contract)
-    assert at["weight"] == 0.5 and band(contract | {"nuclei": None})["weight"] == 1.0
+    at = calling_point(contract)
+    assert at["weight"] == 0.5 and calling_point(contract | {"nuclei": None})["weight"] == 1.0
     one = Scored(Checked(None), windows([0.0]), Predicted(None, windows([0.0, 1.7])))
     after = controls._moved(one, 1.0, contract["operating"], at)
     z = np.log(1 / after.cells["live_probability"] - 1)
