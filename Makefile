@@ -33,7 +33,7 @@ repro: $(READY)  ## Build the environment, then run the whole graph: images to r
 COVERAGE := .cache/coverage.json
 test: lint  ## Build the environment, then check style and types, run the tests and say how much of src they ran
 	@mkdir -p $(dir $(COVERAGE))
-	OMP_NUM_THREADS=1 python -m slipcover --source src --json --out $(COVERAGE) -m pytest -n 2 --dist loadfile -m "not slow"
+	python -m slipcover --source src --json --out $(COVERAGE) -m pytest -n 2 --dist loadfile -m "not slow"
 	@python -c "import json; print('lines of src that ran in the tests\' own processes:', json.load(open('$(COVERAGE)'))['summary']['percent_covered_display'] + '%')"
 
 test-slow: $(READY)  ## The tests that take minutes

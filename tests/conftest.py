@@ -5,6 +5,7 @@ tree for stages.
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,17 @@ DEFAULTS = {
 WINDOW = 64
 # 0.4 million parameters, 160 px, batch normalisation: training in seconds
 ARCH = "timm:test_efficientnet"
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were():
+    """PyTorch's handler of SIGCHLD, which a loader with workers sets for good, ends this process at
+    the next child of another test where a library has left a signal stack smaller than the
+    processor's registers.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
