@@ -8,9 +8,14 @@ import typer
 from . import cli_images
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # else the ends of a docstring's lines are the screen's
+    help=__doc__,
 )
 app.add_typer(cli_images.app)  # its commands stand beside those here
+GRAPH, MODELS = "The graph and its experiments", "Registered models"
 
 # What several commands take
 Registered = Annotated[
@@ -19,7 +24,7 @@ Registered = Annotated[
 Reason = Annotated[str, typer.Option(help="why; kept on the version")]
 
 
-@app.command()
+@app.command(rich_help_panel=GRAPH)
 def digest(
     path: Annotated[
         str, typer.Argument(help="folder of images; default: dataset.path of params.yaml")
@@ -38,7 +43,7 @@ def digest(
     typer.echo(f"wrote {written}; commit it, then run `dvc repro`")
 
 
-@app.command()
+@app.command(rich_help_panel=GRAPH)
 def real(
     folder: Annotated[
         Path, typer.Argument(help="folder of stained images; images.csv in it says what they are")
@@ -62,7 +67,7 @@ def real(
     summary()
 
 
-@app.command()
+@app.command(rich_help_panel=GRAPH)
 def sync() -> None:
     """Rebuild in MLflow whatever it lacks of the outputs at hand: runs, model versions, aliases;
     never twice.
@@ -72,7 +77,7 @@ def sync() -> None:
     synced.sync()
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def promote(
     model: Registered,
     version: Annotated[
@@ -89,7 +94,7 @@ def promote(
     typer.echo(move(model, version, reason))
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def rollback(model: Registered, reason: Reason) -> None:
     """Give the champion's alias back to the version that had it before."""
     from .common.register.by_hand import rollback as back
@@ -97,7 +102,7 @@ def rollback(model: Registered, reason: Reason) -> None:
     typer.echo(back(model, reason))
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def history(model: Registered) -> None:
     """Show every move of a model's aliases: when, from which version to which, by whom and why."""
     from rich.console import Console
@@ -109,7 +114,7 @@ def history(model: Registered) -> None:
     console.print(moves(model))
 
 
-@app.command()
+@app.command(rich_help_panel=GRAPH)
 def compare(
     experiments: Annotated[
         list[str], typer.Argument(help="names of DVC experiments, branches or commits")
@@ -126,7 +131,7 @@ def compare(
     typer.echo(f"wrote {compare_experiments(experiments, out)}")
 
 
-@app.command()
+@app.command(rich_help_panel=GRAPH)
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="take everything out of it")] = False,
 ) -> None:
@@ -149,7 +154,7 @@ def cache(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=GRAPH)
 def summary() -> None:
     """Say what the last `dvc repro` made, and where to look."""
     from .common.workspace.params import load

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer()
+IMAGES = "Images and a model"
 
 
 def whole(least: int, most: float = math.inf) -> Callable[[str | int], int]:
@@ -70,7 +71,7 @@ Plane = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 def annotate(
     annotations: Annotated[
         Path | None, typer.Option(help="the CSV; default: filter.annotations")
@@ -102,7 +103,7 @@ def annotate(
     serve(session, port, title, synthetic)
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 def score(
     images: Annotated[
         list[Path],
@@ -143,7 +144,7 @@ def score(
     typer.echo(f"wrote {out / 'summary.html'}")
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 def validate(
     images: Annotated[
         Path, typer.Argument(help="folder of stained images: images.csv with brightfield and pi")
@@ -179,7 +180,7 @@ def validate(
     typer.echo(f"wrote {out / 'validation.html'}")
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 def adapt(
     images: Annotated[
         Path, typer.Argument(help="stained fields, or control wells, of one session")
@@ -210,7 +211,7 @@ def adapt(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 def export(
     model: Annotated[
         str,
