@@ -57,6 +57,19 @@ def refuse_same_masks(fields: Iterable[Field]) -> list[Field]:
     return result
 
 
+def lossy_note(fields: Iterable[Field]) -> list[str]:
+    """A note on fields whose files are compressed in a way that may lose texture."""
+    every = list(fields)
+    if not (found := [one for one in every if one.lossy]):
+        return []
+    how = ", ".join(sorted({one.lossy for one in found}))
+    return [
+        f"WARNING: {len(found)} of {len(every)} images ({found[0].name}, ...) are compressed as "
+        f"{how}, which may have lost the fine texture that calls rest on: export them "
+        "uncompressed or without loss (LZW, deflate)"
+    ]
+
+
 def _taken(entry: Field, first: Field) -> str:
     if entry.image_id == first.image_id:
         return f"it is already the id of {first.name}"

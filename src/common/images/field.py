@@ -67,6 +67,7 @@ class Field:
     pixel_size_um: float | None = None
     name: str = ""  # the file(s), as the source names them
     where: str = ""  # the line or file name that states it
+    lossy: str = ""  # how a channel is compressed, where that may lose texture, once it is open
     # Kind and detail, when it is refused before any file is opened
     problem: tuple[str, str] | None = None
 

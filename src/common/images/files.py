@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .field import Field, Frame, Refused
-from .planes import Plane, read_plane, time_points
+from .planes import Plane, header, read_plane
 
 # Pixels at the image's own maximum, whatever the camera's full scale; of the real bright-field
 # fields at most 0.3%, and PI of a field of dead cells may be clipped in all of them
@@ -32,11 +32,13 @@ class FileField(Field):
         """
         if self.problem:
             raise Refused(*self.problem, self.name)
-        counts = sorted({time_points(plane) for plane in (self.brightfield, self.pi) if plane})
+        stacks = [header(plane) for plane in (self.brightfield, self.pi) if plane]
+        counts = sorted({stack.length("T") for stack in stacks})
         if len(counts) > 1:
             detail = f"the channels hold different numbers of time points: {counts}"
             raise Refused("shapes", detail, self.name)
-        return [self] if counts == [1] else [self._at(step) for step in range(counts[0])]
+        one = replace(self, lossy=next((s.lossy for s in stacks if s.lossy), ""))
+        return [one] if counts == [1] else [one._at(step) for step in range(counts[0])]
 
     def _at(self, step: int) -> "FileField":
         return replace(

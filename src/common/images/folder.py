@@ -51,7 +51,7 @@ def each_file(
     a field of an OME-Zarr plate, its well and position. Raises SourceError if there is none.
     """
     if not names:
-        raise SourceError(f"no image to score.\n{describe(folder)}")
+        raise SourceError(f"no image to score (TIFF, PNG or OME-Zarr).\n{describe(folder)}")
     stated = omezarr.facts(folder / name for name in names)
     said = [stated.get(folder / name, {}) for name in names]
     short = [_of_plate(facts) or brief(printable(name)) for name, facts in zip(names, said)]

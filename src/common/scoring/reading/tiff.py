@@ -13,6 +13,7 @@ from .pixel_size import channel_names, pixel_size
 from .stacks import SHADES, ImageError, Stack, axis_order, no_file, one_grey, refuse_large, sliced
 
 MOST_PAGES = 10_000
+LOSSY = re.compile("JP|WEBP|LERC")  # JPEG and its successors, by tifffile's names
 
 
 @contextmanager
@@ -42,6 +43,7 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
             lambda index: _upright(_whole(_take(series, order, index)), turn),
             channel_names(tif),
             size,
+            _lossy(series.keyframe),
         )
 
 
@@ -81,12 +83,16 @@ def _series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return here[0]
 
 
+def _lossy(page: tifffile.TiffPage) -> str:
+    """The compression of a page, if it is one that may lose texture, else ''."""
+    name = getattr(page.compression, "name", "")
+    return name if LOSSY.search(name) else ""
+
+
 def _shape(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
     """Its shape, 1 along colours that are one grey."""
-    colours = series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
-    if not (colours and series.axes in ("YXS", "SYX")):
-        return series.shape
-    return one_grey(series.asarray(), series.axes)
+    colours = series.axes in ("YXS", "SYX")
+    return one_grey(series.asarray(), series.axes) if colours else series.shape
 
 
 def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...]) -> np.ndarray:
