@@ -269,9 +269,32 @@ def test_makers_formats_match_a_pattern_and_are_refused_with_the_conversion(tmp_
     assert expand(found)[0].problem[0] == "format"
 
 
-def test_hidden_files_are_no_images(tmp_path):
+def test_hidden_files_and_those_put_aside_are_no_images(tmp_path):
     touch(tmp_path, "a.tif", "._a.tif", ".cache/b.tif", "c/d.PNG", "e.jpg")
+    touch(tmp_path, "@eaDir/a.tif/THUMB_M.png", "#recycle/f.tif", "c/$RECYCLE.BIN/$R1.tif")
     assert listing.image_files(tmp_path) == ["a.tif", "c/d.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "named"),
+    [
+        ("BF/A1.TIF", "bf/a1.tif"),
+        ("Tag 1/Zelle_\u00fc.tif", "tag 1/zelle_u\u0308.tif"),
+        ("bf /a1.tif", "bf/a1.tif"),
+        ("bf/a1.tif ", "bf/a1.tif"),
+        ("bf\u200b/a1.tif", "BF/a1.tif"),
+    ],
+)
+def test_names_that_another_system_takes_for_one_are_found(tmp_path, on_disk, named):
+    (tmp_path / on_disk).parent.mkdir()
+    pixels = frame()
+    tifffile.imwrite(tmp_path / on_disk, pixels)
+    touch(tmp_path, "two/a1.TIF", "two/A1.tif")  # which one is meant is not known
+    manifest(tmp_path, f"brightfield,pi\n{named},{named}\ntwo/a1.tif,two/a1.tif\n")
+    one, other = find(tmp_path, ONE).fields
+    assert np.array_equal(one.read().pi, pixels)
+    with pytest.raises(Refused, match="missing file"):
+        other.read()
 
 
 def test_linked_folders_are_entered_once(tmp_path):
