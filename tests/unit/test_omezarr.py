@@ -16,7 +16,7 @@ from src.common.images.field import Refused, SourceError
 from src.common.images.folder import find
 from src.common.images.layout import Layout
 from src.common.images.listing import image_files, unread
-from src.common.images.planes import Plane, read_plane, time_points
+from src.common.images.planes import Plane, header, read_plane
 from tests.omezarr_plates import write_image, write_plate
 
 RNG = np.random.default_rng(3)
@@ -87,7 +87,7 @@ def test_chunks_of_one_plane_are_read_and_no_others(tmp_path):
         if chunk.is_file() and chunk.relative_to(store / "A/1/0/0/c").parts[:2] != ("2", "1"):
             chunk.write_bytes(b"")
     field = plane(store, "A/1/0", channel="PI", time=2)
-    assert time_points(field) == 3
+    assert header(field).length("T") == 3
     np.testing.assert_array_equal(read_plane(field)[0], movie[2, 1])
     with pytest.raises(Refused, match="damaged or truncated OME-Zarr"):
         read_plane(plane(store, "A/1/0", channel="PI", time=0))
@@ -157,6 +157,9 @@ FAULTS = {
     "unreadable: damaged or truncated": lambda s: (s / "A/1/0/zarr.json").write_text("{"),
     "unreadable: damaged or truncated OME-Zarr (": lambda s: _scales(s, dict.clear),
     "missing file": lambda s: (s / "A/1/0/zarr.json").unlink(),
+    "format: it is OME-Zarr 0.6, and 0.4 and 0.5 are read: convert it": (
+        lambda s: _edit(s / "A/1/0/zarr.json", lambda ome: ome.update(version="0.6"))
+    ),
     "format: it is no OME-Zarr image": lambda s: _edit(s / "A/1/0/zarr.json", dict.clear),
     "pixel size: pixels are not square: 1 x 0.5 um": lambda s: _scales(s, _unequal),
     "unreadable": lambda s: shutil.rmtree(s / "A/1/0/0"),

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..scoring.reading.pixel_size import PLAUSIBLE
+from ..scoring.reading.pixel_size import PLAUSIBLE, UM
 from ..scoring.reading.stacks import ImageError, Stack, axis_order, no_file, refuse_large
 
 if TYPE_CHECKING:  # slow to import, and most folders hold no store
     import zarr
 
 ZARR_SUFFIX = ".zarr"
-UM = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
+VERSIONS = ("0.4", "0.5")
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
@@ -175,10 +175,17 @@ def _refuse_special(paths: Iterable[Path]) -> None:
 
 
 def _validate(attributes: dict) -> None:
-    """Raises pydantic's ValidationError for metadata of neither NGFF 0.4 nor 0.5."""
+    """Raises ImageError for metadata of another version than NGFF 0.4 or 0.5, and pydantic's
+    ValidationError for such that are not as those want it.
+    """
     from ome_zarr_models import v04, v05
 
     version, metadata = (v05, attributes["ome"]) if "ome" in attributes else (v04, attributes)
+    parts = [metadata, metadata.get("plate"), metadata.get("well")]
+    for part in filter(None, [*parts, *metadata.get("multiscales", [])]):
+        if part.get("version", VERSIONS[0]) not in VERSIONS:
+            read = f"{' and '.join(VERSIONS)} are read"
+            raise ImageError("format", f"it is OME-Zarr {part['version']}, and {read}: convert it")
     models = {"plate": version.hcs.HCSAttrs, "well": version.well.WellAttrs}
     models["multiscales"] = version.image.ImageAttrs
     with warnings.catch_warnings(action="ignore"):  # what is recommended may be left out
