@@ -61,6 +61,8 @@ NAMES = [
     ("cellomics", "MFGTMP_140206180002_A01f12d0.TIF", 0, ("A1", "12", None)),
     ("incell", "B - 11(fld 2 wv TL - Cy3).tif", "TL - Cy3", ("B11", "2", None)),
     ("incell", "B - 1(fld 2 wv TL - Cy3 z 1).tif", "TL - Cy3", ("B1", "2", None)),
+    ("micro-manager-2", "run_1/run_1_MMStack_Pos0.ome.tif", 0, ("", "Pos0", None)),
+    ("micro-manager-2", "run_1_MMStack_B7-Site_2.ome.tif", 0, ("B7", "2", None)),
     ("incucyte", "B7_1_00d06h00m.tif", None, ("B7", "1", 6.0)),
     ("incucyte", "VID123_B7_1_01d06h30m.tif", None, ("B7", "1", 30.5)),
     (
@@ -120,6 +122,7 @@ def test_of_several_focus_planes_presets_take_the_first(tmp_path, preset, name):
         ("evos", "d{0}/p{0}_p00_0_A01f00d1.TIF"),
         ("incell", "p{}/A - 01(fld 1 wv 1).tif"),
         ("micro-manager-1", "p{}/2-Pos_000_001/img_000000000_1_000.tif"),
+        ("micro-manager-2", "p{0}/p{0}_MMStack_Default.ome.tif"),
         ("micro-manager", "p{}/1-Pos_000_000/img_channel001_position000_time000000000_z000.tif"),
     ],
 )

@@ -46,6 +46,9 @@ PRESETS = {
     # Micro-Manager 1.4: Pos0/img_000000002_BF_000.tif, B7-Site_1/img_000000002_BF_000.tif
     "micro-manager-1": _FOLDER + r"(?:(?P<well>[A-P]\d{1,2})-Site_)?(?P<position>[^/]+)/"
     r"img_(?P<time>\d{9})_(?P<channel>.+)_000\.tif",
+    # Micro-Manager 2, channels in one file: run_MMStack_Pos0.ome.tif, run_MMStack_B7-Site_0.ome.tif
+    "micro-manager-2": r"(?:.*/)?(?P<experiment>[^/]+)_MMStack_"
+    r"(?:(?P<well>[A-P]\d{1,2})-Site_)?(?P<position>[^/]+)\.ome\.tif",
     # B7_1_00d06h00m.tif, VID123_B7_1_2023y04m01d_06h00m.tif
     "incucyte": r"(?:.*/)?(?:(?P<experiment>[^/]+)_)?(?P<well>[A-P]\d{1,2})_(?P<position>\d+)_"
     r"(?P<time>\d+d\d+h\d+m|\d{4}y\d\dm\d\dd_\d\dh\d\dm)\.tif",
