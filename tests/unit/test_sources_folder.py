@@ -322,6 +322,19 @@ def test_time_stack_becomes_fields_of_one_position(tmp_path):
     assert np.array_equal(read.brightfield, movie[2, 0]) and np.array_equal(read.pi, movie[2, 1])
 
 
+def test_a_mask_of_one_time_point_is_that_of_no_other(tmp_path):
+    movie = np.stack([frame(n) for n in range(2)])
+    tifffile.imwrite(tmp_path / "a.tif", movie, imagej=True, metadata={"axes": "TYX"})
+    mask = np.zeros((60, 70), np.uint16)
+    mask[5:20, 5:20], mask[30:50, 30:50] = 1, 2
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    manifest(tmp_path, "brightfield,pi,nuclei\na.tif,a.tif,m.tif\n")
+    first, second = expand(find(tmp_path, ONE).fields[0])
+    assert np.array_equal(first.mask(), mask)
+    with pytest.raises(Refused, match=r"nuclei mask: m\.tif: axes: no time point 1"):
+        second.mask()
+
+
 def test_the_later_field_of_two_with_one_id_is_refused():
     fields = [
         FileField(image_id=i, partition="p", name=n, brightfield=None, pi=None)

@@ -36,6 +36,8 @@ def on_disk(folder: Path, name: str) -> Path:
     """The file that a table names: as it stands, or the only one that reads alike (`_look`), as
     names do that were written on another system; its folders likewise.
     """
+    if os.path.exists(folder / name):
+        return folder / name
     place = folder
     for part in Path(name).parts:
         there = os.path.exists(place / part)

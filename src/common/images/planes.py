@@ -69,7 +69,10 @@ def read_plane(plane: Plane) -> tuple[np.ndarray, float | None]:
     Raises Refused.
     """
     with _open(plane) as stack:
-        steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": plane.time or 0}
+        time, times = plane.time or 0, stack.length("T")
+        if time >= times:
+            raise ImageError("axes", f"no time point {time}: the file holds {times}, from 0")
+        steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": time}
         image = stack.take(tuple(steps.get(axis, 0) for axis in stack.axes if axis not in "YX"))
         transposed = stack.axes.index("Y") > stack.axes.index("X")
         return image.T if transposed else image, stack.pixel_size_um
