@@ -136,6 +136,14 @@ def test_plates_among_files_do_not_do_without_a_table(plate):
         find(plate.parent, BOTH)
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("asked", ["lab", "lab/plate7"])
+def test_a_store_without_its_suffix_is_told_from_a_folder_of_images(tmp_path, version, asked):
+    write_plate(tmp_path / "lab" / "plate7", FIELDS, version)
+    with pytest.raises(SourceError, match=r"plate7 is a Zarr store: rename it to plate7\.zarr"):
+        find_to_score([tmp_path / asked], Layout(brightfield=0))
+
+
 def _edit(path: Path, change) -> None:
     metadata = json.loads(path.read_text())
     change(metadata["attributes"]["ome"])

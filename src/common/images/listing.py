@@ -85,6 +85,8 @@ def describe(folder: Path) -> str:
         lines.append(f"  {place} {len(names)} files: {', '.join(names[:4])}")
     if len(places) > 12:
         lines.append(f"  and {len(places) - 12} more folders")
+    if unnamed := omezarr.unnamed(folder):
+        lines.append(f"{unnamed} is a Zarr store: rename it to {unnamed.name}.zarr")
     return "\n".join(lines)
 
 

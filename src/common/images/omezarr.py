@@ -32,6 +32,13 @@ def store_of(path: AnyPath) -> AnyPath | None:
     return next((place for place in places if place.suffix.lower() == ZARR_SUFFIX), None)
 
 
+def unnamed(folder: Path) -> Path | None:
+    """A store without the suffix that stores are known by, the folder itself or in it, or None."""
+    marks = [*folder.glob("zarr.json"), *folder.glob("*/zarr.json")]
+    marks += [*folder.glob(".zgroup"), *folder.glob("*/.zgroup")]
+    return next((mark.parent for mark in marks if not store_of(mark)), None)
+
+
 def all_in_stores(paths: Iterable[Path]) -> bool:
     """Whether there are paths, and every one lies in a store."""
     stores = [store_of(path) for path in paths]
