@@ -157,6 +157,14 @@ def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
         "rename the column 'concentration (um)' to concentration",
         "rename the column 'pixel size (um)' to pixel_size_um",
     ]
+    manifest(
+        tmp_path, "brightfield,pi,Dose [nM],Well ID,Drug,compound,row,col\na.tif,b.tif,1,2,,,,\n"
+    )
+    assert [note.removesuffix(" to have it used") for note in find(tmp_path, ONE).notes[1:]] == [
+        "rename the column 'col' to column",
+        "rename the column 'dose [nm]' to concentration",  # and not drug: there is a compound
+        "rename the column 'well id' to well",
+    ]
 
 
 # --- pattern

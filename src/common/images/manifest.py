@@ -17,6 +17,12 @@ from .layout import BOTH, KNOWN_COLUMNS, MASK, Layout, as_number, make_field
 
 MANIFEST = "images.csv"
 ERROR = re.compile("#(N/?[ADV]|[A-Z/0]+[!?]|#+)|Err:[0-9]+")  # #N/A, #REF!, ####: too wide a date
+# What labs call columns, by what they are called here
+ALSO = {
+    "concentration": {"conc", "dose"}, "compound": {"drug", "treatment"}, "column": {"col"},
+    "position": {"field", "fov", "site"}, "experiment": {"session"}, "well": {"well_id"},
+    "time": {"hours"}, "nuclei": {"mask"},
+}  # fmt: skip
 MEASURED = ("height", "width", "brightfield_bits", "pi_bits", "brightfield_sha256", "pi_sha256")
 
 
@@ -30,12 +36,9 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     _check_points(path, rows)
     unknown = sorted(rows[0].cells.keys() - known)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
-    meant = {name: known & {_snake(name), _snake(re.split(r"[^\w ]", name)[0])} for name in unknown}
-    notes += [
-        f"rename the column {name!r} to {to.pop()} to have it used"
-        for name, to in meant.items()
-        if to
-    ]
+    free = known - rows[0].cells.keys()
+    meant = [(name, to) for name in unknown for to in free if _means(name, to)]
+    notes += [f"rename the column {name!r} to {to} to have it used" for name, to in meant]
     if layout.partitions:  # those of the graph; the assay has none
         _check_partitions(path, [row for row in rows if any(row.cells[role] for role in roles)])
     fields = [_field(folder, row, f"{path}, line {row.line}", layout, roles) for row in rows]
@@ -94,8 +97,10 @@ def _gaps(fields: Sequence[FileField], name: str) -> list[str]:
     return [f"{name}: of {len(used)} images {', '.join(told)}: {merged}"] if told else []
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_")
+def _means(name: str, column: str) -> bool:
+    """Whether a name, without what follows it in brackets, means a column."""
+    forms = {re.sub(r"\W+", "_", own).strip("_") for own in (name, re.split(r"[^\w ]", name)[0])}
+    return not forms.isdisjoint({column, *ALSO.get(column, ())})
 
 
 def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:
