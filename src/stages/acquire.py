@@ -18,7 +18,7 @@ from ..common.acquire.tables import judge, refuse_magnifications, session_notes,
 from ..common.images import registration
 from ..common.images.entries import (
     expand,
-    lossy_note,
+    file_notes,
     refuse_same_ids,
     refuse_same_masks,
     size_note,
@@ -39,7 +39,7 @@ def read_fields(
     """
     opened = each(expand, [(entry,) for entry in fields], workers, "open", "file", len(fields))
     entries = refuse_same_masks(refuse_same_ids([one for held in opened for one in held]))
-    say(lossy_note(entries))
+    say(file_notes(entries))
     jobs = [(entry, RAW, limits) for entry in entries]
     kept = Kept.of_stage("acquire")
     taken = kept.each(_take, jobs, rests_on, workers, "acquire", "field", _files)

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from src.assay.images import find
+from src.common.acquire.intake import write_tiff
 from src.common.images.field import Refused, SourceError
 from src.common.images.files import FileField
 from src.common.images.layout import Layout
@@ -230,6 +231,17 @@ def test_a_compression_that_may_lose_texture_is_said_once(folder, compression, l
     assert [one.lossy for one in images if one.name in ("x.tif", "y.tif")] == [lossy] * 2
     said = f"WARNING: 2 of 5 images (x.tif, ...) are compressed as {lossy}, which may have lost"
     assert [note[: len(said)] for note in notes] == [said] * bool(lossy)
+
+
+def test_a_pixel_size_that_the_files_deny_is_said(folder):
+    for name, size in (("x.tif", 0.325), ("y.tif", 0.65), ("z.tif", None)):
+        write_tiff(folder / name, PIXELS, size)
+    manifest(folder, "brightfield,pixel_size_um", "x.tif,0.65", "y.tif,0.65", "z.tif,0.65")
+    images, notes = find([folder], layout())
+    assert [one.pixels()[1] for one in images] == [0.65] * 3
+    (told,) = notes
+    assert told.startswith("WARNING: 1 of 3 images (x.tif, ...) state another pixel size than")
+    assert told.endswith("taken: 0.65 um instead of 0.325")
 
 
 def test_files_that_are_not_read_are_said(folder):

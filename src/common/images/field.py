@@ -67,7 +67,9 @@ class Field:
     pixel_size_um: float | None = None
     name: str = ""  # the file(s), as the source names them
     where: str = ""  # the line or file name that states it
-    lossy: str = ""  # how a channel is compressed, where that may lose texture, once it is open
+    # What its files say, once they were opened: um per pixel, a compression that may lose texture
+    file_um: float | None = None
+    lossy: str = ""
     # Kind and detail, when it is refused before any file is opened
     problem: tuple[str, str] | None = None
 

@@ -37,7 +37,9 @@ class FileField(Field):
         if len(counts) > 1:
             detail = f"the channels hold different numbers of time points: {counts}"
             raise Refused("shapes", detail, self.name)
-        one = replace(self, lossy=next((s.lossy for s in stacks if s.lossy), ""))
+        size = next((stack.pixel_size_um for stack in stacks if stack.pixel_size_um), None)
+        lossy = next((stack.lossy for stack in stacks if stack.lossy), "")
+        one = replace(self, file_um=size, lossy=lossy)
         return [one] if counts == [1] else [one._at(step) for step in range(counts[0])]
 
     def _at(self, step: int) -> "FileField":
