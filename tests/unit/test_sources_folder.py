@@ -149,6 +149,16 @@ def test_rows_refused_before_reading(tmp_path, row, kind):
     assert take(found, tmp_path, Limits(10, "px")).rejected["reason"].startswith(f"{kind}: ")
 
 
+def test_absolute_paths_into_the_folder_are_those_of_its_files(tmp_path):
+    folder = tmp_path / "lab"
+    touch(folder, "bf/1.tif", "pi/1.tif")
+    outside = f"{folder}/../x.tif"
+    manifest(folder, f"brightfield,pi\n{folder}/bf/1.tif,pi\\1.tif\n{outside},{outside}\n")
+    one, other = find(folder, ONE).fields
+    assert (one.name, one.problem) == ("bf/1.tif + pi/1.tif", None)
+    assert one.brightfield.file == folder / "bf/1.tif" and other.problem[0] == "outside"
+
+
 def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
     manifest(tmp_path, "brightfield,pi,height,width,operator\na.tif,b.tif,1,1,kim\n")
     assert find(tmp_path, ONE).notes == ("images.csv: columns that are not used: operator",)

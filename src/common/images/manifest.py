@@ -7,7 +7,7 @@ concentration, control, pixel_size_um, brightfield_channel, pi_channel, nuclei (
 
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..workspace.csv_table import Row, TableError
 from ..workspace.csv_table import read_rows as read_table
@@ -117,9 +117,15 @@ def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:
 def _field(folder: Path, row: Row, where: str, layout: Layout, roles: Sequence[str]) -> FileField:
     planes = {}
     for role in roles:
-        name = row.cells[role].replace("\\", "/")
+        name = _relative(folder, row.cells[role])
         channel = as_number(row.cells.get(f"{role}_channel") or getattr(layout, role))
         planes[role] = layout.plane(folder, name, channel) if name else None
-    if mask := row.cells.get(MASK, "").replace("\\", "/"):
+    if mask := _relative(folder, row.cells.get(MASK, "")):
         planes[MASK] = layout.plane(folder, mask, None)
     return make_field(planes, row.cells, layout, where)
+
+
+def _relative(folder: Path, text: str) -> str:
+    """A path as it lies in the folder, also of an absolute one that leads there."""
+    path, top = PurePosixPath(text.replace("\\", "/")), folder.absolute()
+    return str(path.relative_to(top) if path.is_relative_to(top) else path) if text else ""
