@@ -19,6 +19,7 @@ from ..workspace.csv_table import number_of
 from ..workspace.errors import UserError
 from . import wells
 
+TITLES = {"brightfield": "bright-field", "pi": "PI"}  # of the two channels
 TEXTS = ("partition", "experiment", "well", "position", "compound", "control")
 NUMBERS = ("time", "day", "concentration", "pixel_size_um")
 _CLOCK = re.compile(r"(\d+)d(\d+)h(\d+)m", re.ASCII)  # Incucyte

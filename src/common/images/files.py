@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .field import Field, Frame, Refused
+from .field import TITLES, Field, Frame, Refused
 from .planes import Plane, header, read_plane
 
 # Pixels at the image's own maximum, whatever the camera's full scale; of the real bright-field
@@ -121,7 +121,7 @@ def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, 
 
     `smallest` is the window in pixels: a field narrower than one patch is refused.
     """
-    for role, channel in (("brightfield", "bright-field"), ("pi", "PI")):
+    for role, channel in TITLES.items():
         own_file = getattr(field, role, field)  # a simulated field has none
         check_channel(getattr(frame, role), channel, own_file.name)
     height, width = frame.brightfield.shape

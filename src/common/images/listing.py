@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -107,9 +107,14 @@ def _files(folder: Path) -> list[Path]:
     """All files of a folder but hidden ones, relative to it; linked folders are entered too, each
     once. Of an OME-Zarr store, not its files but its images.
     """
+    return sorted(path.relative_to(folder) for path in _walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     if omezarr.store_of(folder):
-        return sorted(path.relative_to(folder) for path in omezarr.fields(folder))
-    inside, entered = [], set()
+        yield from omezarr.fields(folder)
+        return
+    entered = set()
     for root, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         below[:] = [name for name in below if not name.startswith(ASIDE)]
         real = os.path.realpath(root)
@@ -117,13 +122,10 @@ def _files(folder: Path) -> list[Path]:
             below.clear()
             continue
         entered.add(real)
-        stores = [name for name in below if omezarr.store_of(Path(name))]
-        below[:] = [name for name in below if name not in stores]
-        for store in stores:
-            inside += [path.relative_to(folder) for path in omezarr.fields(Path(root, store))]
-        shown = [name for name in names if not name.startswith(".")]
-        inside += [Path(root, name).relative_to(folder) for name in shown]
-    return sorted(inside)
+        for store in [name for name in below if omezarr.store_of(Path(name))]:
+            below.remove(store)
+            yield from omezarr.fields(Path(root, store))
+        yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
 def _unreadable(error: OSError) -> None:

@@ -6,14 +6,14 @@ concentration, control, pixel_size_um, brightfield_channel, pi_channel, nuclei (
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..workspace.csv_table import Row, TableError
 from ..workspace.csv_table import read_rows as read_table
-from .field import NUMBERS, Found, SourceError
+from .field import NUMBERS, TEXTS, Found, SourceError
 from .files import FileField
-from .layout import BOTH, KNOWN_COLUMNS, MASK, Layout, as_number, make_field
+from .layout import BOTH, MASK, Layout, as_number, make_field
 
 MANIFEST = "images.csv"
 ERROR = re.compile("#(N/?[ADV]|[A-Z/0]+[!?]|#+)|Err:[0-9]+")  # #N/A, #REF!, ####: too wide a date
@@ -23,7 +23,10 @@ ALSO = {
     "position": {"field", "fov", "site"}, "experiment": {"session"}, "well": {"well_id"},
     "time": {"hours"}, "nuclei": {"mask"},
 }  # fmt: skip
+# Of a table of data/raw; they are measured anew
 MEASURED = ("height", "width", "brightfield_bits", "pi_bits", "brightfield_sha256", "pi_sha256")
+KNOWN = {"image_id", *BOTH, "brightfield_channel", "pi_channel", MASK, "row", "column",
+         *TEXTS, *NUMBERS, *MEASURED}  # fmt: skip
 
 
 def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) -> Found:
@@ -31,12 +34,11 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     SourceError.
     """
     rows = read_rows(path, roles)
-    known = {*KNOWN_COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
-    _check_errors(path, rows, known)
+    _check_errors(path, rows)
     _check_points(path, rows)
-    unknown = sorted(rows[0].cells.keys() - known)
+    unknown = sorted(rows[0].cells.keys() - KNOWN)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
-    free = known - rows[0].cells.keys()
+    free = KNOWN - rows[0].cells.keys()
     meant = [(name, to) for name in unknown for to in free if _means(name, to)]
     notes += [f"rename the column {name!r} to {to} to have it used" for name, to in meant]
     if layout.partitions:  # those of the graph; the assay has none
@@ -55,11 +57,11 @@ def _check_partitions(path: Path, rows: Sequence[Row]) -> None:
         )
 
 
-def _check_errors(path: Path, rows: Sequence[Row], known: Collection[str]) -> None:
+def _check_errors(path: Path, rows: Sequence[Row]) -> None:
     """Raises SourceError where a formula gave no result: #N/A is no compound's name."""
     for row in rows:
         for name, cell in row.cells.items():
-            if name in known and ERROR.fullmatch(cell):
+            if name in KNOWN and ERROR.fullmatch(cell):
                 raise SourceError(
                     f"{path}, line {row.line}: {name} is {cell}, a spreadsheet's error: mend its "
                     "formula, or leave the cell empty"

@@ -28,7 +28,7 @@ AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 def store_of(path: AnyPath) -> AnyPath | None:
     """The store that a path is or lies in, or None; nothing is opened."""
-    places = (*reversed(path.parents), path)
+    places = *reversed(path.parents), path
     return next((place for place in places if place.suffix.lower() == ZARR_SUFFIX), None)
 
 
@@ -97,7 +97,7 @@ def facts(paths: Iterable[Path]) -> dict[Path, dict[str, str]]:
 def files_of(image: Path) -> list[Path]:
     """Every file that an image of a store is made of, sorted, and the metadata above it."""
     store = store_of(image)
-    above = [place for place in image.parents if store in (place, *place.parents)]
+    above = [store / place for place in image.relative_to(store).parents]
     stated = [place / name for place in above for name in ("zarr.json", ".zgroup", ".zattrs")]
     inside = [path for path in sorted(image.rglob("*")) if path.is_file()]
     return [*(path for path in stated if path.is_file()), *inside]
