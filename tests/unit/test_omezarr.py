@@ -106,6 +106,8 @@ def test_acquisitions_of_a_well_share_their_positions(plate):
     images = [{"path": p, "acquisition": a} for p, a in (("0", 0), ("1", 5))]
     zarr.open_group(plate / "A/1").attrs["ome"] = {"version": "0.5", "well": {"images": images}}
     assert [facts["position"] for facts in omezarr.fields(plate).values()] == ["0", "0", "0", "1"]
+    (told,) = find(plate, BOTH).notes
+    assert told.startswith("2 images are said to be of one position at one time, such as")
 
 
 def test_one_image_without_a_plate(tmp_path):

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import omezarr
-from .field import Found, SourceError, clean_id, known, same_file
+from .field import TEXTS, Found, SourceError, clean_id, known, same_file
+from .files import FileField
 from .layout import BOTH, IMAGE_SUFFIX, Layout, brief, make_field, unify_spelling
 from .listing import describe, image_files, printable, unread
 from .manifest import MANIFEST, by_manifest
@@ -41,7 +42,23 @@ def find(
     for column in SPELLED:
         fields, more = unify_spelling(fields, column)
         notes += more
-    return Found(fields, tuple(notes))
+    return Found(fields, (*notes, *_same_place(fields)))
+
+
+def _same_place(fields: Sequence[FileField]) -> list[str]:
+    """A note on images that nothing tells apart, as of two acquisitions of a plate."""
+    places: dict[tuple, list[str]] = {}
+    for one in fields:
+        if one.position and not one.problem:
+            place = tuple(getattr(one, name) for name in (*TEXTS, "time", "day", "concentration"))
+            places.setdefault(place, []).append(one.image_id)
+    if not (same := [ids for ids in places.values() if len(ids) > 1]):
+        return []
+    first, second, *_ = same[0]
+    return [
+        f"{sum(map(len, same))} images are said to be of one position at one time, such as {first} "
+        f"and {second}: they are pooled unless a manifest gives each its time or day"
+    ]
 
 
 def each_file(
