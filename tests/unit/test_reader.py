@@ -70,6 +70,15 @@ def test_white_is_zero_is_refused_by_path_and_bytes(tmp_path, compression):
         decode(path.read_bytes())
 
 
+def test_signed_counts_as_imagej_stores_them_are_refused(tmp_path):
+    """Its 16 bits hold 32768 more than the counts, which would hide how much brighter PI is."""
+    said = "ImageJ=1.54f\ncf=0\nc0={}\nc1=1.0\nvunit=gray value\n"
+    path = write(tmp_path / "a.tif", description=said.format(-32768.0))
+    with pytest.raises(ImageError, match="pixel type: ImageJ has raised its signed counts"):
+        read(path)
+    np.testing.assert_array_equal(read(write(path, description=said.format(0.0))), IMAGE)
+
+
 def test_packed_12_bit_counts_are_read(tmp_path):
     """Two pixels in three bytes, as some cameras write them (TIFF 6.0: BitsPerSample 12)."""
     packed = bytes(imagecodecs.packints_encode(IMAGE, 12))

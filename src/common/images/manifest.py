@@ -17,11 +17,11 @@ from .layout import BOTH, MASK, Layout, as_number, make_field
 
 MANIFEST = "images.csv"
 ERROR = re.compile("#(N/?[ADV]|[A-Z/0]+[!?]|#+)|Err:[0-9]+")  # #N/A, #REF!, ####: too wide a date
-# What labs call columns, by what they are called here
-ALSO = {
-    "concentration": {"conc", "dose"}, "compound": {"drug", "treatment"}, "column": {"col"},
-    "position": {"field", "fov", "site"}, "experiment": {"session"}, "well": {"well_id"},
-    "time": {"hours"}, "nuclei": {"mask"},
+ALSO = {  # what labs call columns
+    "conc": "concentration", "dose": "concentration", "drug": "compound", "treatment": "compound",
+    "col": "column", "well_id": "well", "field": "position", "fov": "position", "site": "position",
+    "batch": "experiment", "plate": "experiment", "session": "experiment", "hours": "time",
+    "mask": MASK,
 }  # fmt: skip
 # Of a table of data/raw; they are measured anew
 MEASURED = ("height", "width", "brightfield_bits", "pi_bits", "brightfield_sha256", "pi_sha256")
@@ -39,7 +39,7 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     unknown = sorted(rows[0].cells.keys() - KNOWN)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
     free = KNOWN - rows[0].cells.keys()
-    meant = [(name, to) for name in unknown for to in free if _means(name, to)]
+    meant = [(name, to) for name in unknown for to in sorted(free & _meant(name))]
     notes += [f"rename the column {name!r} to {to} to have it used" for name, to in meant]
     if layout.partitions:  # those of the graph; the assay has none
         _check_partitions(path, [row for row in rows if any(row.cells[role] for role in roles)])
@@ -99,10 +99,10 @@ def _gaps(fields: Sequence[FileField], name: str) -> list[str]:
     return [f"{name}: of {len(used)} images {', '.join(told)}: {merged}"] if told else []
 
 
-def _means(name: str, column: str) -> bool:
-    """Whether a name, without what follows it in brackets, means a column."""
-    forms = {re.sub(r"\W+", "_", own).strip("_") for own in (name, re.split(r"[^\w ]", name)[0])}
-    return not forms.isdisjoint({column, *ALSO.get(column, ())})
+def _meant(name: str) -> set[str]:
+    """The columns that a name may mean, without what follows it in brackets."""
+    forms = [re.sub(r"\W+", "_", own).strip("_") for own in (name, re.split(r"[^\w ]", name)[0])]
+    return {ALSO.get(form, form) for form in forms}
 
 
 def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:

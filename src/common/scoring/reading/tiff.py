@@ -28,8 +28,7 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
         _refuse_names(tif)
         series = _series(tif)
         refuse_large(*series.keyframe.shape[:2])
-        if shade := SHADES.get(int(series.keyframe.photometric)):
-            raise ImageError("look-up table", f"the file {shade}")
+        _refuse_no_counts(tif, series.keyframe)
         shape = series.shape if axes else _shape(series)
         order = axis_order(axes, series.axes, shape, setting)
         try:
@@ -55,6 +54,16 @@ def _refuse_pages(tif: tifffile.TiffFile) -> None:
         pass
     else:
         raise ImageError("too large", f"it holds more than {MOST_PAGES} pages: save fewer a file")
+
+
+def _refuse_no_counts(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
+    """Raises ImageError for pixels that are not counts, by what the file says of them."""
+    if shade := SHADES.get(int(page.photometric)):
+        raise ImageError("look-up table", f"the file {shade}")
+    if (tif.imagej_metadata or {}).get("c0") == -32768:
+        shifted = "ImageJ has raised its signed counts by 32768 to store them"
+        mend = "save them as unsigned 16 bit (Image > Type > 32-bit, then 16-bit, unscaled)"
+        raise ImageError("pixel type", f"{shifted}: {mend}")
 
 
 def _refuse_names(tif: tifffile.TiffFile) -> None:
