@@ -7,9 +7,10 @@ chunks of one plane of full resolution alone. A store is never written.
 
 import os
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:  # slow to import, and most folders hold no store
     import zarr
 
 ZARR_SUFFIX = ".zarr"
-VERSIONS = ("0.4", "0.5")
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
@@ -80,12 +80,8 @@ def _positions(well: Path) -> dict[Path, str]:
         images = _metadata(well)["well"]["images"]
     except (ImageError, KeyError):
         return {well: ""}
-    seen: Counter = Counter()
-    positions = {}
-    for image in images:
-        positions[well / image["path"]] = str(seen[image.get("acquisition")])
-        seen[image.get("acquisition")] += 1
-    return positions
+    number: defaultdict = defaultdict(count)
+    return {well / one["path"]: str(next(number[one.get("acquisition")])) for one in images}
 
 
 def facts(paths: Iterable[Path]) -> dict[Path, dict[str, str]]:
@@ -190,9 +186,10 @@ def _validate(attributes: dict) -> None:
     version, metadata = (v05, attributes["ome"]) if "ome" in attributes else (v04, attributes)
     parts = [metadata, metadata.get("plate"), metadata.get("well")]
     for part in filter(None, [*parts, *metadata.get("multiscales", [])]):
-        if part.get("version", VERSIONS[0]) not in VERSIONS:
-            read = f"{' and '.join(VERSIONS)} are read"
-            raise ImageError("format", f"it is OME-Zarr {part['version']}, and {read}: convert it")
+        if (said := part.get("version", "0.4")) not in ("0.4", "0.5"):
+            raise ImageError(
+                "format", f"it is OME-Zarr {said}, and 0.4 and 0.5 are read: convert it"
+            )
     models = {"plate": version.hcs.HCSAttrs, "well": version.well.WellAttrs}
     models["multiscales"] = version.image.ImageAttrs
     with warnings.catch_warnings(action="ignore"):  # what is recommended may be left out
