@@ -33,11 +33,12 @@ def find(
         source = by_pattern(folder, layout, roles)
     elif manifest or (folder / MANIFEST).is_file():
         source = by_manifest(folder, manifest or folder / MANIFEST, layout, roles)
-    elif len(roles) == 1 or omezarr.all_in_stores(folder / name for name in image_files(folder)):
-        source = each_file(folder, image_files(folder), layout, roles)
-        source = replace(source, notes=(*unread(folder), *_tables(folder)))
     else:
-        raise SourceError(_advice(folder, layout))
+        names = image_files(folder)
+        if len(roles) > 1 and not omezarr.all_in_stores(folder / name for name in names):
+            raise SourceError(_advice(folder, layout))
+        source = each_file(folder, names, layout, roles)
+        source = replace(source, notes=(*unread(folder), *_tables(folder)))
     fields, notes = list(source.fields), list(source.notes)
     for column in SPELLED:
         fields, more = unify_spelling(fields, column)
