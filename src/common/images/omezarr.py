@@ -92,7 +92,7 @@ def facts(paths: Iterable[Path]) -> dict[Path, dict[str, str]]:
 
 def files_of(image: Path) -> list[Path]:
     """Every file that an image of a store is made of, sorted, and the metadata above it."""
-    store = store_of(image)
+    store = store_of(image) or image
     above = [store / place for place in image.relative_to(store).parents]
     stated = [place / name for place in above for name in ("zarr.json", ".zgroup", ".zattrs")]
     inside = [path for path in sorted(image.rglob("*")) if path.is_file()]
