@@ -325,16 +325,17 @@ def test_linked_folders_are_entered_once(tmp_path):
 # --- fields
 
 
-def test_time_stack_becomes_fields_of_one_position(tmp_path):
+@pytest.mark.parametrize(("stated", "first"), [("", 0), ("24", 24)])
+def test_time_stack_becomes_fields_of_one_position(tmp_path, stated, first):
     movie = RNG.integers(1, 5000, (3, 2, 60, 70), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "m.tif", movie, imagej=True, metadata={"axes": "TCYX"})
-    manifest(tmp_path, "image_id,brightfield,pi\nm,m.tif,m.tif\n")
+    manifest(tmp_path, f"image_id,brightfield,pi,time\nm,m.tif,m.tif,{stated}\n")
     (entry,) = find(tmp_path, Layout(["arm"], brightfield=0, pi=1)).fields
     fields = expand(entry)
     assert [(f.image_id, f.position, f.time) for f in fields] == [
-        ("m_t000", "m", 0),
-        ("m_t001", "m", 1),
-        ("m_t002", "m", 2),
+        ("m_t000", "m", first),
+        ("m_t001", "m", first + 1),
+        ("m_t002", "m", first + 2),
     ]
     read = fields[2].read()
     assert np.array_equal(read.brightfield, movie[2, 0]) and np.array_equal(read.pi, movie[2, 1])

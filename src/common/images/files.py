@@ -26,7 +26,8 @@ class FileField(Field):
     sha256: tuple[str, str] | None = None
 
     def expand(self) -> list["FileField"]:
-        """Itself, or one field for each time point of a time stack, which share a position.
+        """Itself, or one field for each time point of a time stack, which share a position and are
+        counted on from the field's own time.
 
         Raises Refused.
         """
@@ -47,7 +48,7 @@ class FileField(Field):
             self,
             image_id=f"{self.image_id}_t{step:03d}",
             position=self.position or self.image_id,
-            time=float(step),
+            time=(self.time or 0.0) + step,
             brightfield=replace(self.brightfield, time=step),
             pi=self.pi and replace(self.pi, time=step),
             nuclei=self.nuclei and replace(self.nuclei, time=step),
