@@ -149,6 +149,12 @@ def test_rows_refused_before_reading(tmp_path, row, kind):
     assert take(found, tmp_path, Limits(10, "px")).rejected["reason"].startswith(f"{kind}: ")
 
 
+def test_a_colon_in_a_name_is_no_drive(tmp_path):
+    touch(tmp_path, "10:30/A1_BF.tif", "10:30/A1_PI.tif")
+    pattern = Layout(["arm"], r"(?P<well>[A-H]\d)_(?P<channel>BF|PI)\.tif", "BF", "PI")
+    assert [one.problem for one in find(tmp_path, pattern).fields] == [None]
+
+
 def test_absolute_paths_into_the_folder_are_those_of_its_files(tmp_path):
     folder = tmp_path / "lab"
     touch(folder, "bf/1.tif", "pi/1.tif")

@@ -103,7 +103,8 @@ def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, st
         if odd := control_in(plane.name):
             return "file name", f"{plane.name!r} holds the control {odd}: rename the file"
         path = PurePosixPath(plane.name)
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        drive = ":" in path.parts[0] and not plane.file.exists()  # C:, or a folder named 10:30
+        if path.is_absolute() or ".." in path.parts or drive:
             return "outside", f"{path} is not inside the folder: give a path relative to it"
     if not valid_id(image_id):
         return "image_id", (
