@@ -50,7 +50,7 @@ def _same_place(fields: Sequence[FileField]) -> list[str]:
     """A note on images that nothing tells apart, as of two acquisitions of a plate."""
     places: dict[tuple, list[str]] = {}
     for one in fields:
-        if one.position and not one.problem:
+        if one.well and one.position and not one.problem:
             place = tuple(getattr(one, name) for name in (*TEXTS, "time", "day", "concentration"))
             places.setdefault(place, []).append(one.image_id)
     if not (same := [ids for ids in places.values() if len(ids) > 1]):
