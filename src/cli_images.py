@@ -53,7 +53,7 @@ Model = Annotated[
 ]
 Manifest = Annotated[Path | None, typer.Option(help="CSV instead of the folder's images.csv")]
 Pattern = Annotated[
-    str, typer.Option(help="regular expression of file names, instead of images.csv")
+    str, typer.Option(help="file names by a regular expression or a preset, such as opera")
 ]
 PixelSize = Annotated[
     float | None,

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..common.images import folder, registration
-from ..common.images.entries import expand, pixel_digest, refuse_same_ids
+from ..common.images.entries import expand, file_notes, pixel_digest, refuse_same_ids
 from ..common.images.field import Field, Refused, SourceError
 from ..common.images.files import bits, check_frame
 from ..common.images.layout import Layout
@@ -92,7 +92,7 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
     except SourceError as error:
         raise ValidationError(str(error)) from None
     every = refuse_same_ids([one for entry in source.fields for one in expand(entry)])
-    return every, list(source.notes)
+    return every, [*source.notes, *file_notes(every)]
 
 
 def score(model: Model, entries: list[Field], options: Options, out: Path) -> Stained:

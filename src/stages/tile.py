@@ -81,30 +81,18 @@ def main() -> dict[str, int]:
     """Runs the stage; returns the numbers of frames and windows."""
     dataset, tile = load("dataset", "tile")
     images = read_images(RAW, dataset.partitions).fillna({"nuclei": ""})
-    areas = images["height"] * images["width"]
-    shard, offset, sizes = plan_shards(areas)
-    # Each reduced frame lies in the shard of the same number
-    reduced = stain.reduced_size(images["height"], images["width"])
-    by_shard = reduced.groupby(shard)
-    pi_offset, pi_sizes = by_shard.cumsum() - reduced, by_shard.sum().tolist()
+    places, shards = _plan(images)
     shutil.rmtree(PATCHES, ignore_errors=True)
     PATCHES.mkdir(parents=True)
-    writers = {
-        "brightfield": ShardWriter(PATCHES, "brightfield", sizes),
-        "pi": ShardWriter(PATCHES, "pi", pi_sizes),
-        "pi_ratio": ShardWriter(PATCHES, "pi_ratio", pi_sizes, np.float16),
-    }
-    if images["nuclei"].any():
-        writers["nuclei"] = ShardWriter(PATCHES, "nuclei", pi_sizes)
+    writers = {name: ShardWriter(PATCHES, name, *planned) for name, planned in shards.items()}
     tables = FieldTables(PATCHES, images)
     made = Kept.of_stage("tile").each(
         cut, _items(images, tile), rests_on, tile.workers, "tile", "field"
     )
-    for i, (arrays, record, table) in enumerate(made):
+    for (arrays, record, table), place in zip(made, places):  # made to its end
         for name, pixels in arrays.items():
-            start = offset[i] if name == "brightfield" else pi_offset[i]
-            writers[name].put(shard[i], start, pixels)
-        place = {"shard": shard[i], "offset": offset[i], "pi_offset": pi_offset[i]}
+            start = place["offset" if name == "brightfield" else "pi_offset"]
+            writers[name].put(place["shard"], start, pixels)
         tables.put(place | record, table)
     for writer in [*writers.values(), tables]:
         writer.close()
@@ -112,9 +100,25 @@ def main() -> dict[str, int]:
     patches = read_metadata(PATCHES / "patches.parquet").num_rows
     print(
         f"tile: {patches} windows of {len(frames)} fields, "
-        f"{len(sizes)} shard(s), {_uncovered(frames)}"
+        f"{len(shards['pi'][0])} shard(s), {_uncovered(frames)}"
     )
     return {"frames": len(frames), "patches": patches}
+
+
+def _plan(images: pd.DataFrame) -> tuple[list[dict], dict[str, tuple[list[int], type]]]:
+    """Where each field's arrays are put, and by name the sizes of shards and their type. A reduced
+    frame lies in the shard of the same number as its bright-field.
+    """
+    shard, offset, sizes = plan_shards(images["height"] * images["width"])
+    reduced = stain.reduced_size(images["height"], images["width"])
+    by_shard = reduced.groupby(shard)
+    pi_offset, pi_sizes = by_shard.cumsum() - reduced, by_shard.sum().tolist()
+    shards = {"brightfield": (sizes, np.uint8), "pi": (pi_sizes, np.uint8)}
+    shards["pi_ratio"] = pi_sizes, np.float16
+    if images["nuclei"].any():
+        shards["nuclei"] = pi_sizes, np.uint8
+    names = ("shard", "offset", "pi_offset")
+    return [dict(zip(names, place)) for place in zip(shard, offset, pi_offset)], shards
 
 
 def _items(images: pd.DataFrame, tile: Tile) -> list[tuple]:

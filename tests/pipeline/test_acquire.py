@@ -279,6 +279,17 @@ def test_same_pixels_in_another_format_are_the_same(plant):
     assert list(plant.run()[1]["duplicate_of"]) == ["tiff"]
 
 
+def test_a_compression_that_may_lose_texture_is_said(plant, capsys):
+    for name in ("plain", "lost"):
+        plant.add(name)
+    path = plant.images / plant.rows[-1]["pi"]
+    tifffile.imwrite(path, image(9, "uint8"), compression="jpeg")
+    images, _ = plant.run()
+    assert len(images) == 2
+    told = "note: WARNING: 1 of 2 images (brightfield_1.tif + pi_1.tif, ...) are compressed as JPEG"
+    assert told in capsys.readouterr().out
+
+
 def test_too_many_refused_fields_stop_with_a_summary(plant, capsys):
     plant.set("acquire", max_rejected_fraction=0.3)
     for number in range(4):

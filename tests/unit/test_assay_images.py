@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from src.assay.images import find
+from src.common.acquire.intake import write_tiff
 from src.common.images.field import Refused, SourceError
 from src.common.images.files import FileField
 from src.common.images.layout import Layout
@@ -147,7 +148,7 @@ def test_inputs_that_name_no_images_are_refused(folder, inputs, options, message
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(SourceError, match=r"no image to score.\n.*1 \.txt"):
+    with pytest.raises(SourceError, match=r"no image to score \(TIFF, PNG or .*\n.*1 \.txt"):
         find([tmp_path], layout())
 
 
@@ -217,6 +218,30 @@ def test_several_channels_are_refused_with_the_options_of_this_command(tmp_path)
         image.pixels()
     (image,) = find([tmp_path / "two.tif"], layout(brightfield=1))[0]
     assert image.pixels()[0].shape == PIXELS.shape
+
+
+@pytest.mark.parametrize(
+    ("compression", "lossy"),
+    [("jpeg", "JPEG"), ("jpeg2000", "JPEG2000"), ("jpegxr", "JPEGXR"), ("zstd", ""), ("lzw", "")],
+)
+def test_a_compression_that_may_lose_texture_is_said_once(folder, compression, lossy):
+    for name in ("x.tif", "y.tif"):
+        tifffile.imwrite(folder / name, (PIXELS // 16).astype(np.uint8), compression=compression)
+    images, notes = find([folder], layout())
+    assert [one.lossy for one in images if one.name in ("x.tif", "y.tif")] == [lossy] * 2
+    said = f"WARNING: 2 of 5 images (x.tif, ...) are compressed as {lossy}, which may have lost"
+    assert [note[: len(said)] for note in notes] == [said] * bool(lossy)
+
+
+def test_a_pixel_size_that_the_files_deny_is_said(folder):
+    for name, size in (("x.tif", 0.325), ("y.tif", 0.65), ("z.tif", None)):
+        write_tiff(folder / name, PIXELS, size)
+    manifest(folder, "brightfield,pixel_size_um", "x.tif,0.65", "y.tif,0.65", "z.tif,0.65")
+    images, notes = find([folder], layout())
+    assert [one.pixels()[1] for one in images] == [0.65] * 3
+    (told,) = notes
+    assert told.startswith("WARNING: 1 of 3 images (x.tif, ...) state another pixel size than")
+    assert told.endswith("taken: 0.65 um instead of 0.325")
 
 
 def test_files_that_are_not_read_are_said(folder):

@@ -54,6 +54,15 @@ NAMES = [
     ("cq1-1536", "W0049F0001T0003Z001C1.tif", 1, ("B1", "0001", 3.0)),
     ("micro-manager-1", "day/Pos0/img_000000002_BF_000.tif", "BF", ("", "Pos0", 2.0)),
     ("micro-manager-1", "B7-Site_1/img_000000000_BF-10x_000.tif", "BF-10x", ("B7", "1", 0.0)),
+    ("cellvoyager", "Plate_#65_C02_T0002F001L01A03Z01C02.tif", 2, ("C2", "001", 2.0)),
+    ("gen5", "A1_-1_2_3_Bright Field_001.tif", "Bright Field", ("A1", "3", 1.0)),
+    ("gen5", "run/B10_02_1_1Z0_Tsf[GFP]_012.tif", "Tsf[GFP]", ("B10", "1", 12.0)),
+    ("evos", "scan_Plate_R_p03_0_A01f00d4.TIF", 4, ("A1", "00", 3.0)),
+    ("cellomics", "MFGTMP_140206180002_A01f12d0.TIF", 0, ("A1", "12", None)),
+    ("incell", "B - 11(fld 2 wv TL - Cy3).tif", "TL - Cy3", ("B11", "2", None)),
+    ("incell", "B - 1(fld 2 wv TL - Cy3 z 1).tif", "TL - Cy3", ("B1", "2", None)),
+    ("micro-manager-2", "run_1/run_1_MMStack_Pos0.ome.tif", 0, ("", "Pos0", None)),
+    ("micro-manager-2", "run_1_MMStack_B7-Site_2.ome.tif", 0, ("B7", "2", None)),
     ("incucyte", "B7_1_00d06h00m.tif", None, ("B7", "1", 6.0)),
     ("incucyte", "VID123_B7_1_01d06h30m.tif", None, ("B7", "1", 30.5)),
     (
@@ -88,11 +97,32 @@ def test_thumbnails_and_further_focus_planes_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("preset", "name"),
     [
+        ("cellvoyager", "P_C02_T0002F001L01A03Z0{}C01.tif"),
+        ("gen5", "A1_01_1_3Z{}_1_001.tif"),
+        ("incell", "A - 1(fld 2 wv 1 z {}).tif"),
+    ],
+)
+def test_of_several_focus_planes_presets_take_the_first(tmp_path, preset, name):
+    names = [name.format(z) for z in (0, 1, 2)[preset != "gen5" :]]
+    for one in names:
+        tifffile.imwrite(tmp_path / one, np.arange(100, dtype=np.uint16).reshape(10, 10))
+    images, _ = find_images([tmp_path], Layout((), preset, 1))
+    assert [image.name for image in images] == names[:1]
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
         ("opera", "p{}__2023-04-01/Images/r01c01f01p01-ch1sk1fk1fl1.tiff"),
         ("scanr", "day/p{}/data/A1--W00001--P00001--Z00000--T00000--1.tif"),
         ("scanr-96", "p{}/data/Pl--W00001--P00001--Z00000--T00000--1.tif"),
         ("cq1-96", "p{}/Image/W0001F0001T0001Z001C1.tif"),
+        ("cellvoyager", "p{}/AssayPlate_X/AssayPlate_X_A01_T0001F001L01A01Z01C01.tif"),
+        ("gen5", "p{}/A1_01_1_1_1_001.tif"),
+        ("evos", "d{0}/p{0}_p00_0_A01f00d1.TIF"),
+        ("incell", "p{}/A - 01(fld 1 wv 1).tif"),
         ("micro-manager-1", "p{}/2-Pos_000_001/img_000000000_1_000.tif"),
+        ("micro-manager-2", "p{0}/p{0}_MMStack_Default.ome.tif"),
         ("micro-manager", "p{}/1-Pos_000_000/img_channel001_position000_time000000000_z000.tif"),
     ],
 )
@@ -108,7 +138,7 @@ def test_measurements_in_folders_are_told_apart_and_are_the_experiments(tmp_path
 
 def test_a_name_that_is_no_preset_shows_those_there_are(tmp_path):
     (tmp_path / "W0001F0001T0001Z001C1.tif").touch()
-    with pytest.raises(SourceError, match=r"cq1 matches no file of .* \(presets: cq1-1536, cq1-38"):
+    with pytest.raises(SourceError, match=r"cq1 matches no file of .* \(presets: .*, cq1-1536, cq"):
         find_images([tmp_path], Layout((), "cq1", 1))
 
 

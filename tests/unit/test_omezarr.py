@@ -16,7 +16,7 @@ from src.common.images.field import Refused, SourceError
 from src.common.images.folder import find
 from src.common.images.layout import Layout
 from src.common.images.listing import image_files, unread
-from src.common.images.planes import Plane, read_plane, time_points
+from src.common.images.planes import Plane, header, read_plane
 from tests.omezarr_plates import write_image, write_plate
 
 RNG = np.random.default_rng(3)
@@ -87,7 +87,7 @@ def test_chunks_of_one_plane_are_read_and_no_others(tmp_path):
         if chunk.is_file() and chunk.relative_to(store / "A/1/0/0/c").parts[:2] != ("2", "1"):
             chunk.write_bytes(b"")
     field = plane(store, "A/1/0", channel="PI", time=2)
-    assert time_points(field) == 3
+    assert header(field).length("T") == 3
     np.testing.assert_array_equal(read_plane(field)[0], movie[2, 1])
     with pytest.raises(Refused, match="damaged or truncated OME-Zarr"):
         read_plane(plane(store, "A/1/0", channel="PI", time=0))
@@ -106,6 +106,8 @@ def test_acquisitions_of_a_well_share_their_positions(plate):
     images = [{"path": p, "acquisition": a} for p, a in (("0", 0), ("1", 5))]
     zarr.open_group(plate / "A/1").attrs["ome"] = {"version": "0.5", "well": {"images": images}}
     assert [facts["position"] for facts in omezarr.fields(plate).values()] == ["0", "0", "0", "1"]
+    (told,) = find(plate, BOTH).notes
+    assert told.startswith("2 images are said to be of one position at one time, such as")
 
 
 def test_one_image_without_a_plate(tmp_path):
@@ -136,6 +138,14 @@ def test_plates_among_files_do_not_do_without_a_table(plate):
         find(plate.parent, BOTH)
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("asked", ["lab", "lab/plate7"])
+def test_a_store_without_its_suffix_is_told_from_a_folder_of_images(tmp_path, version, asked):
+    write_plate(tmp_path / "lab" / "plate7", FIELDS, version)
+    with pytest.raises(SourceError, match=r"plate7 is a Zarr store: rename it to plate7\.zarr"):
+        find_to_score([tmp_path / asked], Layout(brightfield=0))
+
+
 def _edit(path: Path, change) -> None:
     metadata = json.loads(path.read_text())
     change(metadata["attributes"]["ome"])
@@ -157,6 +167,9 @@ FAULTS = {
     "unreadable: damaged or truncated": lambda s: (s / "A/1/0/zarr.json").write_text("{"),
     "unreadable: damaged or truncated OME-Zarr (": lambda s: _scales(s, dict.clear),
     "missing file": lambda s: (s / "A/1/0/zarr.json").unlink(),
+    "format: it is OME-Zarr 0.6, and 0.4 and 0.5 are read: convert it": (
+        lambda s: _edit(s / "A/1/0/zarr.json", lambda ome: ome.update(version="0.6"))
+    ),
     "format: it is no OME-Zarr image": lambda s: _edit(s / "A/1/0/zarr.json", dict.clear),
     "pixel size: pixels are not square: 1 x 0.5 um": lambda s: _scales(s, _unequal),
     "unreadable": lambda s: shutil.rmtree(s / "A/1/0/0"),

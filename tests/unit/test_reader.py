@@ -70,6 +70,15 @@ def test_white_is_zero_is_refused_by_path_and_bytes(tmp_path, compression):
         decode(path.read_bytes())
 
 
+def test_signed_counts_as_imagej_stores_them_are_refused(tmp_path):
+    """Its 16 bits hold 32768 more than the counts, which would hide how much brighter PI is."""
+    said = "ImageJ=1.54f\ncf=0\nc0={}\nc1=1.0\nvunit=gray value\n"
+    path = write(tmp_path / "a.tif", description=said.format(-32768.0))
+    with pytest.raises(ImageError, match="pixel type: ImageJ has raised its signed counts"):
+        read(path)
+    np.testing.assert_array_equal(read(write(path, description=said.format(0.0))), IMAGE)
+
+
 def test_packed_12_bit_counts_are_read(tmp_path):
     """Two pixels in three bytes, as some cameras write them (TIFF 6.0: BitsPerSample 12)."""
     packed = bytes(imagecodecs.packints_encode(IMAGE, 12))
@@ -108,6 +117,7 @@ GREY = {
     "rgb": (np.stack([IMAGE] * 3, -1), {"photometric": "rgb"}),
     "separate": (np.stack([IMAGE] * 3), {"photometric": "rgb", "planarconfig": "separate"}),
     "alpha": (np.stack([IMAGE] * 3 + [OPAQUE], -1), {"photometric": "rgb", "extrasamples": [2]}),
+    "grey and alpha": (np.stack([IMAGE, OPAQUE], -1), {"extrasamples": [2]}),
     "one step": (IMAGE[None, None], {}),
     "last": (IMAGE[..., None], {}),
 }
@@ -121,7 +131,7 @@ def test_colours_that_are_one_grey_and_axes_of_one_step_are_a_plane(tmp_path, ki
     np.testing.assert_array_equal(plane, IMAGE)
     np.testing.assert_array_equal(decode((tmp_path / "a.tif").read_bytes())[0], IMAGE)
     if options:
-        pixels.flat[0] += 1
+        pixels.flat[-1] -= 1
         with pytest.raises(ImageError, match="without a stated axis order"):
             read(write(tmp_path / "b.tif", pixels, **options))
 
@@ -131,6 +141,14 @@ def test_a_png_of_one_grey_is_a_plane(samples):
     pixels = np.stack([IMAGE] * 3, -1)[..., : samples - (samples % 2 == 0)]
     pixels = pixels if samples == 3 else np.concatenate([pixels, OPAQUE[..., None]], -1)
     np.testing.assert_array_equal(single_plane(imagecodecs.png_encode(pixels))[0], IMAGE)
+
+
+def test_a_jpeg_of_one_grey_is_a_plane(tmp_path):
+    """JPEG holds lightness and two shades in place of red, green and blue."""
+    grey = np.stack([(IMAGE >> 4).astype(np.uint8)] * 3, -1)
+    path = write(tmp_path / "a.tif", grey, compression="jpeg", photometric="rgb")
+    plane = single_plane(path.read_bytes())[0]
+    assert np.corrcoef(plane.ravel(), IMAGE.ravel())[0, 1] > 0.9
 
 
 def test_bytes_of_more_than_one_plane_are_refused(tmp_path):
@@ -173,6 +191,8 @@ def test_metadata_that_names_a_file_of_another_folder_is_refused(tmp_path):
         (b"", "unreadable: damaged or truncated: it is empty"),
         (b"\xff\xd8\xff\xe0" + bytes(40), "format: it is a JPEG image, whatever its name"),
         (b"PK\x03\x04" + bytes(40), "format: it is a ZIP archive"),
+        (b"\xda\xce\xbe\x0a" + bytes(40), "format: it is a Nikon ND2 file"),
+        (b"\0\0\0\x0cjP  \r\n" + bytes(40), "format: it is a JPEG 2000 image"),
         (b"version https://git-lfs.github.com", r"format: it is a Git LFS pointer"),
         (b"II*\0", "unreadable: damaged or truncated"),
         (b"II*\0" + bytes(4), "unreadable: damaged or truncated"),

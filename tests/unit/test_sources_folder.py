@@ -149,6 +149,22 @@ def test_rows_refused_before_reading(tmp_path, row, kind):
     assert take(found, tmp_path, Limits(10, "px")).rejected["reason"].startswith(f"{kind}: ")
 
 
+def test_a_colon_in_a_name_is_no_drive(tmp_path):
+    touch(tmp_path, "10:30/A1_BF.tif", "10:30/A1_PI.tif")
+    pattern = Layout(["arm"], r"(?P<well>[A-H]\d)_(?P<channel>BF|PI)\.tif", "BF", "PI")
+    assert [one.problem for one in find(tmp_path, pattern).fields] == [None]
+
+
+def test_absolute_paths_into_the_folder_are_those_of_its_files(tmp_path):
+    folder = tmp_path / "lab"
+    touch(folder, "bf/1.tif", "pi/1.tif")
+    outside = f"{folder}/../x.tif"
+    manifest(folder, f"brightfield,pi\n{folder}/bf/1.tif,pi\\1.tif\n{outside},{outside}\n")
+    one, other = find(folder, ONE).fields
+    assert (one.name, one.problem) == ("bf/1.tif + pi/1.tif", None)
+    assert one.brightfield.file == folder / "bf/1.tif" and other.problem[0] == "outside"
+
+
 def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
     manifest(tmp_path, "brightfield,pi,height,width,operator\na.tif,b.tif,1,1,kim\n")
     assert find(tmp_path, ONE).notes == ("images.csv: columns that are not used: operator",)
@@ -156,6 +172,14 @@ def test_columns_without_use_are_named_and_those_of_data_raw_are_not(tmp_path):
     assert [note.removesuffix(" to have it used") for note in find(tmp_path, ONE).notes[1:]] == [
         "rename the column 'concentration (um)' to concentration",
         "rename the column 'pixel size (um)' to pixel_size_um",
+    ]
+    manifest(
+        tmp_path, "brightfield,pi,Dose [nM],Well ID,Drug,compound,row,col\na.tif,b.tif,1,2,,,,\n"
+    )
+    assert [note.removesuffix(" to have it used") for note in find(tmp_path, ONE).notes[1:]] == [
+        "rename the column 'col' to column",
+        "rename the column 'dose [nm]' to concentration",  # and not drug: there is a compound
+        "rename the column 'well id' to well",
     ]
 
 
@@ -269,9 +293,32 @@ def test_makers_formats_match_a_pattern_and_are_refused_with_the_conversion(tmp_
     assert expand(found)[0].problem[0] == "format"
 
 
-def test_hidden_files_are_no_images(tmp_path):
+def test_hidden_files_and_those_put_aside_are_no_images(tmp_path):
     touch(tmp_path, "a.tif", "._a.tif", ".cache/b.tif", "c/d.PNG", "e.jpg")
+    touch(tmp_path, "@eaDir/a.tif/THUMB_M.png", "#recycle/f.tif", "c/$RECYCLE.BIN/$R1.tif")
     assert listing.image_files(tmp_path) == ["a.tif", "c/d.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "named"),
+    [
+        ("BF/A1.TIF", "bf/a1.tif"),
+        ("Tag 1/Zelle_\u00fc.tif", "tag 1/zelle_u\u0308.tif"),
+        ("bf /a1.tif", "bf/a1.tif"),
+        ("bf/a1.tif ", "bf/a1.tif"),
+        ("bf\u200b/a1.tif", "BF/a1.tif"),
+    ],
+)
+def test_names_that_another_system_takes_for_one_are_found(tmp_path, on_disk, named):
+    (tmp_path / on_disk).parent.mkdir()
+    pixels = frame()
+    tifffile.imwrite(tmp_path / on_disk, pixels)
+    touch(tmp_path, "two/a1.TIF", "two/A1.tif")  # which one is meant is not known
+    manifest(tmp_path, f"brightfield,pi\n{named},{named}\ntwo/a1.tif,two/a1.tif\n")
+    one, other = find(tmp_path, ONE).fields
+    assert np.array_equal(one.read().pi, pixels)
+    with pytest.raises(Refused, match="missing file"):
+        other.read()
 
 
 def test_linked_folders_are_entered_once(tmp_path):
@@ -284,19 +331,33 @@ def test_linked_folders_are_entered_once(tmp_path):
 # --- fields
 
 
-def test_time_stack_becomes_fields_of_one_position(tmp_path):
+@pytest.mark.parametrize(("stated", "first"), [("", 0), ("24", 24)])
+def test_time_stack_becomes_fields_of_one_position(tmp_path, stated, first):
     movie = RNG.integers(1, 5000, (3, 2, 60, 70), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "m.tif", movie, imagej=True, metadata={"axes": "TCYX"})
-    manifest(tmp_path, "image_id,brightfield,pi\nm,m.tif,m.tif\n")
+    manifest(tmp_path, f"image_id,brightfield,pi,time\nm,m.tif,m.tif,{stated}\n")
     (entry,) = find(tmp_path, Layout(["arm"], brightfield=0, pi=1)).fields
     fields = expand(entry)
     assert [(f.image_id, f.position, f.time) for f in fields] == [
-        ("m_t000", "m", 0),
-        ("m_t001", "m", 1),
-        ("m_t002", "m", 2),
+        ("m_t000", "m", first),
+        ("m_t001", "m", first + 1),
+        ("m_t002", "m", first + 2),
     ]
     read = fields[2].read()
     assert np.array_equal(read.brightfield, movie[2, 0]) and np.array_equal(read.pi, movie[2, 1])
+
+
+def test_a_mask_of_one_time_point_is_that_of_no_other(tmp_path):
+    movie = np.stack([frame(n) for n in range(2)])
+    tifffile.imwrite(tmp_path / "a.tif", movie, imagej=True, metadata={"axes": "TYX"})
+    mask = np.zeros((60, 70), np.uint16)
+    mask[5:20, 5:20], mask[30:50, 30:50] = 1, 2
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    manifest(tmp_path, "brightfield,pi,nuclei\na.tif,a.tif,m.tif\n")
+    first, second = expand(find(tmp_path, ONE).fields[0])
+    assert np.array_equal(first.mask(), mask)
+    with pytest.raises(Refused, match=r"nuclei mask: m\.tif: axes: no time point 1"):
+        second.mask()
 
 
 def test_the_later_field_of_two_with_one_id_is_refused():

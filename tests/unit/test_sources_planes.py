@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from src.common.images.field import Refused
-from src.common.images.planes import Plane, read_plane, time_points
+from src.common.images.planes import Plane, header, read_plane
 
 RNG = np.random.default_rng(5)
 STACK = RNG.integers(1, 60000, (3, 40, 50), dtype=np.uint16)  # channels first
@@ -59,7 +59,7 @@ def test_unstated_axes_are_refused_and_explicit_ones_read(tmp_path, options):
 
 def test_explicit_axes_win_over_metadata_that_is_wrong(tmp_path):
     plane = save(tmp_path, "a.tif", STACK, imagej=True, metadata={"axes": "TYX"})
-    assert time_points(plane) == 3
+    assert header(plane).length("T") == 3
     assert np.array_equal(read_plane(at(plane, channel=2, axes="CYX"))[0], STACK[2])
 
 
@@ -79,7 +79,7 @@ def test_axes_of_the_wrong_number_are_refused(tmp_path):
 @pytest.mark.parametrize("options", [{"ome": True}, {"imagej": True}], ids=["ome", "imagej"])
 def test_time_stack(tmp_path, options):
     plane = save(tmp_path, "a.tif", MOVIE, metadata={"axes": "TCYX"}, **options)
-    assert time_points(plane) == 4
+    assert header(plane).length("T") == 4
     assert np.array_equal(read_plane(at(plane, channel=1, time=3))[0], MOVIE[3, 1])
 
 
@@ -181,7 +181,7 @@ def test_a_broken_chain_of_pages_is_refused(tmp_path):
         read_plane(at(plane, channel=0, axes="CYX"))
 
 
-@pytest.mark.parametrize("name", ["x.nd2", "x.CZI", "deep/x.lif", "x.C01"])
+@pytest.mark.parametrize("name", ["x.nd2", "x.CZI", "deep/x.lif", "x.C01", "x.hdf5"])
 def test_makers_formats_are_refused_with_the_conversion(tmp_path, name):
     with pytest.raises(Refused, match=r"convert it to OME-TIFF with bfconvert .* Fiji"):
         read_plane(Plane(tmp_path / name, name))
@@ -251,6 +251,23 @@ def test_a_single_plane_of_a_series_that_lies_in_several_files(tmp_path):
         plane = save(tmp_path, f"{name}.tif", STACK[channel], description=xml, metadata=None)
         image, size = read_plane(plane)
         assert np.array_equal(image, STACK[channel]) and size == 0.5
+    assert np.array_equal(read_plane(at(plane, channel="PI"))[0], STACK[1])
+    with pytest.raises(Refused, match=r"no single channel is named 'BF': .* 1 channel \(PI\)"):
+        read_plane(at(plane, channel="BF"))
+    renamed = Plane(plane.file.rename(tmp_path / "a.tif"), "a.tif", channel="BF")
+    with pytest.raises(Refused, match=r"no single channel is named 'BF'"):
+        read_plane(renamed)
+
+
+@pytest.mark.parametrize("said", ["<Channel/><TiffData/>", '<Channel ID="C:0"/>', ""])
+def test_metadata_that_say_little(tmp_path, said):
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="50" SizeY="40" '
+        f'SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="0.5">{said}</Pixels></Image></OME>'
+    )
+    image, size = read_plane(save(tmp_path, "a.tif", STACK[0], description=xml, metadata=None))
+    assert np.array_equal(image, STACK[0]) and size == 0.5
 
 
 def test_one_position_of_a_series_over_several_files(tmp_path):

@@ -12,9 +12,8 @@ import tifffile
 
 from ..exposure.session import exposures
 from ..images.entries import by_digest, pixel_digest
-from ..images.field import Field, Frame, Refused
+from ..images.field import TITLES, Field, Frame, Refused
 from ..images.files import FileField, bits, check_frame
-from ..images.layout import TITLES
 from ..images.registration import Pair, compare
 from ..scoring.frames.windows import in_pixels
 

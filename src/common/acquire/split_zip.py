@@ -18,14 +18,8 @@ from ..images.field import SourceError
 BUFFER = 1 << 20
 LARGEST = 4 << 30  # bytes a joined zip without 64-bit offsets can hold
 MAX_MEMBER = 4 << 30  # bytes of one extracted file: a microscope field is a few million
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    FileExistsError,
-    NotADirectoryError,
-)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, FileExistsError,
+          NotADirectoryError)  # fmt: skip
 # End of central directory: disks at 1 and 2, entries at 3 and 4, size, offset, comment
 END = struct.Struct("<4s4H2LH")
 ENTRY_SIZE, ENTRY_NAMES, ENTRY_DISK, ENTRY_OFFSET = 46, 28, 34, 42

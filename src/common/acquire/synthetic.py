@@ -37,6 +37,9 @@ def find(
         plans = plan_plate(partitions, frames, height, width, seed, sessions)
     except ValueError as error:
         raise SourceError(str(error)) from None
-    facts = [{name: getattr(plan, name) for name in PLANNED} for plan in plans]
-    made = zip(facts, plans, strict=True)
-    return Found([SimulatedField(name="simulated", plan=plan, **own) for own, plan in made])
+    return Found([_field(plan) for plan in plans])
+
+
+def _field(plan: FieldPlan) -> SimulatedField:
+    facts = {name: getattr(plan, name) for name in PLANNED}
+    return SimulatedField(name="simulated", plan=plan, **facts)

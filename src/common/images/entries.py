@@ -3,7 +3,7 @@ why some were refused.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,29 @@ def refuse_same_masks(fields: Iterable[Field]) -> list[Field]:
             entry = replace(entry, problem=("nuclei mask", detail))
         result.append(entry)
     return result
+
+
+def file_notes(fields: Sequence[Field]) -> list[str]:
+    """Notes on fields, once expanded: files that are compressed in a way that may lose texture, and
+    files of another pixel size than the manifest's.
+    """
+    notes = []
+    if lossy := [one for one in fields if one.lossy]:
+        how = ", ".join(sorted({one.lossy for one in lossy}))
+        notes.append(
+            f"WARNING: {len(lossy)} of {len(fields)} images ({lossy[0].name}, ...) are compressed "
+            f"as {how}, which may have lost the fine texture that calls rest on: export them "
+            "uncompressed or without loss (LZW, deflate)"
+        )
+    known = [one for one in fields if one.pixel_size_um and one.file_um]
+    if other := [one for one in known if abs(one.pixel_size_um / one.file_um - 1) > 0.01]:
+        first = other[0]
+        notes.append(
+            f"WARNING: {len(other)} of {len(fields)} images ({first.name}, ...) state another "
+            f"pixel size than the manifest, which is taken: {first.pixel_size_um:g} um instead of "
+            f"{first.file_um:g}"
+        )
+    return notes
 
 
 def _taken(entry: Field, first: Field) -> str:

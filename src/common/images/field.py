@@ -19,6 +19,7 @@ from ..workspace.csv_table import number_of
 from ..workspace.errors import UserError
 from . import wells
 
+TITLES = {"brightfield": "bright-field", "pi": "PI"}  # of the two channels
 TEXTS = ("partition", "experiment", "well", "position", "compound", "control")
 NUMBERS = ("time", "day", "concentration", "pixel_size_um")
 _CLOCK = re.compile(r"(\d+)d(\d+)h(\d+)m", re.ASCII)  # Incucyte
@@ -67,6 +68,9 @@ class Field:
     pixel_size_um: float | None = None
     name: str = ""  # the file(s), as the source names them
     where: str = ""  # the line or file name that states it
+    # What its files say, once they were opened: um per pixel, a compression that may lose texture
+    file_um: float | None = None
+    lossy: str = ""
     # Kind and detail, when it is refused before any file is opened
     problem: tuple[str, str] | None = None
 
@@ -125,30 +129,27 @@ def metadata(values: Mapping[str, str], where: str) -> dict[str, str | float | N
         if values.get(key)
     }
     try:
-        well = wells.stated(values)
+        if well := wells.stated(values):
+            facts["well"] = well
+        for key in NUMBERS:
+            if text := (values.get(key) or "").strip():
+                facts[key] = _number(key, text)
     except ValueError as error:
         raise SourceError(f"{where}: {error}") from None
-    if well:
-        facts["well"] = well
-    for key in NUMBERS:
-        if text := (values.get(key) or "").strip():
-            facts[key] = _number(key, text, where)
     return facts
 
 
-def _number(key: str, text: str, where: str) -> float:
-    try:
-        number = _read_number(key, text)
-    except ValueError as error:
-        raise SourceError(f"{where}: {key} {error}") from None
+def _number(key: str, text: str) -> float:
+    """What a column of numbers holds. Raises ValueError for what it cannot be."""
+    number = _read_number(key, text)
     least, most = PLAUSIBLE
     if not np.isfinite(number) or (key == "pixel_size_um" and not least <= number <= most):
         unit = f" (um: {least:g} to {most:g})" * (key == "pixel_size_um")
-        raise SourceError(f"{where}: {key} cannot be {text}{unit}; leave it empty if not known")
+        raise ValueError(f"{key} cannot be {text}{unit}; leave it empty if not known")
     if number < 0:
         timed = key in ("time", "day")
         unit = "count it from the start" if timed else "an untreated well has 0, or nothing"
-        raise SourceError(f"{where}: {key} cannot be negative, and is {text}: {unit}")
+        raise ValueError(f"{key} cannot be negative, and is {text}: {unit}")
     return float(f"{number:.9g}")  # 10.000000000000002 is a spreadsheet's 10
 
 
@@ -160,10 +161,11 @@ def _read_number(key: str, text: str) -> float:
         days, hours, minutes = map(int, clock.groups())
         return 24 * days + hours + minutes / 60
     if re.fullmatch(r"[1-9]\d{0,2},\d{3}", text):
-        raise ValueError(f"is {text!r}, which may be thousands or a decimal comma: write a point")
+        which = "which may be thousands or a decimal comma: write a point"
+        raise ValueError(f"{key} is {text!r}, {which}")
     number = number_of(text.replace(",", ".") if text.count(",") == 1 else text)
     if number is None:
-        raise ValueError(f"must be a number, not {text!r}; leave it empty if it is not known")
+        raise ValueError(f"{key} must be a number, not {text!r}; leave it empty if it is not known")
     return number
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .field import Field, Frame, Refused
-from .planes import Plane, read_plane, time_points
+from .field import TITLES, Field, Frame, Refused
+from .planes import Plane, header, read_plane
 
 # Pixels at the image's own maximum, whatever the camera's full scale; of the real bright-field
 # fields at most 0.3%, and PI of a field of dead cells may be clipped in all of them
@@ -26,24 +26,29 @@ class FileField(Field):
     sha256: tuple[str, str] | None = None
 
     def expand(self) -> list["FileField"]:
-        """Itself, or one field for each time point of a time stack, which share a position.
+        """Itself, or one field for each time point of a time stack, which share a position and are
+        counted on from the field's own time.
 
         Raises Refused.
         """
         if self.problem:
             raise Refused(*self.problem, self.name)
-        counts = sorted({time_points(plane) for plane in (self.brightfield, self.pi) if plane})
+        stacks = [header(plane) for plane in (self.brightfield, self.pi) if plane]
+        counts = sorted({stack.length("T") for stack in stacks})
         if len(counts) > 1:
             detail = f"the channels hold different numbers of time points: {counts}"
             raise Refused("shapes", detail, self.name)
-        return [self] if counts == [1] else [self._at(step) for step in range(counts[0])]
+        size = next((stack.pixel_size_um for stack in stacks if stack.pixel_size_um), None)
+        lossy = next((stack.lossy for stack in stacks if stack.lossy), "")
+        one = replace(self, file_um=size, lossy=lossy)
+        return [one] if counts == [1] else [one._at(step) for step in range(counts[0])]
 
     def _at(self, step: int) -> "FileField":
         return replace(
             self,
             image_id=f"{self.image_id}_t{step:03d}",
             position=self.position or self.image_id,
-            time=float(step),
+            time=(self.time or 0.0) + step,
             brightfield=replace(self.brightfield, time=step),
             pi=self.pi and replace(self.pi, time=step),
             nuclei=self.nuclei and replace(self.nuclei, time=step),
@@ -117,7 +122,7 @@ def check_frame(frame: Frame, field: Field, smallest: int) -> tuple[np.ndarray, 
 
     `smallest` is the window in pixels: a field narrower than one patch is refused.
     """
-    for role, channel in (("brightfield", "bright-field"), ("pi", "PI")):
+    for role, channel in TITLES.items():
         own_file = getattr(field, role, field)  # a simulated field has none
         check_channel(getattr(frame, role), channel, own_file.name)
     height, width = frame.brightfield.shape

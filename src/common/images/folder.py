@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import omezarr
-from .field import Found, SourceError, clean_id, known, same_file
+from .field import TEXTS, Found, SourceError, clean_id, known, same_file
+from .files import FileField
 from .layout import BOTH, IMAGE_SUFFIX, Layout, brief, make_field, unify_spelling
 from .listing import describe, image_files, printable, unread
 from .manifest import MANIFEST, by_manifest
@@ -32,16 +33,33 @@ def find(
         source = by_pattern(folder, layout, roles)
     elif manifest or (folder / MANIFEST).is_file():
         source = by_manifest(folder, manifest or folder / MANIFEST, layout, roles)
-    elif len(roles) == 1 or omezarr.all_in_stores(folder / name for name in image_files(folder)):
-        source = each_file(folder, image_files(folder), layout, roles)
-        source = replace(source, notes=(*unread(folder), *_tables(folder)))
     else:
-        raise SourceError(_advice(folder, layout))
+        names = image_files(folder)
+        if len(roles) > 1 and not omezarr.all_in_stores(folder / name for name in names):
+            raise SourceError(_advice(folder, layout))
+        source = each_file(folder, names, layout, roles)
+        source = replace(source, notes=(*unread(folder), *_tables(folder)))
     fields, notes = list(source.fields), list(source.notes)
     for column in SPELLED:
         fields, more = unify_spelling(fields, column)
         notes += more
-    return Found(fields, tuple(notes))
+    return Found(fields, (*notes, *_same_place(fields)))
+
+
+def _same_place(fields: Sequence[FileField]) -> list[str]:
+    """A note on images that nothing tells apart, as of two acquisitions of a plate."""
+    places: dict[tuple, list[str]] = {}
+    for one in fields:
+        if one.well and one.position and not one.problem:
+            place = tuple(getattr(one, name) for name in (*TEXTS, "time", "day", "concentration"))
+            places.setdefault(place, []).append(one.image_id)
+    if not (same := [ids for ids in places.values() if len(ids) > 1]):
+        return []
+    first, second, *_ = same[0]
+    return [
+        f"{sum(map(len, same))} images are said to be of one position at one time, such as {first} "
+        f"and {second}: they are pooled unless a manifest gives each its time or day"
+    ]
 
 
 def each_file(
@@ -51,7 +69,7 @@ def each_file(
     a field of an OME-Zarr plate, its well and position. Raises SourceError if there is none.
     """
     if not names:
-        raise SourceError(f"no image to score.\n{describe(folder)}")
+        raise SourceError(f"no image to score (TIFF, PNG or OME-Zarr).\n{describe(folder)}")
     stated = omezarr.facts(folder / name for name in names)
     said = [stated.get(folder / name, {}) for name in names]
     short = [_of_plate(facts) or brief(printable(name)) for name, facts in zip(names, said)]

@@ -8,14 +8,13 @@ from pathlib import Path, PurePosixPath
 
 from ..workspace.csv_table import control_in
 from . import omezarr
-from .field import ID_BYTES, NUMBERS, TEXTS, SourceError, clean_id, metadata, valid_id
+from .field import ID_BYTES, TITLES, SourceError, clean_id, metadata, valid_id
 from .files import FileField
 from .listing import on_disk, printable
 from .planes import GRAPH, Plane, Settings
 
-BOTH = ("brightfield", "pi")
+BOTH = tuple(TITLES)
 MASK = "nuclei"  # an instance mask, which no field must have
-TITLES = {"brightfield": "bright-field", "pi": "PI"}
 IMAGE_SUFFIX = re.compile(r"(\.ome)?\.(tiff?|png|zarr)$", re.IGNORECASE)
 NAMING = ("partition", "experiment", "well", "row", "column", "well96", "well384", "well1536",
           "position", "time", "day", "compound", "concentration")  # fmt: skip
@@ -104,7 +103,8 @@ def _problem(image_id: str, planes: Mapping[str, Plane | None]) -> tuple[str, st
         if odd := control_in(plane.name):
             return "file name", f"{plane.name!r} holds the control {odd}: rename the file"
         path = PurePosixPath(plane.name)
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        drive = ":" in path.parts[0] and not plane.file.exists()  # C:, or a folder named 10:30
+        if path.is_absolute() or ".." in path.parts or drive:
             return "outside", f"{path} is not inside the folder: give a path relative to it"
     if not valid_id(image_id):
         return "image_id", (
@@ -139,8 +139,3 @@ def unify_spelling(fields: Sequence[FileField], column: str) -> tuple[list[FileF
 def _sound(text: str) -> str:
     plain = re.sub("[\u2010-\u2015\u2212]", "-", unicodedata.normalize("NFKC", text).casefold())
     return re.sub(r"\A0*([0-9]+)(\.0+)?\Z", r"\1", plain)
-
-
-GIVEN = (*TEXTS, *NUMBERS)
-KNOWN_COLUMNS = ("image_id", *BOTH, "brightfield_channel", "pi_channel", "row", "column", *GIVEN)
-GROUPS = ("image_id", "channel", "row", "column", "well96", "well384", "well1536", *GIVEN)

@@ -1,17 +1,19 @@
 """What files a folder holds, by names that may be of another alphabet, system or century."""
 
-import contextlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from ..workspace.csv_table import seen
 from . import omezarr
-from .field import SourceError
+from .field import SourceError, same_file
 from .planes import CONVERT, READABLE
+
+# Beginnings of folders of no images of the user's: hidden ones, thumbnails and bins of servers
+ASIDE = (".", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX")
 
 
 def image_files(folder: Path) -> list[str]:
@@ -31,23 +33,29 @@ def printable(name: str) -> str:
 
 
 def on_disk(folder: Path, name: str) -> Path:
-    """The file that a table names: as it stands, with accents composed or not, in Latin-1, or with
-    characters that are not seen.
+    """The file that a table names: as it stands, or the only one that reads alike (`_look`), as
+    names do that were written on another system; its folders likewise.
     """
-    forms = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
-    with contextlib.suppress(UnicodeEncodeError):
-        forms.append(os.fsdecode(name.encode("latin-1")))
-    for form in forms:
-        if os.path.exists(folder / form):
-            return folder / form
-    place = folder / name
-    return _with_unseen(place.parent).get(place.name, place)
+    if os.path.exists(folder / name):
+        return folder / name
+    place = folder
+    for part in Path(name).parts:
+        there = os.path.exists(place / part)
+        place = place / part if there else _by_look(place).get(_look(part), place / part)
+    return place
 
 
 @lru_cache(maxsize=16)  # of manifests that name thousands of files which are not there
-def _with_unseen(folder: Path) -> dict[str, Path]:
-    """The files of a folder whose names hold characters that are not seen, by what is seen."""
-    return {seen(file.name): file for file in folder.glob("*") if seen(file.name) != file.name}
+def _by_look(folder: Path) -> dict[str, Path]:
+    """What a folder holds by the looks of its name, but what has them in common with another."""
+    looks = [(_look(path.name), path) for path in folder.glob("*")]
+    count = Counter(look for look, _ in looks)
+    return {look: path for look, path in looks if count[look] == 1}
+
+
+def _look(name: str) -> str:
+    """A name without its case, how its accents are composed, what is not seen, blanks around it."""
+    return same_file(seen(printable(name))).strip()
 
 
 def unread(folder: Path, tables: Sequence[str] = ()) -> list[str]:
@@ -77,6 +85,8 @@ def describe(folder: Path) -> str:
         lines.append(f"  {place} {len(names)} files: {', '.join(names[:4])}")
     if len(places) > 12:
         lines.append(f"  and {len(places) - 12} more folders")
+    if unnamed := omezarr.unnamed(folder):
+        lines.append(f"{unnamed} is a Zarr store: rename it to {unnamed.name}.zarr")
     return "\n".join(lines)
 
 
@@ -97,23 +107,25 @@ def _files(folder: Path) -> list[Path]:
     """All files of a folder but hidden ones, relative to it; linked folders are entered too, each
     once. Of an OME-Zarr store, not its files but its images.
     """
+    return sorted(path.relative_to(folder) for path in _walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     if omezarr.store_of(folder):
-        return sorted(path.relative_to(folder) for path in omezarr.fields(folder))
-    inside, entered = [], set()
+        yield from omezarr.fields(folder)
+        return
+    entered = set()
     for root, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
-        below[:] = [name for name in below if not name.startswith(".")]
+        below[:] = [name for name in below if not name.startswith(ASIDE)]
         real = os.path.realpath(root)
         if real in entered:
             below.clear()
             continue
         entered.add(real)
-        stores = [name for name in below if omezarr.store_of(Path(name))]
-        below[:] = [name for name in below if name not in stores]
-        for store in stores:
-            inside += [path.relative_to(folder) for path in omezarr.fields(Path(root, store))]
-        shown = [name for name in names if not name.startswith(".")]
-        inside += [Path(root, name).relative_to(folder) for name in shown]
-    return sorted(inside)
+        for store in [name for name in below if omezarr.store_of(Path(name))]:
+            below.remove(store)
+            yield from omezarr.fields(Path(root, store))
+        yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
 def _unreadable(error: OSError) -> None:

@@ -6,18 +6,27 @@ concentration, control, pixel_size_um, brightfield_channel, pi_channel, nuclei (
 """
 
 import re
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from ..workspace.csv_table import Row, TableError
 from ..workspace.csv_table import read_rows as read_table
-from .field import NUMBERS, Found, SourceError
+from .field import NUMBERS, TEXTS, Found, SourceError
 from .files import FileField
-from .layout import BOTH, KNOWN_COLUMNS, MASK, Layout, as_number, make_field
+from .layout import BOTH, MASK, Layout, as_number, make_field
 
 MANIFEST = "images.csv"
 ERROR = re.compile("#(N/?[ADV]|[A-Z/0]+[!?]|#+)|Err:[0-9]+")  # #N/A, #REF!, ####: too wide a date
+ALSO = {  # what labs call columns
+    "conc": "concentration", "dose": "concentration", "drug": "compound", "treatment": "compound",
+    "col": "column", "well_id": "well", "field": "position", "fov": "position", "site": "position",
+    "batch": "experiment", "plate": "experiment", "session": "experiment", "hours": "time",
+    "mask": MASK,
+}  # fmt: skip
+# Of a table of data/raw; they are measured anew
 MEASURED = ("height", "width", "brightfield_bits", "pi_bits", "brightfield_sha256", "pi_sha256")
+KNOWN = {"image_id", *BOTH, "brightfield_channel", "pi_channel", MASK, "row", "column",
+         *TEXTS, *NUMBERS, *MEASURED}  # fmt: skip
 
 
 def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) -> Found:
@@ -25,17 +34,13 @@ def by_manifest(folder: Path, path: Path, layout: Layout, roles: Sequence[str]) 
     SourceError.
     """
     rows = read_rows(path, roles)
-    known = {*KNOWN_COLUMNS, *MEASURED, *BOTH, MASK}  # those of data/raw are measured anew
-    _check_errors(path, rows, known)
+    _check_errors(path, rows)
     _check_points(path, rows)
-    unknown = sorted(rows[0].cells.keys() - known)
+    unknown = sorted(rows[0].cells.keys() - KNOWN)
     notes = [f"{path.name}: columns that are not used: {', '.join(unknown)}"] if unknown else []
-    meant = {name: known & {_snake(name), _snake(re.split(r"[^\w ]", name)[0])} for name in unknown}
-    notes += [
-        f"rename the column {name!r} to {to.pop()} to have it used"
-        for name, to in meant.items()
-        if to
-    ]
+    free = KNOWN - rows[0].cells.keys()
+    meant = [(name, to) for name in unknown for to in sorted(free & _meant(name))]
+    notes += [f"rename the column {name!r} to {to} to have it used" for name, to in meant]
     if layout.partitions:  # those of the graph; the assay has none
         _check_partitions(path, [row for row in rows if any(row.cells[role] for role in roles)])
     fields = [_field(folder, row, f"{path}, line {row.line}", layout, roles) for row in rows]
@@ -52,11 +57,11 @@ def _check_partitions(path: Path, rows: Sequence[Row]) -> None:
         )
 
 
-def _check_errors(path: Path, rows: Sequence[Row], known: Collection[str]) -> None:
+def _check_errors(path: Path, rows: Sequence[Row]) -> None:
     """Raises SourceError where a formula gave no result: #N/A is no compound's name."""
     for row in rows:
         for name, cell in row.cells.items():
-            if name in known and ERROR.fullmatch(cell):
+            if name in KNOWN and ERROR.fullmatch(cell):
                 raise SourceError(
                     f"{path}, line {row.line}: {name} is {cell}, a spreadsheet's error: mend its "
                     "formula, or leave the cell empty"
@@ -94,8 +99,10 @@ def _gaps(fields: Sequence[FileField], name: str) -> list[str]:
     return [f"{name}: of {len(used)} images {', '.join(told)}: {merged}"] if told else []
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_")
+def _meant(name: str) -> set[str]:
+    """The columns that a name may mean, without what follows it in brackets."""
+    forms = [re.sub(r"\W+", "_", own).strip("_") for own in (name, re.split(r"[^\w ]", name)[0])]
+    return {ALSO.get(form, form) for form in forms}
 
 
 def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:
@@ -112,9 +119,15 @@ def read_rows(path: Path, needed: Sequence[str] = BOTH) -> list[Row]:
 def _field(folder: Path, row: Row, where: str, layout: Layout, roles: Sequence[str]) -> FileField:
     planes = {}
     for role in roles:
-        name = row.cells[role].replace("\\", "/")
+        name = _relative(folder, row.cells[role])
         channel = as_number(row.cells.get(f"{role}_channel") or getattr(layout, role))
         planes[role] = layout.plane(folder, name, channel) if name else None
-    if mask := row.cells.get(MASK, "").replace("\\", "/"):
+    if mask := _relative(folder, row.cells.get(MASK, "")):
         planes[MASK] = layout.plane(folder, mask, None)
     return make_field(planes, row.cells, layout, where)
+
+
+def _relative(folder: Path, text: str) -> str:
+    """A path as it lies in the folder, also of an absolute one that leads there."""
+    path, top = PurePosixPath(text.replace("\\", "/")), folder.absolute()
+    return str(path.relative_to(top) if path.is_relative_to(top) else path) if text else ""

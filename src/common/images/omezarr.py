@@ -7,29 +7,36 @@ chunks of one plane of full resolution alone. A store is never written.
 
 import os
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..scoring.reading.pixel_size import PLAUSIBLE
+from ..scoring.reading.pixel_size import PLAUSIBLE, UM
 from ..scoring.reading.stacks import ImageError, Stack, axis_order, no_file, refuse_large
 
 if TYPE_CHECKING:  # slow to import, and most folders hold no store
     import zarr
 
 ZARR_SUFFIX = ".zarr"
-UM = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 def store_of(path: AnyPath) -> AnyPath | None:
     """The store that a path is or lies in, or None; nothing is opened."""
-    places = (*reversed(path.parents), path)
+    places = *reversed(path.parents), path
     return next((place for place in places if place.suffix.lower() == ZARR_SUFFIX), None)
+
+
+def unnamed(folder: Path) -> Path | None:
+    """A store without the suffix that stores are known by, the folder itself or in it, or None."""
+    marks = [*folder.glob("zarr.json"), *folder.glob("*/zarr.json")]
+    marks += [*folder.glob(".zgroup"), *folder.glob("*/.zgroup")]
+    return next((mark.parent for mark in marks if not store_of(mark)), None)
 
 
 def all_in_stores(paths: Iterable[Path]) -> bool:
@@ -73,12 +80,8 @@ def _positions(well: Path) -> dict[Path, str]:
         images = _metadata(well)["well"]["images"]
     except (ImageError, KeyError):
         return {well: ""}
-    seen: Counter = Counter()
-    positions = {}
-    for image in images:
-        positions[well / image["path"]] = str(seen[image.get("acquisition")])
-        seen[image.get("acquisition")] += 1
-    return positions
+    number: defaultdict = defaultdict(count)
+    return {well / one["path"]: str(next(number[one.get("acquisition")])) for one in images}
 
 
 def facts(paths: Iterable[Path]) -> dict[Path, dict[str, str]]:
@@ -89,8 +92,8 @@ def facts(paths: Iterable[Path]) -> dict[Path, dict[str, str]]:
 
 def files_of(image: Path) -> list[Path]:
     """Every file that an image of a store is made of, sorted, and the metadata above it."""
-    store = store_of(image)
-    above = [place for place in image.parents if store in (place, *place.parents)]
+    store = store_of(image) or image
+    above = [store / place for place in image.relative_to(store).parents]
     stated = [place / name for place in above for name in ("zarr.json", ".zgroup", ".zattrs")]
     inside = [path for path in sorted(image.rglob("*")) if path.is_file()]
     return [*(path for path in stated if path.is_file()), *inside]
@@ -175,10 +178,18 @@ def _refuse_special(paths: Iterable[Path]) -> None:
 
 
 def _validate(attributes: dict) -> None:
-    """Raises pydantic's ValidationError for metadata of neither NGFF 0.4 nor 0.5."""
+    """Raises ImageError for metadata of another version than NGFF 0.4 or 0.5, and pydantic's
+    ValidationError for such that are not as those want it.
+    """
     from ome_zarr_models import v04, v05
 
     version, metadata = (v05, attributes["ome"]) if "ome" in attributes else (v04, attributes)
+    parts = [metadata, metadata.get("plate"), metadata.get("well")]
+    for part in filter(None, [*parts, *metadata.get("multiscales", [])]):
+        if (said := part.get("version", "0.4")) not in ("0.4", "0.5"):
+            raise ImageError(
+                "format", f"it is OME-Zarr {said}, and 0.4 and 0.5 are read: convert it"
+            )
     models = {"plate": version.hcs.HCSAttrs, "well": version.well.WellAttrs}
     models["multiscales"] = version.image.ImageAttrs
     with warnings.catch_warnings(action="ignore"):  # what is recommended may be left out

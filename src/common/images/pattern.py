@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from .field import Found, SourceError
+from .field import NUMBERS, TEXTS, Found, SourceError
 from .files import FileField
-from .layout import GROUPS, Layout, as_number, make_field
+from .layout import Layout, as_number, make_field
 from .listing import describe, image_files, printable, unread
 from .manifest import MANIFEST
 from .presets import PRESETS, expression
 
 Files = list[tuple[str, str | None]]  # name, and what its group `channel` reads
+GROUPS = ("image_id", "channel", "row", "column", "well96", "well384", "well1536", *TEXTS, *NUMBERS)
 CALENDAR = "%Yy%mm%dd_%Hh%Mm"  # a time as Incucyte writes it: 2023y04m01d_06h00m
 
 
@@ -65,17 +66,15 @@ def _matches(names: Sequence[str], layout: Layout) -> dict[tuple, Files]:
 
 def _elapsed(by_place: dict[tuple, Files]) -> dict[tuple, Files]:
     """The same, with calendar times in hours since the first of their experiment."""
-    times = {place: _calendar(dict(place).get("time", "")) for place in by_place}
-    first: dict[str, datetime] = {}
-    for place, time in times.items():
-        if time:
-            experiment = dict(place).get("experiment", "")
-            first[experiment] = min(time, first.get(experiment, time))
+    times = {place: time for place in by_place if (time := _calendar(dict(place).get("time", "")))}
+    first: dict[str | None, datetime] = {}
+    for place in sorted(times, key=times.__getitem__):
+        first.setdefault(dict(place).get("experiment"), times[place])
     made = {}
     for place, files in by_place.items():
         groups = dict(place)
-        if time := times[place]:
-            passed = time - first[groups.get("experiment", "")]
+        if place in times:
+            passed = times[place] - first[groups.get("experiment")]
             groups["time"] = f"{passed / timedelta(hours=1):.6g}"
         made[tuple(groups.items())] = files
     return made

@@ -19,7 +19,8 @@ from .field import Refused
 CONVERT = {
     ".nd2": "Nikon", ".czi": "Zeiss", ".lif": "Leica", ".oib": "Olympus", ".oif": "Olympus",
     ".vsi": "Olympus", ".ims": "Imaris", ".lsm": "Zeiss", ".dv": "DeltaVision", ".zvi": "Zeiss",
-    ".nrrd": "NRRD", ".h5": "HDF5", ".stk": "MetaMorph", ".flex": "Opera", ".c01": "Cellomics",
+    ".nrrd": "NRRD", ".h5": "HDF5", ".hdf5": "HDF5", ".stk": "MetaMorph", ".flex": "Opera",
+    ".c01": "Cellomics", ".lof": "Leica", ".sld": "SlideBook",
 }  # fmt: skip
 READABLE = (".tif", ".tiff", ".png")
 
@@ -54,10 +55,12 @@ class Plane:
     settings: Settings = GRAPH
 
 
-def time_points(plane: Plane) -> int:
-    """How many time points the file holds. Raises Refused."""
+def header(plane: Plane) -> Stack:
+    """The file's axes, shape and metadata; it is closed, so no plane can be taken. Raises
+    Refused.
+    """
     with _open(plane) as stack:
-        return stack.length("T")
+        return stack
 
 
 def read_plane(plane: Plane) -> tuple[np.ndarray, float | None]:
@@ -66,7 +69,10 @@ def read_plane(plane: Plane) -> tuple[np.ndarray, float | None]:
     Raises Refused.
     """
     with _open(plane) as stack:
-        steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": plane.time or 0}
+        time, times = plane.time or 0, stack.length("T")
+        if time >= times:
+            raise ImageError("axes", f"no time point {time}: the file holds {times}, from 0")
+        steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": time}
         image = stack.take(tuple(steps.get(axis, 0) for axis in stack.axes if axis not in "YX"))
         transposed = stack.axes.index("Y") > stack.axes.index("X")
         return image.T if transposed else image, stack.pixel_size_um
@@ -102,13 +108,14 @@ def refuse_suffix(name: str) -> None:
 
 
 def _channel(plane: Plane, stack: Stack) -> int:
-    count, wanted, names = stack.length("C"), plane.channel, stack.names
+    count, wanted = stack.length("C"), plane.channel
+    names = stack.names if len(stack.names) == count else ()  # else of a series of files
     held = f"the file holds {count} channel{'s' * (count > 1)}"
-    held += f" ({', '.join(names)})" if names else ""
+    held += f" ({', '.join(names)})" if any(names) else ""
     setting = plane.settings.channels
     if isinstance(wanted, str) and wanted:
         same = [i for i, name in enumerate(names) if name.casefold() == wanted.casefold()]
-        if len(same) == 1 and same[0] < count:
+        if len(same) == 1:
             return same[0]
         raise ImageError("channel", f"no single channel is named {wanted!r}: {held}")
     if wanted is None and count > 1:

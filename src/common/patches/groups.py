@@ -9,16 +9,8 @@ import pandas as pd
 
 from ..workspace.errors import UserError
 
-GROUP_COLUMNS = (
-    "partition",
-    "experiment",
-    "well",
-    "position",
-    "time",
-    "day",
-    "compound",
-    "concentration",
-)
+GROUP_COLUMNS = ("partition", "experiment", "well", "position", "time", "day", "compound",
+                 "concentration")  # fmt: skip
 GROUPING = ("image_id", *GROUP_COLUMNS)
 
 

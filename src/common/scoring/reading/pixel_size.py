@@ -6,19 +6,14 @@ import re
 
 import tifffile
 
+_PREFIXES = {"": 1e6, "centi": 1e4, "milli": 1e3, "micro": 1.0, "nano": 1e-3}
 UM = {
-    "m": 1e6,
-    "cm": 1e4,
-    "mm": 1e3,
-    "um": 1.0,
-    "µm": 1.0,
-    "μm": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "nm": 1e-3,
+    f"{prefix}met{end}": um
+    for prefix, um in _PREFIXES.items()
+    for end in ("er", "ers", "re", "res")
 }
-UM |= {f"micromet{end}": 1.0 for end in ("er", "ers", "re", "res")}
-UM |= {"inch": 25400.0, "\\u00b5m": 1.0}
+UM |= {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "nm": 1e-3}
+UM |= {"micron": 1.0, "microns": 1.0, "inch": 25400.0, "angstrom": 1e-4}
 # um per pixel; outside it a tag is a printing resolution (72 dpi = 353 um, 2400 dpi = 10.6 um)
 PLAUSIBLE = (0.005, 10.0)
 PIXEL_SIZE_TOLERANCE = 0.1  # a window may show a tenth more or less than others that a model sees
@@ -40,21 +35,28 @@ def pixel_size(tif: tifffile.TiffFile) -> float | None:
 
 
 def channel_names(tif: tifffile.TiffFile) -> tuple[str, ...]:
-    """The channels' names in OME metadata, in order; empty where there are none."""
-    channels = _list(_pixels(tif).get("Channel", []))
-    return tuple(str(channel.get("Name", "")).strip() for channel in channels) if channels else ()
+    """The channels' names in OME metadata, in order; empty where there are none. Of a single plane
+    of a series of files its own, where the metadata say by file which it is.
+    """
+    pixels = _pixels(tif)
+    names = tuple(str(one.get("Name", "")).strip() for one in _elements(pixels.get("Channel")))
+    parts = [one for one in _elements(pixels.get("TiffData")) if _elements(one.get("UUID"))]
+    own = {one["UUID"].get("FileName"): one.get("FirstC", 0) for one in parts}.get(tif.filename)
+    return names[own:][:1] if len(tif.pages) == 1 and own is not None else names
 
 
 def _pixels(tif: tifffile.TiffFile) -> dict:
     """The Pixels element of the first image of OME metadata."""
     if not tif.ome_metadata:
         return {}
-    images = _list(tifffile.xml2dict(tif.ome_metadata).get("OME", {}).get("Image", []))
+    images = _elements(tifffile.xml2dict(tif.ome_metadata).get("OME", {}).get("Image"))
     return images[0].get("Pixels", {}) if images else {}
 
 
-def _list(value: object) -> list:
-    return value if isinstance(value, list) else [value]
+def _elements(value: object) -> list[dict]:
+    """The XML elements of one name that state something: none, one or several."""
+    every = value if isinstance(value, list) else [value]
+    return [one for one in every if isinstance(one, dict)]
 
 
 def _ome(tif: tifffile.TiffFile) -> tuple[float, float] | None:

@@ -19,7 +19,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FOREIGN = {b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
           b"PK\x03\x04": "a ZIP archive", b"%PDF": "a PDF document", b"\x1f\x8b": "a gzip archive",
-          b"\x89HDF": "an HDF5 file", b"<": "an XML or HTML text",
+          b"\x89HDF": "an HDF5 file", b"RIFF": "a WebP image", b"ZISRAW": "a Zeiss CZI file",
+          b"\xda\xce\xbe\x0a": "a Nikon ND2 file", b"\0\0\0\x0cjP": "a JPEG 2000 image",
+          b"<": "an XML or HTML text",
           b"version ": "a Git LFS pointer (git lfs pull brings the image)"}  # fmt: skip
 
 

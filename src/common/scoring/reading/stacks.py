@@ -44,6 +44,7 @@ class Stack:
     take: Callable[[tuple[int, ...]], np.ndarray]
     names: tuple[str, ...] = ()
     pixel_size_um: float | None = None
+    lossy: str = ""  # how its pixels are compressed, where that may lose texture
 
     def length(self, axis: str) -> int:
         """How many steps the file has along an axis; 1 for an axis it does not have."""

@@ -13,6 +13,7 @@ from .pixel_size import channel_names, pixel_size
 from .stacks import SHADES, ImageError, Stack, axis_order, no_file, one_grey, refuse_large, sliced
 
 MOST_PAGES = 10_000
+LOSSY = re.compile("JP|WEBP|LERC")  # JPEG and its successors, by tifffile's names
 
 
 @contextmanager
@@ -27,8 +28,7 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
         _refuse_names(tif)
         series = _series(tif)
         refuse_large(*series.keyframe.shape[:2])
-        if shade := SHADES.get(int(series.keyframe.photometric)):
-            raise ImageError("look-up table", f"the file {shade}")
+        _refuse_no_counts(tif, series.keyframe)
         shape = series.shape if axes else _shape(series)
         order = axis_order(axes, series.axes, shape, setting)
         try:
@@ -42,6 +42,7 @@ def open_tiff(source: Path | bytes, axes: str, setting: str) -> Iterator[Stack]:
             lambda index: _upright(_whole(_take(series, order, index)), turn),
             channel_names(tif),
             size,
+            _lossy(series.keyframe),
         )
 
 
@@ -53,6 +54,16 @@ def _refuse_pages(tif: tifffile.TiffFile) -> None:
         pass
     else:
         raise ImageError("too large", f"it holds more than {MOST_PAGES} pages: save fewer a file")
+
+
+def _refuse_no_counts(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
+    """Raises ImageError for pixels that are not counts, by what the file says of them."""
+    if shade := SHADES.get(int(page.photometric)):
+        raise ImageError("look-up table", f"the file {shade}")
+    if (tif.imagej_metadata or {}).get("c0") == -32768:
+        shifted = "ImageJ has raised its signed counts by 32768 to store them"
+        mend = "save them as unsigned 16 bit (Image > Type > 32-bit, then 16-bit, unscaled)"
+        raise ImageError("pixel type", f"{shifted}: {mend}")
 
 
 def _refuse_names(tif: tifffile.TiffFile) -> None:
@@ -81,12 +92,16 @@ def _series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return here[0]
 
 
+def _lossy(page: tifffile.TiffPage) -> str:
+    """The compression of a page, if it is one that may lose texture, else ''."""
+    name = getattr(page.compression, "name", "")
+    return name if LOSSY.search(name) else ""
+
+
 def _shape(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
     """Its shape, 1 along colours that are one grey."""
-    colours = series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
-    if not (colours and series.axes in ("YXS", "SYX")):
-        return series.shape
-    return one_grey(series.asarray(), series.axes)
+    colours = series.axes in ("YXS", "SYX")
+    return one_grey(series.asarray(), series.axes) if colours else series.shape
 
 
 def _take(series: tifffile.TiffPageSeries, axes: str, index: tuple[int, ...]) -> np.ndarray:
