@@ -9,8 +9,16 @@ import pandas as pd
 
 from ..workspace.errors import UserError
 
-GROUP_COLUMNS = ("partition", "experiment", "well", "position", "time", "day", "compound",
-                 "concentration")  # fmt: skip
+GROUP_COLUMNS = (
+    "partition",
+    "experiment",
+    "well",
+    "position",
+    "time",
+    "day",
+    "compound",
+    "concentration",
+)
 GROUPING = ("image_id", *GROUP_COLUMNS)
 
 
