@@ -55,16 +55,23 @@ def test_a_command_of_another_clone_is_refused(monkeypatch, tmp_path):
     assert f"of {paths.WORKSPACE}, and you are in {tmp_path}:" in ended
 
 
-def test_a_record_that_was_merged_by_hand_is_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("<<<<<<< HEAD\n{}\n=======\n", "is no JSON"), ("", "is no JSON"),
+     ("[]", "is no JSON of a record, but '[]'"), ("null", "is no JSON of a record"),
+     ("{}", "lacks 'overall', as of another version"),
+     ('{"overall": {}}', "lacks 'balanced_accuracy'")],
+)  # fmt: skip
+def test_a_record_that_is_damaged_or_of_another_version_is_named(monkeypatch, tmp_path, text, why):
     (tmp_path / "evaluate").mkdir()
     for partition in params.load("dataset").partitions:
-        (tmp_path / "evaluate" / f"{partition}.json").write_text("<<<<<<< HEAD\n{}\n=======\n")
+        (tmp_path / "evaluate" / f"{partition}.json").write_text(text)
     monkeypatch.setattr(paths, "METRICS", tmp_path / "none")
     assert said(monkeypatch, "summary").endswith("or `dvc pull` if it was pushed")
     monkeypatch.setattr(paths, "METRICS", tmp_path)
-    assert re.match(
-        rf"error: {tmp_path}/evaluate/\w+.json is no JSON", said(monkeypatch, "summary")
-    )
+    ended = said(monkeypatch, "summary")
+    assert re.match(rf"error: {tmp_path}/evaluate/\w+.json {re.escape(why)}", ended)
+    assert ended.endswith("`git checkout` or `dvc repro` it")
 
 
 def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):

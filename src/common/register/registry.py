@@ -80,9 +80,10 @@ def as_kept(version: ModelVersion, decision: Decision) -> Decision:
     begin, told = f"{CHAMPION}: ", version.tags.get("decision", "")
     if decision.reason != IS_CHAMPION or not told.startswith(begin):
         return decision
-    numbers = json.loads(version.tags.get("comparison", "null"))
-    if numbers:
-        numbers.pop("against")
+    numbers = None
+    if "comparison" in version.tags:
+        numbers = dict(aliases.read_tag(version.tags, "comparison", version.name))
+        numbers.pop("against", None)
     return replace(decision, reason=told.removeprefix(begin), numbers=numbers)
 
 
@@ -160,7 +161,8 @@ def note_use(client: MlflowClient, version: ModelVersion, other: str, warn_after
     key = f"test_split.{test[:12]}"
     two = "/".join(sorted((version.tags[tracking.DIGEST][:8], other[:8])))
     tags = client.get_registered_model(version.name).tags
-    used = json.loads(tags.get(key, '{"decisions": 0, "pairs": []}'))
+    unused = {key: '{"decisions": 0, "pairs": []}'}
+    used = aliases.read_tag(unused | tags, key, version.name)
     if two not in used["pairs"]:
         used = {"decisions": used["decisions"] + 1, "pairs": [*used["pairs"], two][-PAIRS_KEPT:]}
         client.set_registered_model_tag(version.name, key, json.dumps(used))
