@@ -158,6 +158,10 @@ found["emptied"] = state()
 client.delete_registered_model_alias("unstained-p", "champion")
 sync_all()
 found["taken down"] = state()
+other = client.create_model_version("unstained-p", (WORKSPACE / "data").as_uri())
+client.set_registered_model_alias("unstained-p", "champion", other.version)
+present(5, a, 0.9, train)
+step("foreign")
 json.dump(found, open("found.json", "w"))
 """
 
@@ -290,3 +294,9 @@ def test_a_version_whose_files_are_gone_is_registered_anew_once(road):
 
 def test_a_champion_that_was_taken_down_by_hand_stays_down(road):
     assert road["taken down"]["aliases"] == {"challenger": "2"}
+
+
+def test_a_champion_that_is_no_model_of_ours_stays_until_somebody_promotes(road):
+    found = road["foreign"]
+    assert found["aliases"] == {"champion": "3", "challenger": "4"}
+    assert "no model of this project: it has no contract" in found["record"]["reason"]
