@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -228,6 +229,21 @@ def test_a_later_stage_adds_its_outcome_once_and_keeps_the_times(client, monkeyp
     assert len(client.get_metric_history(run_id, "test/purity")) == 1
     assert [f.path for f in client.list_artifacts(run_id, "explain")] == ["explain/explain.json"]
     assert (found.info.status, found.info.end_time) == ("FINISHED", 1_700_000_000_000)
+
+
+def test_a_new_outcome_replaces_files_that_are_read_only(client, monkeypatch, tmp_path):
+    """As those of DVC's cache are, which MLflow keeps so."""
+    run_id = ended(client, "FINISHED", 1_700_000_000_000)
+    (tmp_path / "figures").mkdir()
+    page, kept = tmp_path / "figures" / "page.txt", []
+    for text in ("before", "after"):
+        page.write_text(text)
+        page.chmod(0o444)
+        tracking.log_folder(run_id, tmp_path, "evaluate")
+        kept.append(Path(client.download_artifacts(run_id, "evaluate/figures/page.txt")).stat())
+        page.unlink()
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/evaluate/figures/page.txt") == "after"
+    assert kept[0].st_ino != kept[1].st_ino  # written over, it would be refused to all but root
 
 
 def test_inputs_have_their_own_digests_and_name_the_file_they_come_from(
