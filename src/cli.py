@@ -1,5 +1,8 @@
 """The `unstained` command: what is done by hand, beside `dvc repro`."""
 
+import locale
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +14,8 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
 app.add_typer(cli_images.app)  # its commands stand beside those here
+
+MLFLOW = "mlflow.exceptions"  # whose errors say what a server refused, or that it has gone
 
 # What several commands take
 Registered = Annotated[
@@ -190,8 +195,18 @@ def require_own_clone() -> None:
         )
 
 
+def in_utf8() -> None:
+    """Begins anew in UTF-8, as src/run does for stages, where the locale has another encoding:
+    what is read and written would be other letters, and one package of a model two.
+    """
+    if not sys.flags.utf8_mode and locale.getencoding().lower() not in ("utf-8", "utf8"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
+    in_utf8()
     try:
         require_own_clone()
         app()
@@ -200,7 +215,8 @@ def main() -> None:
         from .common.workspace.room import of_the_disk
 
         refused = of_the_disk(error, (WORKSPACE, MLRUNS, Path.cwd()))
-        if not refused and not isinstance(error, ValueError | OSError):
+        expected = isinstance(error, ValueError | OSError) or type(error).__module__ == MLFLOW
+        if not refused and not expected:
             raise
         raise SystemExit(f"error: {refused or error}") from None
 

@@ -289,6 +289,13 @@ def test_an_experiment_that_was_deleted_is_named_with_its_way_back(client):
     tracking.connect()
 
 
+def test_a_database_of_several_clones_has_its_artifacts_beside_it(tmp_path):
+    with mlflow_at(f"sqlite:///{tmp_path}/mlflow.db"):
+        found = tracking.connect().get_experiment_by_name(tracking.EXPERIMENT)
+    assert found.artifact_location == (tmp_path / "artifacts").as_uri()
+    assert (tmp_path / ".mlflow.db.lock").stat().st_mode & 0o777 == 0o664  # of a group, too
+
+
 def test_processes_that_meet_at_a_new_store_make_it_once(tmp_path):
     uri, go = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "go"
     code = (
