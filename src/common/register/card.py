@@ -2,12 +2,20 @@
 limits, decision.
 """
 
+from ..workspace.records import dig
 from ..workspace.words import interval, number, table
 
 DECISION = "### Decision"
-BASELINES = (("experiment only", "experiment_only", "in_sample"),
-             ("acquisition", "acquisition", ""), ("texture", "texture_linear", ""),
-             ("linear probe", "linear_probe", ""))  # fmt: skip
+# Titles of what not every record has, and where it lies there
+MORE = {
+    "AUC within experiments": ("within_experiment", "pair_weighted"),
+    "AUC of the baseline: experiment only": ("baselines", "experiment_only", "in_sample", "auc"),
+    "AUC of the baseline: acquisition": ("baselines", "acquisition", "auc"),
+    "AUC of the baseline: texture": ("baselines", "texture_linear", "auc"),
+    "AUC of the baseline: linear probe": ("baselines", "linear_probe", "auc"),
+    "AUC of nuclei in masks": ("nuclei", "overall", "auc"),
+    "AUC of nuclei within experiments, mean": ("nuclei", "within_experiment", "mean"),
+}
 
 
 def card(model: dict, record: dict, contract: dict, digests: dict[str, str]) -> str:
@@ -66,17 +74,8 @@ _HEAD = ("layers", "pooling", "C")  # what a head trained alone depends on
 
 def _results(model: dict, record: dict) -> str:
     data, overall = record["data"], record["overall"]
-    within = (record.get("within_experiment") or {}).get("pair_weighted")
     rows = [("balanced accuracy", overall["balanced_accuracy"]), ("AUC", overall["auc"])]
-    rows.append(("AUC within experiments", within))
-    for title, name, inner in BASELINES:
-        baseline = (record.get("baselines") or {}).get(name) or {}
-        baseline = baseline.get(inner, {}) if inner else baseline
-        rows.append((f"AUC of the baseline: {title}", baseline.get("auc")))
-    if "overall" in (nuclei := record.get("nuclei") or {}):
-        inside = (nuclei["within_experiment"] or {}).get("mean")
-        rows.append(("AUC of nuclei in masks", nuclei["overall"]["auc"]))
-        rows.append(("AUC of nuclei within experiments, mean", inside))
+    rows += [(title, dig(record, *place)) for title, place in MORE.items()]
     told = [
         (title, number(metric["value"]), interval(metric.get("group_interval")))
         for title, metric in rows

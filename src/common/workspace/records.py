@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -47,6 +47,14 @@ def parse(text: str, name: str, cure: str = ANEW) -> Record:
         raise UserError(f"{name} is no JSON ({error}): {cure}") from None
     if not isinstance(found, Record):
         raise UserError(f"{name} is no JSON of a record, but {text[:20]!r}: {cure}")
+    return found
+
+
+def dig(record: dict | None, *keys: str) -> Any:
+    """What lies deep inside a record; None where any of it lacks."""
+    found: Any = record
+    for key in keys:
+        found = (found or {}).get(key)
     return found
 
 
