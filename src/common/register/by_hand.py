@@ -65,17 +65,13 @@ def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
     before = by_alias(client, name, CHAMPION)
     if before and version_number(before) == chosen:
         return f"{name} version {chosen} is the champion already"
-    loud = (
-        [f"WARNING, this overrides: {line}" for line in overrides(version, before)]
-        if kind == "hand"
-        else []
-    )
-    again = (
-        f"{CHAMPION} again: version {version_number(before)} was rolled back ({reason})"
-        if kind == "rollback"
-        else ""
-    )
-    write_decision(version, again or f"{CHAMPION}: by hand: {reason}")
+    if kind == "hand":
+        loud = [f"WARNING, this overrides: {line}" for line in overrides(version, before)]
+        told = f"{CHAMPION}: by hand: {reason}"
+    else:
+        loud = []
+        told = f"{CHAMPION} again: version {version_number(before)} was rolled back ({reason})"
+    write_decision(version, told)
     move(version, CHAMPION, reason, kind)
     was = f", was {before.version}" if before else ""
     return "\n".join([*loud, f"models:/{name}@{CHAMPION} is now version {chosen}{was}"])

@@ -58,8 +58,8 @@ def _data(model: dict, record: dict, digests: dict[str, str]) -> str:
     return "\n".join([
         "### Data and training",
         f"- source `{model['source']}` ({kind}); {model['patches']['live']} live and "
-        f"{model['patches']['dead']} dead "
-        f"labelled patches of {model['groups']} groups; labels from the PI stain",
+        f"{model['patches']['dead']} dead labelled patches of {model['groups']} groups; labels "
+        "from the PI stain",
         f"- digests: {marks or 'not known'}; model `{model['digest'][:12]}`; test split "
         f"`{data['digest'][:12]}`",
         f"- first weights: {weights}",
@@ -94,15 +94,11 @@ def _results(model: dict, record: dict) -> str:
 def _contract(contract: dict) -> str:
     tile, at, label = contract["tile"], contract["operating"], contract["label"]
     band = sorted((at["dead_to"], at["live_from"]))
-    size = (
-        f"{contract['pixel_size_um']} um per pixel"
-        if contract["pixel_size_um"]
-        else "pixel size not known"
-    )
+    pixel = contract["pixel_size_um"]
+    size = f"{pixel} um per pixel" if pixel else "pixel size not known"
     return "\n".join([
         "### Contract",
-        f"- one bright-field channel, {'/'.join(str(bits) for bits in contract['bits'])} bit, "
-        f"{size}",
+        f"- one bright-field channel, {'/'.join(map(str, contract['bits']))} bit, {size}",
         f"- windows of {tile['window']:g} {tile['unit']}, stride {tile['stride']:g}; 16 to 8 bit "
         f"by {contract['scaling']['method']} {contract['scaling']['low']:g} to "
         f"{contract['scaling']['high']:g}",
