@@ -289,6 +289,11 @@ def test_an_experiment_that_was_deleted_is_named_with_its_way_back(client):
     tracking.connect()
 
 
+def test_an_experiment_that_another_clone_makes_first_is_taken(client, monkeypatch):
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda *given: None)
+    tracking.connect()
+
+
 def test_a_database_of_several_clones_has_its_artifacts_beside_it(tmp_path):
     with mlflow_at(f"sqlite:///{tmp_path}/mlflow.db"):
         found = tracking.connect().get_experiment_by_name(tracking.EXPERIMENT)

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from ..tracking import runs as tracking
 from ..tracking.origin import data_digests
-from ..tracking.server import alone
+from ..tracking.server import alone, unless_there
 from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
 from ..workspace.sections import Register, Tile
@@ -117,7 +117,8 @@ def create_version(
     uri = packaging.log_model(package, model, metadata, run_id)
     if not client.search_registered_models(f"name = '{name}'"):
         kind = {"synthetic": tags["synthetic"]}
-        client.create_registered_model(name, kind, aliases.about(name))
+        with unless_there():
+            client.create_registered_model(name, kind, aliases.about(name))
     contract = read_json(package / "scorer" / "contract.json")
     text = card(model, record, contract, data_digests())[:TAG_LIMIT]
     model_id = uri.removeprefix("models:/")  # a server wants it beside the source

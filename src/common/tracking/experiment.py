@@ -57,7 +57,8 @@ def connect() -> MlflowClient:
         file = server.database_file(mlflow.get_tracking_uri())
         place = (file.absolute().parent / "artifacts").as_uri() if file else None
         tags = {NOTE: ABOUT, KIND: "custom_model_development", VIEW: RESULTS}
-        client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
+        with server.unless_there():
+            client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
     mlflow.set_experiment(EXPERIMENT)
     return client
 

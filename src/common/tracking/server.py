@@ -90,6 +90,16 @@ def alone() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unless_there() -> Iterator[None]:
+    """What is made within may be there already: another clone of the same store made it first."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 def _server(uri: str) -> None:
     try:
         with asking_once():
