@@ -32,7 +32,7 @@ from src.common.scoring.networks.inference import predict
 from src.common.scoring.operating import calibrate
 from src.common.tracking import runs as tracking
 from src.common.workspace.params import load
-from src.common.workspace.paths import METRICS, MLRUNS, MODELS, PATCHES, REPORTS, WORKSPACE
+from src.common.workspace.paths import METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 
 ARCH, WINDOWS = sys.argv[1], pd.read_parquet("windows.parquet")
 MEASURES = ("balanced_accuracy", "auc", "average_precision", "mcc")
@@ -151,7 +151,7 @@ sync_all()
 sync_all()
 found["rebuilt"] = state()
 client = tracking.connect()
-shutil.rmtree(MLRUNS / "artifacts" / "models")
+shutil.rmtree(WORKSPACE / "artifacts" / "models")  # beside the database
 sync_all()
 sync_all()
 found["emptied"] = state()
