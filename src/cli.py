@@ -1,5 +1,8 @@
 """The `unstained` command: what is done by hand, beside `dvc repro`."""
 
+import locale
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +19,8 @@ app = typer.Typer(
 )
 app.add_typer(cli_images.app)  # its commands stand beside those here
 GRAPH, MODELS = "The graph and its experiments", "Registered models"
+
+MLFLOW = "mlflow.exceptions"  # whose errors say what a server refused, or that it has gone
 
 # What several commands take
 Registered = Annotated[
@@ -195,8 +200,18 @@ def require_own_clone() -> None:
         )
 
 
+def in_utf8() -> None:
+    """Begins anew in UTF-8, as src/run does for stages, where the locale has another encoding:
+    what is read and written would be other letters, and one package of a model two.
+    """
+    if not sys.flags.utf8_mode and locale.getencoding().lower() not in ("utf-8", "utf8"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
+    in_utf8()
     try:
         require_own_clone()
         app()
@@ -205,7 +220,8 @@ def main() -> None:
         from .common.workspace.room import of_the_disk
 
         refused = of_the_disk(error, (WORKSPACE, MLRUNS, Path.cwd()))
-        if not refused and not isinstance(error, ValueError | OSError):
+        expected = isinstance(error, ValueError | OSError) or type(error).__module__ == MLFLOW
+        if not refused and not expected:
             raise
         raise SystemExit(f"error: {refused or error}") from None
 

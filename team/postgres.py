@@ -16,8 +16,7 @@ from pathlib import Path
 
 from team.settings import HOST, Settings, TeamError, credentials, load
 
-# Only MLflow's role may come in, with its password and to its own databases; the superuser not at
-# all.
+# Only MLflow's role may come in, with its password, to its own databases; the superuser not at all
 ACCESS = "".join(
     f"host {name} mlflow {HOST}/32 scram-sha-256\n" for name in ("mlflow", "mlflow_auth")
 )
@@ -97,21 +96,10 @@ def prepare(settings: Settings) -> None:
             "or do not run as root"
         ) from None
     tools = binaries()
-    call(
-        [
-            tools / "initdb",
-            "-D",
-            new,
-            "-U",
-            "postgres",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--auth=reject",
-        ]
-    )
-    password = credentials(settings.directory)[
-        "postgres"
-    ]  # URL-safe characters: no quote to escape
+    options = ["--encoding=UTF8", "--locale=C", "--auth=reject"]
+    call([tools / "initdb", "-D", new, "-U", "postgres", *options])
+    # URL-safe characters: no quote to escape
+    password = credentials(settings.directory)["postgres"]
     statements = [f"CREATE ROLE mlflow LOGIN PASSWORD '{password}'"]
     statements += [f"CREATE DATABASE {name} OWNER mlflow" for name in ("mlflow", "mlflow_auth")]
     call([tools / "postgres", "--single", "-D", new, "postgres"], "\n".join(statements) + "\n")
@@ -127,10 +115,8 @@ def serve(settings: Settings) -> int:
     command = [binaries() / "postgres", "-D", settings.directory / "postgres"]
     command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     server = subprocess.Popen(command, start_new_session=True, **_as_user())
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # SIGTERM would have PostgreSQL wait for its clients
+    # By itself, SIGTERM would have PostgreSQL wait for its clients
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.send_signal(signal.SIGINT))
     return server.wait()
 

@@ -43,9 +43,8 @@ def prepare(settings: Settings) -> dict[str, str]:
     """Makes what the state folder lacks; returns the environment of the servers."""
     directory = settings.directory
     directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(
-        0o711 if postgres.account() else 0o700
-    )  # PostgreSQL's own user must pass through
+    # PostgreSQL's own user must pass through
+    directory.chmod(0o711 if postgres.account() else 0o700)
     for bucket in BUCKETS:
         (directory / "s3" / bucket).mkdir(parents=True, exist_ok=True, mode=0o700)
     (directory / "s3").chmod(0o700)
@@ -75,9 +74,7 @@ def environment(settings: Settings, known: dict[str, str]) -> dict[str, str]:
     keys = ",".join(f'"{name},{known[f"s3_{name}"]}"' for name in ("server", "client"))
     return inherited | {
         "PATH": path,
-        "PYTHONPATH": os.pathsep.join(
-            [str(HERE.parent), *filter(None, [inherited.get("PYTHONPATH")])]
-        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent), os.getenv("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "TEAM_DIR": str(settings.directory),
         "TEAM_MLFLOW_PORT": str(settings.mlflow),
@@ -123,30 +120,16 @@ def main() -> int:
     settings = load()
     check_ports(settings)
     env = prepare(settings)
-    command = [
-        sys.executable,
-        "-m",
-        "honcho",
-        "-f",
-        str(HERE / "Procfile"),
-        "-e",
-        os.devnull,
-        "start",
-    ]
-    servers = subprocess.Popen(command, env=env, cwd=HERE.parent, start_new_session=True)
+    honcho = [sys.executable, "-m", "honcho", "-f", str(HERE / "Procfile"), "-e", os.devnull]
+    servers = subprocess.Popen([*honcho, "start"], env=env, cwd=HERE.parent, start_new_session=True)
     stopped = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: (stopped.append(True), servers.terminate()))
     try:
         wait_until_ready(settings, servers)
         client = add_user(settings, USER)
-        print(
-            (
-                f"ready: MLflow {settings.mlflow_url}, S3 {settings.s3_url}; Ctrl-C ends both\n"
-                f"to connect: . {client}"
-            ),
-            flush=True,
-        )
+        print(f"ready: MLflow {settings.mlflow_url}, S3 {settings.s3_url}; Ctrl-C ends both")
+        print(f"to connect: . {client}", flush=True)
     except TeamError:
         servers.terminate()
         if not stopped:

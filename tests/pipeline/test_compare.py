@@ -176,6 +176,15 @@ def test_what_pretraining_gains_is_a_row_with_paired_intervals():
     assert cells["AUC"] == f"{auc:.3f}" and cells["AUC over groups"] == f"{low:.3f} to {high:.3f}"
 
 
+def test_a_remote_that_fails_in_its_own_way_is_one_line_with_the_file(monkeypatch):
+    def refuse(*given, **named):
+        raise ImportError("ssh is supported, but requires 'dvc-ssh' to be installed")
+
+    monkeypatch.setattr("dvc.api.read", refuse)
+    with pytest.raises(experiments.ExperimentError, match=r"wider: params.yaml .*'dvc-ssh'"):
+        experiments._read("wider", "params.yaml")
+
+
 def test_calibration_and_abstentions_stand_in_a_second_table():
     text = comparison.markdown({"a": record("p")})
     head, values = (

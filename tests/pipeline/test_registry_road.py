@@ -32,7 +32,7 @@ from src.common.scoring.networks.inference import predict
 from src.common.scoring.operating import calibrate
 from src.common.tracking import runs as tracking
 from src.common.workspace.params import load
-from src.common.workspace.paths import METRICS, MLRUNS, MODELS, PATCHES, REPORTS, WORKSPACE
+from src.common.workspace.paths import METRICS, MODELS, PATCHES, REPORTS, WORKSPACE
 
 ARCH, WINDOWS = sys.argv[1], pd.read_parquet("windows.parquet")
 MEASURES = ("balanced_accuracy", "auc", "average_precision", "mcc")
@@ -151,13 +151,17 @@ sync_all()
 sync_all()
 found["rebuilt"] = state()
 client = tracking.connect()
-shutil.rmtree(MLRUNS / "artifacts" / "models")
+shutil.rmtree(WORKSPACE / "artifacts" / "models")  # beside the database
 sync_all()
 sync_all()
 found["emptied"] = state()
 client.delete_registered_model_alias("unstained-p", "champion")
 sync_all()
 found["taken down"] = state()
+other = client.create_model_version("unstained-p", (WORKSPACE / "data").as_uri())
+client.set_registered_model_alias("unstained-p", "champion", other.version)
+present(5, a, 0.9, train)
+step("foreign")
 json.dump(found, open("found.json", "w"))
 """
 
@@ -290,3 +294,9 @@ def test_a_version_whose_files_are_gone_is_registered_anew_once(road):
 
 def test_a_champion_that_was_taken_down_by_hand_stays_down(road):
     assert road["taken down"]["aliases"] == {"challenger": "2"}
+
+
+def test_a_champion_that_is_no_model_of_ours_stays_until_somebody_promotes(road):
+    found = road["foreign"]
+    assert found["aliases"] == {"champion": "3", "challenger": "4"}
+    assert "no model of this project: it has no contract" in found["record"]["reason"]

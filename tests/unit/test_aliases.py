@@ -11,6 +11,7 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from src.common.register import aliases
 from src.common.register.aliases import CHALLENGER, CHAMPION, RegistryError, by_alias, move, moves
 from src.common.register.by_hand import history, promote, rollback
+from src.common.workspace.errors import UserError
 from tests.conftest import mlflow_at
 
 NAME = "unstained-p"
@@ -143,6 +144,14 @@ def test_history_is_a_table_of_all_moves(client):
     ]
     times = [step["time"] for step in moves(aliases.versions_of(client, NAME))]
     assert times == sorted(times) and len(set(times)) == len(times)
+
+
+@pytest.mark.parametrize("text", ["by hand", '{"alias": "champion"}', "7"])
+def test_a_move_that_somebody_wrote_by_hand_is_named_with_its_tag(client, text):
+    client.set_model_version_tag(NAME, "2", "alias.note", text)
+    for ask in (lambda: history(NAME), lambda: rollback(NAME, "why")):
+        with pytest.raises(UserError, match=r"tag alias.note of .* version 2 .* in MLflow$"):
+            ask()
 
 
 def test_an_alias_in_place_is_no_move(client):

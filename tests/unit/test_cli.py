@@ -1,17 +1,21 @@
 """The command line: what a user can mend is one line, whatever lies below; the summary of a run."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import pytest
 import typer
+from mlflow.exceptions import MlflowException
 from typer.testing import CliRunner
 
 from src import cli, cli_images
 from src.common.workspace import params, paths
+from tests.conftest import REPO
 
 
 def said(monkeypatch, *arguments: str) -> str:
@@ -55,16 +59,23 @@ def test_a_command_of_another_clone_is_refused(monkeypatch, tmp_path):
     assert f"of {paths.WORKSPACE}, and you are in {tmp_path}:" in ended
 
 
-def test_a_record_that_was_merged_by_hand_is_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("<<<<<<< HEAD\n{}\n=======\n", "is no JSON"), ("", "is no JSON"),
+     ("[]", "is no JSON of a record, but '[]'"), ("null", "is no JSON of a record"),
+     ("{}", "lacks 'overall', as of another version"),
+     ('{"overall": {}}', "lacks 'balanced_accuracy'")],
+)  # fmt: skip
+def test_a_record_that_is_damaged_or_of_another_version_is_named(monkeypatch, tmp_path, text, why):
     (tmp_path / "evaluate").mkdir()
     for partition in params.load("dataset").partitions:
-        (tmp_path / "evaluate" / f"{partition}.json").write_text("<<<<<<< HEAD\n{}\n=======\n")
+        (tmp_path / "evaluate" / f"{partition}.json").write_text(text)
     monkeypatch.setattr(paths, "METRICS", tmp_path / "none")
     assert said(monkeypatch, "summary").endswith("or `dvc pull` if it was pushed")
     monkeypatch.setattr(paths, "METRICS", tmp_path)
-    assert re.match(
-        rf"error: {tmp_path}/evaluate/\w+.json is no JSON", said(monkeypatch, "summary")
-    )
+    ended = said(monkeypatch, "summary")
+    assert re.match(rf"error: {tmp_path}/evaluate/\w+.json {re.escape(why)}", ended)
+    assert ended.endswith("`git checkout` or `dvc repro` it")
 
 
 def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):
@@ -81,7 +92,13 @@ def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch):
     ("raised", "why"),
     [(RuntimeError("(sqlite3.OperationalError) database or disk is full\n[SQL: ...]"),
       "No space left on the disk: make room and repeat"),
-     (RuntimeError("Symlink loop from '/lab/a'"), "Symlink loop from '/lab/a': name the folder")],
+     (RuntimeError("Symlink loop from '/lab/a'"), "Symlink loop from '/lab/a': name the folder"),
+     (RuntimeError("Could not determine home directory."),
+      "Could not determine home directory: set HOME"),
+     (RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database\n[SQL: ...]"),
+      "the MLflow store may not be written by this user"),
+     (MlflowException("API request failed with error code 403: Permission denied"),
+      "API request failed with error code 403")],
 )  # fmt: skip
 def test_what_libraries_make_of_a_disks_refusal_is_one_line(monkeypatch, raised, why):
     def refuse():
@@ -90,6 +107,16 @@ def test_what_libraries_make_of_a_disks_refusal_is_one_line(monkeypatch, raised,
     monkeypatch.setattr("src.common.register.synced.sync", refuse)
     ended = said(monkeypatch, "sync")
     assert ended.startswith(f"error: {why}") and "\n" not in ended
+
+
+def test_a_command_works_in_utf_8_whatever_the_locale():
+    code = "import sys; from src import cli; cli.in_utf8(); print(sys.flags.utf8_mode, sys.argv)"
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ü"], cwd=REPO, env=os.environ | ascii_alone,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "1 ['-c', 'ü']\n"
 
 
 def test_an_unexpected_crash_keeps_a_plain_traceback(monkeypatch):

@@ -31,7 +31,7 @@ def version(number: int = 2, **changes: str) -> SimpleNamespace:
         "model_digest": f"m{number}" * 8, "weights": "imagenet", "test_digest": "t" * 64,
         "gates": "passed", "balanced_accuracy": "0.8", "synthetic": "true",
     }  # fmt: skip
-    return SimpleNamespace(version=str(number), tags=tags | changes)
+    return SimpleNamespace(name="unstained-p", version=str(number), tags=tags | changes)
 
 
 def won(low: float = 0.02):

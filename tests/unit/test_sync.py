@@ -93,6 +93,21 @@ def test_a_rebuilt_run_is_named_after_the_first_experiment_that_trained_it_and_n
     assert found.data.tags["dvc_exps"] == "trained, again"
 
 
+@pytest.mark.parametrize("text", ["", "[]", "<<<<<<< HEAD"])
+def test_an_experiment_whose_record_is_damaged_keeps_no_other_from_being_named(
+    client, tmp_path, text
+):
+    repository = Repository(tmp_path)
+    start = repository.commit()
+    repository.experiment("whole", start, p="kept")
+    (tmp_path / "metrics" / "evaluate").mkdir(parents=True)
+    (tmp_path / "metrics" / "evaluate" / "q.json").write_text(text)
+    repository.experiment("damaged", start)
+    run_id = rebuilt("kept")
+    sync.sync_experiments()
+    assert client.get_run(run_id).data.tags["dvc_exps"] == "whole"
+
+
 def test_an_experiment_on_a_commit_without_models_trained_its_own(client, tmp_path):
     repository = Repository(tmp_path)
     start = repository.commit()

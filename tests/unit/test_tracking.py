@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -230,6 +231,21 @@ def test_a_later_stage_adds_its_outcome_once_and_keeps_the_times(client, monkeyp
     assert (found.info.status, found.info.end_time) == ("FINISHED", 1_700_000_000_000)
 
 
+def test_a_new_outcome_replaces_files_that_are_read_only(client, monkeypatch, tmp_path):
+    """As those of DVC's cache are, which MLflow keeps so."""
+    run_id = ended(client, "FINISHED", 1_700_000_000_000)
+    (tmp_path / "figures").mkdir()
+    page, kept = tmp_path / "figures" / "page.txt", []
+    for text in ("before", "after"):
+        page.write_text(text)
+        page.chmod(0o444)
+        tracking.log_folder(run_id, tmp_path, "evaluate")
+        kept.append(Path(client.download_artifacts(run_id, "evaluate/figures/page.txt")).stat())
+        page.unlink()
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/evaluate/figures/page.txt") == "after"
+    assert kept[0].st_ino != kept[1].st_ino  # written over, it would be refused to all but root
+
+
 def test_inputs_have_their_own_digests_and_name_the_file_they_come_from(
     client, monkeypatch, tmp_path
 ):
@@ -271,6 +287,18 @@ def test_an_experiment_that_was_deleted_is_named_with_its_way_back(client):
         tracking.connect()
     client.restore_experiment(own)
     tracking.connect()
+
+
+def test_an_experiment_that_another_clone_makes_first_is_taken(client, monkeypatch):
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda *given: None)
+    tracking.connect()
+
+
+def test_a_database_of_several_clones_has_its_artifacts_beside_it(tmp_path):
+    with mlflow_at(f"sqlite:///{tmp_path}/mlflow.db"):
+        found = tracking.connect().get_experiment_by_name(tracking.EXPERIMENT)
+    assert found.artifact_location == (tmp_path / "artifacts").as_uri()
+    assert (tmp_path / ".mlflow.db.lock").stat().st_mode & 0o777 == 0o664  # of a group, too
 
 
 def test_processes_that_meet_at_a_new_store_make_it_once(tmp_path):

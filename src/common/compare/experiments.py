@@ -3,13 +3,11 @@ paper's Fig. 4a).
 """
 
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import dvc.api
 import pandas as pd
-from dvc.exceptions import DvcException
 
 from ..evaluate.curves import roc_together
 from ..metrics import paired
@@ -19,6 +17,7 @@ from ..workspace.errors import UserError
 from ..workspace.params import load
 from ..workspace.params import read as read_yaml
 from ..workspace.paths import REPO
+from ..workspace.records import parse
 from .rows import differ_in_first_weights, gain_row
 from .table import markdown
 
@@ -38,7 +37,8 @@ def compare_experiments(names: Sequence[str], folder: Path) -> Path:
     records, curves, sides = {}, {}, {}
     for name in names:
         for partition in read_yaml(_read(name, "params.yaml"))["dataset"]["partitions"]:
-            record = json.loads(_read(name, f"metrics/evaluate/{partition}.json"))
+            file = f"metrics/evaluate/{partition}.json"
+            record = parse(_read(name, file).decode(errors="replace"), f"{name}: {file}")
             title = f"{name} {record['model']['arch']}"
             records[f"{partition}, {title}"] = record
             read = _read(name, f"reports/evaluate/{partition}/predictions.parquet")
@@ -80,7 +80,7 @@ def pretraining(pretrained: pd.DataFrame, random: pd.DataFrame) -> dict[str, dic
 def _read(revision: str, path: str) -> bytes:
     try:
         return dvc.api.read(path, repo=str(REPO), rev=revision, mode="rb")
-    except (DvcException, FileNotFoundError) as error:
+    except Exception as error:  # each kind of remote fails in its own way
         raise ExperimentError(
             f"{revision}: {path} cannot be read ({error}); `dvc exp show` lists the experiments, "
             "`dvc exp pull` and `dvc pull` bring those of others"

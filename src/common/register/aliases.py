@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -13,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from ..tracking.origin import login
 from ..workspace.errors import UserError
+from ..workspace.records import parse
 from .card import with_decision
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -22,6 +24,7 @@ MOVING = "moving"  # the tag of a version whose move of an alias has begun: that
 REPLACED = "replaced"  # the tag of a former champion: by which version, and why
 # What MLflow says of an unknown model, and alias
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+MOVED = ("alias", "from", "to", "kind", "who", "reason")  # what is kept of a move
 TAG_LIMIT = 5000  # characters MLflow keeps of a version's tag and of its description
 NONE = (
     "none in this store: `unstained sync` registers the models at hand; without any, "
@@ -71,7 +74,7 @@ def move(version: ModelVersion, alias: str, reason: str, kind: str) -> None:
     before = by_alias(client, version.name, alias)
     for one in filter(None, (version, before)):
         if MOVING in one.tags:
-            finish(one, json.loads(one.tags[MOVING]))
+            finish(one, read_move(one, MOVING))
     if before is None or before.version != version.version:
         _move(version, alias, version_number(before) if before else "", number, reason, kind)
     other = CHALLENGER if alias == CHAMPION else CHAMPION
@@ -153,10 +156,20 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 def moves(versions: Sequence[ModelVersion]) -> list[dict]:
     """A model's kept alias moves, oldest first: time, alias, from, to, kind, who, reason."""
-    tags = [
-        item for version in versions for item in version.tags.items() if item[0].startswith(MOVE)
-    ]
-    return [{"time": key.removeprefix(MOVE)} | json.loads(value) for key, value in sorted(tags)]
+    tags = [(key, one) for one in versions for key in one.tags if key.startswith(MOVE)]
+    made = [{"time": key.removeprefix(MOVE)} | read_move(one, key) for key, one in tags]
+    return sorted(made, key=itemgetter("time"))
+
+
+def read_move(version: ModelVersion, key: str) -> dict:
+    """The move that a tag of a version holds. Raises UserError if somebody changed it."""
+    held = read_tag(version.tags, key, f"{version.name} version {version.version}")
+    return {part: held[part] for part in MOVED} | held
+
+
+def read_tag(tags: dict[str, str], key: str, owner: str) -> dict:
+    """The record that a tag in MLflow holds. Raises UserError if somebody changed it."""
+    return parse(tags[key], f"tag {key} of {owner}", "correct or delete it in MLflow")
 
 
 def champions(versions: Sequence[ModelVersion], now: str | None) -> list[str]:

@@ -45,11 +45,9 @@ def rollback(name: str, reason: str) -> str:
     champion = by_alias(client, name, CHAMPION)
     known = champions(versions, version_number(champion) if champion else None)
     if champion is None or len(known) < 2:
-        now = (
-            f"its champion, version {champion.version}, replaced no other"
-            if champion
-            else "it has no champion"
-        )
+        now = "it has no champion"
+        if champion:
+            now = f"its champion, version {champion.version}, replaced no other"
         raise RegistryError(
             f"{name}: {now}; {listed(versions)}; `unstained promote` makes any of them champion"
         )
@@ -67,17 +65,13 @@ def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
     before = by_alias(client, name, CHAMPION)
     if before and version_number(before) == chosen:
         return f"{name} version {chosen} is the champion already"
-    loud = (
-        [f"WARNING, this overrides: {line}" for line in overrides(version, before)]
-        if kind == "hand"
-        else []
-    )
-    again = (
-        f"{CHAMPION} again: version {version_number(before)} was rolled back ({reason})"
-        if kind == "rollback"
-        else ""
-    )
-    write_decision(version, again or f"{CHAMPION}: by hand: {reason}")
+    if kind == "hand":
+        loud = [f"WARNING, this overrides: {line}" for line in overrides(version, before)]
+        told = f"{CHAMPION}: by hand: {reason}"
+    else:
+        loud = []
+        told = f"{CHAMPION} again: version {version_number(before)} was rolled back ({reason})"
+    write_decision(version, told)
     move(version, CHAMPION, reason, kind)
     was = f", was {before.version}" if before else ""
     return "\n".join([*loud, f"models:/{name}@{CHAMPION} is now version {chosen}{was}"])
@@ -85,23 +79,16 @@ def _by_hand(name: str, chosen: str, reason: str, kind: str) -> str:
 
 def overrides(version: ModelVersion, champion: ModelVersion | None) -> list[str]:
     """What speaks against a version as champion, by what is written on it."""
-    tags, against = version.tags, []
+    tags, before = version.tags, champion.tags if champion else {}
+    against = []
     if tags.get("gates", "passed") != "passed":
         against.append(f"a gate on its data: {tags['gates']}")
     if tags.get("weights") == "random":
-        better = (
-            " over pretrained ones"
-            if champion and champion.tags.get("weights") not in ("random", None)
-            else ""
-        )
-        against.append(f"random first weights{better}")
+        over = "" if before.get("weights", "random") == "random" else " over pretrained ones"
+        against.append(f"random first weights{over}")
     if tags.get("synthetic") == "true":
-        real = (
-            " over a model of real images"
-            if champion and champion.tags.get("synthetic") == "false"
-            else ""
-        )
-        against.append(f"trained on SYNTHETIC images{real}: not for real plates")
+        over = " over a model of real images" if before.get("synthetic") == "false" else ""
+        against.append(f"trained on SYNTHETIC images{over}: not for real plates")
     decision = tags.get("decision", "")
     if decision.startswith(CHALLENGER):
         against.append(f"the rule, which said {decision}")

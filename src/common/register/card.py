@@ -2,12 +2,20 @@
 limits, decision.
 """
 
+from ..workspace.records import dig
 from ..workspace.words import interval, number, table
 
 DECISION = "### Decision"
-BASELINES = (("experiment only", "experiment_only", "in_sample"),
-             ("acquisition", "acquisition", ""), ("texture", "texture_linear", ""),
-             ("linear probe", "linear_probe", ""))  # fmt: skip
+# Titles of what not every record has, and where it lies there
+MORE = {
+    "AUC within experiments": ("within_experiment", "pair_weighted"),
+    "AUC of the baseline: experiment only": ("baselines", "experiment_only", "in_sample", "auc"),
+    "AUC of the baseline: acquisition": ("baselines", "acquisition", "auc"),
+    "AUC of the baseline: texture": ("baselines", "texture_linear", "auc"),
+    "AUC of the baseline: linear probe": ("baselines", "linear_probe", "auc"),
+    "AUC of nuclei in masks": ("nuclei", "overall", "auc"),
+    "AUC of nuclei within experiments, mean": ("nuclei", "within_experiment", "mean"),
+}
 
 
 def card(model: dict, record: dict, contract: dict, digests: dict[str, str]) -> str:
@@ -50,8 +58,8 @@ def _data(model: dict, record: dict, digests: dict[str, str]) -> str:
     return "\n".join([
         "### Data and training",
         f"- source `{model['source']}` ({kind}); {model['patches']['live']} live and "
-        f"{model['patches']['dead']} dead "
-        f"labelled patches of {model['groups']} groups; labels from the PI stain",
+        f"{model['patches']['dead']} dead labelled patches of {model['groups']} groups; labels "
+        "from the PI stain",
         f"- digests: {marks or 'not known'}; model `{model['digest'][:12]}`; test split "
         f"`{data['digest'][:12]}`",
         f"- first weights: {weights}",
@@ -66,17 +74,8 @@ _HEAD = ("layers", "pooling", "C")  # what a head trained alone depends on
 
 def _results(model: dict, record: dict) -> str:
     data, overall = record["data"], record["overall"]
-    within = (record.get("within_experiment") or {}).get("pair_weighted")
     rows = [("balanced accuracy", overall["balanced_accuracy"]), ("AUC", overall["auc"])]
-    rows.append(("AUC within experiments", within))
-    for title, name, inner in BASELINES:
-        baseline = (record.get("baselines") or {}).get(name) or {}
-        baseline = baseline.get(inner, {}) if inner else baseline
-        rows.append((f"AUC of the baseline: {title}", baseline.get("auc")))
-    if "overall" in (nuclei := record.get("nuclei") or {}):
-        inside = (nuclei["within_experiment"] or {}).get("mean")
-        rows.append(("AUC of nuclei in masks", nuclei["overall"]["auc"]))
-        rows.append(("AUC of nuclei within experiments, mean", inside))
+    rows += [(title, dig(record, *place)) for title, place in MORE.items()]
     told = [
         (title, number(metric["value"]), interval(metric.get("group_interval")))
         for title, metric in rows
@@ -95,15 +94,11 @@ def _results(model: dict, record: dict) -> str:
 def _contract(contract: dict) -> str:
     tile, at, label = contract["tile"], contract["operating"], contract["label"]
     band = sorted((at["dead_to"], at["live_from"]))
-    size = (
-        f"{contract['pixel_size_um']} um per pixel"
-        if contract["pixel_size_um"]
-        else "pixel size not known"
-    )
+    pixel = contract["pixel_size_um"]
+    size = f"{pixel} um per pixel" if pixel else "pixel size not known"
     return "\n".join([
         "### Contract",
-        f"- one bright-field channel, {'/'.join(str(bits) for bits in contract['bits'])} bit, "
-        f"{size}",
+        f"- one bright-field channel, {'/'.join(map(str, contract['bits']))} bit, {size}",
         f"- windows of {tile['window']:g} {tile['unit']}, stride {tile['stride']:g}; 16 to 8 bit "
         f"by {contract['scaling']['method']} {contract['scaling']['low']:g} to "
         f"{contract['scaling']['high']:g}",

@@ -49,7 +49,9 @@ def answers(
             package = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
         except (MlflowException, OSError) as error:
             raise Incomparable(f"the champion's package cannot be read ({error})") from None
-        scorer = next(Path(package).rglob("contract.json")).parent
+        scorer = next((path.parent for path in Path(package).rglob("contract.json")), None)
+        if scorer is None:
+            raise Incomparable("the champion is no model of this project: it has no contract")
         contract = read_json(scorer / "contract.json")
         test, store = predictions[predictions["split"] == "test"], PatchStore(PATCHES)
         check_fair(contract, store.frames.loc[test["image_id"].unique()], tile)
@@ -69,7 +71,7 @@ def saved_answers(champion: ModelVersion, test_digest: str) -> pd.DataFrame | No
             uri = f"runs:/{champion.run_id}/evaluate/predictions.parquet"
             file = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
             return side(pd.read_parquet(file), record)
-    except (MlflowException, OSError):
+    except (MlflowException, OSError, KeyError):  # the last of records of other versions
         return None
 
 

@@ -33,18 +33,10 @@ SCORING_CODE = Path(scoring.__file__).parent  # ships as it is
 INTENSITY_TOLERANCE = 0.5
 # A frame with more of its windows with cells unlike the training data is flagged
 UNLIKE_SHARE = 0.15
-REQUIREMENTS = [
-    "imagecodecs",
-    "mlflow",
-    "numpy",
-    "opencv-python-headless",
-    "pandas",
-    "safetensors",
-    "tifffile",
-    "torch",
-    "torchvision",
-    "tqdm",
-]
+REQUIREMENTS = (
+    "imagecodecs", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "tifffile",
+    "torch", "torchvision", "tqdm",
+)  # fmt: skip
 SIGNATURE = ModelSignature(
     inputs=Schema([
         ColSpec(AnyType(), "image"),

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from ..tracking import runs as tracking
 from ..tracking.origin import data_digests
-from ..tracking.server import alone
+from ..tracking.server import alone, unless_there
 from ..workspace.paths import METRICS, MODELS, REPORTS
 from ..workspace.records import read_json
 from ..workspace.sections import Register, Tile
@@ -80,9 +80,10 @@ def as_kept(version: ModelVersion, decision: Decision) -> Decision:
     begin, told = f"{CHAMPION}: ", version.tags.get("decision", "")
     if decision.reason != IS_CHAMPION or not told.startswith(begin):
         return decision
-    numbers = json.loads(version.tags.get("comparison", "null"))
-    if numbers:
-        numbers.pop("against")
+    numbers = None
+    if "comparison" in version.tags:
+        numbers = dict(aliases.read_tag(version.tags, "comparison", version.name))
+        numbers.pop("against", None)
     return replace(decision, reason=told.removeprefix(begin), numbers=numbers)
 
 
@@ -116,7 +117,8 @@ def create_version(
     uri = packaging.log_model(package, model, metadata, run_id)
     if not client.search_registered_models(f"name = '{name}'"):
         kind = {"synthetic": tags["synthetic"]}
-        client.create_registered_model(name, kind, aliases.about(name))
+        with unless_there():
+            client.create_registered_model(name, kind, aliases.about(name))
     contract = read_json(package / "scorer" / "contract.json")
     text = card(model, record, contract, data_digests())[:TAG_LIMIT]
     model_id = uri.removeprefix("models:/")  # a server wants it beside the source
@@ -160,7 +162,8 @@ def note_use(client: MlflowClient, version: ModelVersion, other: str, warn_after
     key = f"test_split.{test[:12]}"
     two = "/".join(sorted((version.tags[tracking.DIGEST][:8], other[:8])))
     tags = client.get_registered_model(version.name).tags
-    used = json.loads(tags.get(key, '{"decisions": 0, "pairs": []}'))
+    unused = {key: '{"decisions": 0, "pairs": []}'}
+    used = aliases.read_tag(unused | tags, key, version.name)
     if two not in used["pairs"]:
         used = {"decisions": used["decisions"] + 1, "pairs": [*used["pairs"], two][-PAIRS_KEPT:]}
         client.set_registered_model_tag(version.name, key, json.dumps(used))

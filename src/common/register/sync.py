@@ -2,14 +2,14 @@
 logs nothing.
 """
 
-import json
 from pathlib import Path
 
 from ..tracking import runs as tracking
 from ..tracking.origin import git
+from ..workspace.errors import UserError
 from ..workspace.params import load
 from ..workspace.paths import METRICS, MODELS, REPORTS, WORKSPACE
-from ..workspace.records import read_json
+from ..workspace.records import parse, read_json
 from .registry import register_model
 
 
@@ -66,7 +66,7 @@ def is_of(partition: str, path: Path) -> bool:
     if not path.exists():
         return False
     model = read_json(MODELS / partition / "model.json")["digest"]
-    same = _digest(path.read_text()) == model
+    same = _digest(read_json(path)) == model
     if not same:
         print(
             f"sync: {path.relative_to(WORKSPACE)} is of another model than models/{partition}: "
@@ -88,15 +88,19 @@ def sync_experiments() -> None:
     ).split():
         *_, first, rest, experiment = ref.split("/")
         for path in git("ls-tree", "-r", "--name-only", ref, "metrics/evaluate/").split():
-            digest = _digest(git("show", f"{ref}:{path}"))
-            before = _digest(git("show", f"{first}{rest}:{path}") or "{}")
+            digest, before = _committed(ref, path), _committed(f"{first}{rest}", path)
             if run_id := tracking.find_run(digest):
                 tracking.add_experiment(run_id, experiment, trained=digest != before)
 
 
-def _digest(record: str) -> str:
-    """Digest of the model that an evaluation or an explanation (as JSON) is of; '' if it does not
-    say.
-    """
-    fields = json.loads(record)
-    return fields.get("model", fields).get("digest", "")
+def _committed(revision: str, path: str) -> str:
+    """Digest of the model that a record in git is of; '' where there is none that can be read."""
+    try:
+        return _digest(parse(git("show", f"{revision}:{path}"), path))
+    except UserError:
+        return ""
+
+
+def _digest(record: dict) -> str:
+    """Digest of the model that an evaluation or an explanation is of; '' if it does not say."""
+    return record.get("model", record).get("digest", "")

@@ -8,6 +8,7 @@ come first in the alphabet: test/, train/, valid/.
 
 from collections.abc import Sequence
 
+from ..workspace.records import dig
 from ..workspace.words import interval, number, table
 
 # Of the machine: they stay in model/model.json
@@ -60,11 +61,10 @@ def evaluation(record: dict) -> dict[str, float]:
     for name in COMPARED:
         low, high = overall[name]["group_interval"] or (None, None)
         metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
-    within = (record.get("within_experiment") or {}).get("pair_weighted") or {}
-    metrics["test/auc_within_experiments"] = within.get("value")
-    nuclei = record.get("nuclei") or {}
-    metrics["test/nuclei_auc"] = _dig(nuclei, "overall", "auc", "value")
-    within = _dig(nuclei, "within_experiment", "mean", "value")
+    within = dig(record, "within_experiment", "pair_weighted", "value")
+    metrics["test/auc_within_experiments"] = within
+    metrics["test/nuclei_auc"] = dig(record, "nuclei", "overall", "auc", "value")
+    within = dig(record, "nuclei", "within_experiment", "mean", "value")
     metrics["test/nuclei_auc_within_experiments"] = within
     metrics["test/brier"] = record["calibration"]["brier"]["after"]
     metrics["test/ece"] = record["calibration"]["ece"]["after"]
@@ -76,8 +76,8 @@ def evaluation(record: dict) -> dict[str, float]:
 def explanation(record: dict) -> dict[str, float]:
     """The two numbers of an explanation that tell models apart."""
     metrics = {
-        "test/purity": _dig(record, "embedding", "purity", "features", "other_groups", "purity"),
-        "test/cam_iou_gain": _dig(record, "agreement", "dead_map", "iou", "gain"),
+        "test/purity": dig(record, "embedding", "purity", "features", "other_groups", "purity"),
+        "test/cam_iou_gain": dig(record, "agreement", "dead_map", "iou", "gain"),
     }
     return {key: float(value) for key, value in metrics.items() if value is not None}
 
@@ -124,8 +124,7 @@ CONTENTS = {
 
 def _figures(record: dict) -> str:
     """A small table of the key figures."""
-    data = record["data"]
-    within = (record.get("within_experiment") or {}).get("pair_weighted")
+    data, within = record["data"], dig(record, "within_experiment", "pair_weighted")
     rows = [
         ("balanced accuracy", record["overall"]["balanced_accuracy"]),
         ("AUC", record["overall"]["auc"]),
@@ -134,10 +133,3 @@ def _figures(record: dict) -> str:
     of = f"test: {data['n_patches']} patches of {data['n_groups']} groups"
     told = [(name, number(m["value"]), interval(m["group_interval"])) for name, m in rows]
     return "\n".join(table([of, "value", "interval over groups"], told))
-
-
-def _dig(record: dict, *keys: str) -> float | None:
-    """A value deep inside a record, None where any of it lacks."""
-    for key in keys:
-        record = (record or {}).get(key)
-    return record

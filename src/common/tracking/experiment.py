@@ -54,10 +54,11 @@ def connect() -> MlflowClient:
             f"`mlflow experiments restore -x {known.experiment_id}` brings it back with its runs"
         )
     if known is None:
-        local = mlflow.get_tracking_uri().startswith("sqlite:")
-        place = (MLRUNS / "artifacts").as_uri() if local else None
+        file = server.database_file(mlflow.get_tracking_uri())
+        place = (file.absolute().parent / "artifacts").as_uri() if file else None
         tags = {NOTE: ABOUT, KIND: "custom_model_development", VIEW: RESULTS}
-        client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
+        with server.unless_there():
+            client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
     mlflow.set_experiment(EXPERIMENT)
     return client
 

@@ -107,11 +107,21 @@ def log_training(model: dict, directory: Path) -> None:
     sections = {name: section.model_dump() for name, section in zip(names, load(*names))}
     mlflow.log_params(run_content.parameters(model, sections))
     log_data(model["partition"])
-    mlflow.log_artifacts(str(directory), "model")
-    mlflow.log_artifacts(str(REPORTS / "train" / model["partition"]), "train")
-    for gate in sorted(path for path in (REPORTS / "checks").glob("*") if path.is_dir()):
-        mlflow.log_artifacts(str(gate), f"checks/{gate.name}")
+    run_id = mlflow.active_run().info.run_id
+    log_folder(run_id, directory, "model")
+    log_folder(run_id, REPORTS / "train" / model["partition"], "train")
+    log_folder(run_id, REPORTS / "checks", "checks")
     mlflow.set_tag(NOTE, run_content.note(model, None, ["model", "train", "checks"]))
+
+
+def log_folder(run_id: str, folder: Path, name: str) -> None:
+    """Adds the files of a folder to a run, one by one: MLflow replaces a file so, where a whole
+    folder is written over the files there, which are read-only as DVC's cache left their originals.
+    """
+    client = MlflowClient()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        place = Path(name) / path.relative_to(folder).parent
+        client.log_artifact(run_id, str(path), place.as_posix())
 
 
 def filter_run(restored: bool = False) -> str:
@@ -134,8 +144,8 @@ def filter_run(restored: bool = False) -> str:
         scores = {f"filter/{name}": metrics[name] for name in ("f1_cells", "f1_not_cells")}
         known = {name: value for name, value in scores.items() if value is not None}
         mlflow.log_metrics(known)  # none by rules alone
-        mlflow.log_artifacts(str(directory), "model")
-        mlflow.log_artifacts(str(REPORTS / "filter"), "figures")
+        log_folder(run_id, directory, "model")
+        log_folder(run_id, REPORTS / "filter", "figures")
         mlflow.log_dict(metrics, "filter.json")
     return run_id
 
@@ -169,7 +179,7 @@ def _add(
         return
     now = int(time.time() * 1000)
     client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
-    client.log_artifacts(run_id, str(reports), name)
+    log_folder(run_id, reports, name)
     if name == "evaluate":  # the explanation's folder has its own
         client.log_dict(run_id, record, "evaluate/record.json")
     tags = tags | {f"{name}_digest": digest}

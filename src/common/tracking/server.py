@@ -15,18 +15,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..workspace.errors import ServerError
 from ..workspace.paths import MLRUNS
+from ..workspace.room import STORE
 
 USER_VARIABLES = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # seconds
+SHARED = 0o664  # the mode of a lock: a group may share a clone
 
-CURES = {
-    "database is locked": "is locked by another process: wait until it has ended, or end it, and "
-    "repeat (`fuser` names who holds the file)",
+CURES = STORE | {
     "disk is full": "has no room: make some on its disk, and repeat",
     "database schema": "is of another version of MLflow: of a newer one, work with the environment "
     "that made it; of an older one, copy it and run `mlflow db upgrade` on it",
-    "readonly database": "may not be written by this user: make it and its folder writable",
 }
 OTHER = (
     "give a server (http://HOST:PORT) or a database (sqlite:////ABSOLUTE/PATH/mlflow.db, in a "
@@ -49,13 +48,12 @@ def _store(uri: str) -> None:
     shown, making = uri, nullcontext()
     try:
         if uri.startswith(DATABASES):
-            url = sqlalchemy.make_url(uri)
-            shown = url.render_as_string(hide_password=True)
+            shown = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
             engine = sqlalchemy.create_engine(uri)
             # Fails at once, where MLflow would try for 100 s
             sqlalchemy.inspect(engine).get_table_names()
             engine.dispose()
-            making = _one_at_a_time(url)
+            making = _one_at_a_time(database_file(uri))
         with making:
             MlflowClient(uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError) as error:
@@ -67,16 +65,19 @@ def _store(uri: str) -> None:
         raise ServerError(f"{name} {told}") from None
 
 
-def _one_at_a_time(url: sqlalchemy.URL) -> AbstractContextManager:
+def database_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for a server and for other databases."""
+    url = sqlalchemy.make_url(uri) if uri.startswith("sqlite:") else None
+    return Path(url.database) if url and url.database else None
+
+
+def _one_at_a_time(file: Path | None) -> AbstractContextManager:
     """Held while MLflow connects to a database in a file, whose tables it makes at first use: two
     processes that make them at once get in each other's way, and one fails.
     """
-    if url.get_backend_name() != "sqlite" or not url.database:
+    if not file or not os.access(file.parent, os.W_OK):  # nothing can be made there
         return nullcontext()
-    folder = Path(url.database).parent
-    if not os.access(folder, os.W_OK):  # nothing can be made there
-        return nullcontext()
-    return FileLock(folder / f".{Path(url.database).name}.lock")
+    return FileLock(file.with_name(f".{file.name}.lock"), mode=SHARED)
 
 
 @contextmanager
@@ -85,8 +86,18 @@ def alone() -> Iterator[None]:
     there. It keeps the processes of this clone apart, not the machines that share a server.
     """
     MLRUNS.mkdir(parents=True, exist_ok=True)
-    with FileLock(MLRUNS / ".registry.lock"):
+    with FileLock(MLRUNS / ".registry.lock", mode=SHARED):
         yield
+
+
+@contextmanager
+def unless_there() -> Iterator[None]:
+    """What is made within may be there already: another clone of the same store made it first."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _server(uri: str) -> None:

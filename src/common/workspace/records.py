@@ -2,25 +2,60 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
 from .errors import UserError
 from .paths import existing
 
+ANEW = "`git checkout` or `dvc repro` it"
 DECIMALS = 6  # of the floats of metrics and reports
 
 
-def read_json(path: Path) -> dict:
-    """The content of a JSON file. Raises MissingInput if it does not exist, UserError if it is cut
-    off or was merged by hand.
+class Record(dict):
+    """An object of a JSON text. Asking for a key that it lacks raises UserError with the text's
+    name and what to do: records of other versions lack some, and people edit them.
     """
-    text = existing(path).read_text(errors="replace")
+
+    def __init__(self, name: str, cure: str, content: dict) -> None:
+        super().__init__(content)
+        self._name, self._cure = name, cure
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise UserError(
+            f"{self._name} lacks {key!r}, as of another version or changed by hand: {self._cure}"
+        )
+
+
+def read_json(path: Path) -> Record:
+    """The content of a JSON file. Raises MissingInput if it does not exist, UserError as `parse`
+    does.
+    """
+    return parse(existing(path).read_text(errors="replace"), str(path))
+
+
+def parse(text: str, name: str, cure: str = ANEW) -> Record:
+    """The object that a JSON text holds; messages say its name and what to do. Raises UserError if
+    it holds none: it was cut off, or merged by hand.
+    """
     try:
-        return json.loads(text)
+        found = json.loads(text, object_hook=partial(Record, name, cure))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON ({error}): `git checkout` or `dvc repro` it") from None
+        raise UserError(f"{name} is no JSON ({error}): {cure}") from None
+    if not isinstance(found, Record):
+        raise UserError(f"{name} is no JSON of a record, but {text[:20]!r}: {cure}")
+    return found
+
+
+def dig(record: dict | None, *keys: str) -> Any:
+    """What lies deep inside a record; None where any of it lacks."""
+    found: Any = record
+    for key in keys:
+        found = (found or {}).get(key)
+    return found
 
 
 def write_json(path: Path, record: dict) -> None:

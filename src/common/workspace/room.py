@@ -8,7 +8,16 @@ from pathlib import Path
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 SAID = ("No space left on device", "disk is full", "Disk quota exceeded")  # SQLite says the second
-PATHS = ("Symlink loop from", "Could not determine home directory")  # pathlib's, no OSError
+# What is no OSError, of SQLite under MLflow's store and of pathlib, and what to do
+STORE = {
+    "database is locked": "is locked by another process: wait until it has ended, or end it, and "
+    "repeat (`fuser` names who holds the file)",
+    "readonly database": "may not be written by this user: make it and its folder writable",
+}
+PATHS = {
+    "symlink loop from": "name the folder or file itself",
+    "could not determine": "set HOME, or name the folder or file itself",
+}
 LEAST = 2**16  # bytes
 
 
@@ -20,8 +29,12 @@ def of_the_disk(error: BaseException, places: Iterable[Path]) -> str:
     """
     if isinstance(error, OSError) and error.errno in REFUSED and error.filename:
         return str(error)
-    if isinstance(error, RuntimeError) and str(error).startswith(PATHS):
-        return f"{error}: name the folder or file itself"
+    for said, cure in PATHS.items():
+        if isinstance(error, RuntimeError) and str(error).lower().startswith(said):
+            return f"{str(error).rstrip('.')}: {cure}"
+    for said, cure in STORE.items():
+        if said in str(error):
+            return f"the MLflow store {cure}"
     full = [place for place in places if place.exists() and free(place) < LEAST]
     lines = str(error).splitlines() or [""]
     told = next((line for line in lines if any(said in line for said in SAID)), "")
