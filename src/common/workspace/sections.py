@@ -25,7 +25,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 class Section(BaseModel):
     """A section of params.yaml: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -167,7 +167,7 @@ class Train(Section):
     batch_size: Annotated[int, Field(ge=2)]
     lr: Positive
     weight_decay: Annotated[float, Field(ge=0)]
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    betas: Annotated[list[Annotated[Fraction, Field(lt=1)]], Field(min_length=2, max_length=2)]
     schedule: Literal["constant", "cosine"]
     warmup_fraction: Fraction
     intensity_augmentation: Fraction
