@@ -8,8 +8,9 @@ import math
 import socket
 from pathlib import Path
 
-from fastapi import Response
-from nicegui import app, ui
+from fastapi import Request, Response
+from nicegui import app, core, ui
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ..common.filter.fit import LEAST_ROWS
@@ -48,8 +49,15 @@ def check_port(port: int) -> None:
 def serve(session: Session, port: int, title: str, synthetic: bool) -> None:
     """Serves the page on http://127.0.0.1:PORT until interrupted."""
     holder: list[str] = []
-    # No other site may speak for us
+    # No other site may speak for us, nor show this page as part of its own
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    core.sio.eio.cors_allowed_origins = None
+
+    @app.middleware("http")
+    async def unframed(request: Request, answer: RequestResponseEndpoint) -> Response:
+        response = await answer(request)
+        response.headers["X-Frame-Options"] = "DENY"
+        return response
 
     @app.get("/picture/{view}/{place}")
     def picture(view: str, place: int) -> Response:
@@ -212,28 +220,18 @@ def _chart(history: dict[int, tuple[float, float]]) -> dict:
     grey = {"color": "#9fb0bd"}
     floor = math.floor(10 * min((min(values) for _, values in points), default=0.5)) / 10
     return {
-        "animation": False,
-        "color": ["#43c98a", "#5cb8ff"],
+        "animation": False, "color": ["#43c98a", "#5cb8ff"],
         "legend": {"textStyle": {"color": "#c8d4dc"}, "top": 0},
         "grid": {"left": 44, "right": 14, "top": 32, "bottom": 42},
         "tooltip": {"trigger": "axis"},
         "xAxis": {
-            "type": "value",
-            "name": "answers",
-            "nameLocation": "middle",
-            "nameGap": 26,
-            "nameTextStyle": grey,
-            "scale": True,
-            "minInterval": 1,
-            "splitLine": {"show": False},
+            "type": "value", "name": "answers", "nameLocation": "middle", "nameGap": 26,
+            "nameTextStyle": grey, "scale": True, "minInterval": 1, "splitLine": {"show": False},
             "axisLabel": grey,
         },
         "yAxis": {
-            "type": "value",
-            "min": floor,
-            "max": 1,
-            "splitLine": {"lineStyle": {"color": "#2a3843"}},
-            "axisLabel": grey,
+            "type": "value", "min": floor, "max": 1,
+            "splitLine": {"lineStyle": {"color": "#2a3843"}}, "axisLabel": grey,
         },
         "series": lines,
-    }
+    }  # fmt: skip

@@ -9,12 +9,13 @@ import pandas as pd
 from ..patches.store import PatchStore
 from ..scoring.emptiness import VERDICTS
 from ..scoring.frames.imaging import black_border, bright_field_measures
-from ..workspace.csv_table import TableError, number_of, read_rows
+from ..workspace.csv_table import TableError, read_rows
 from ..workspace.errors import UserError
 
 ANNOTATION_COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 WINDOW_KEY = ["image_id", "y", "x", "size"]
-LONGEST = 10**9  # px: beyond, int64 would wrap around
+# As programs write whole numbers, of at most nine digits; 1.024 may be a thousand
+PIXELS = r"\A([0-9]{1,9})(?:[.,]0)?\Z"
 MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
 
 
@@ -49,10 +50,10 @@ def read_annotations(path: Path) -> pd.DataFrame:
     )
     lines = [row.line for row in rows]
     for column in ("y", "x", "size"):
-        numbers = table[column].map(number_of).astype(float)
-        wrong = numbers.isna() | (numbers % 1 != 0) | (numbers < 0) | (numbers > LONGEST)
-        _refuse(path, lines, table[column], wrong, "a whole number of pixels")
-        table[column] = numbers.astype("int64")
+        whole = table[column].str.extract(PIXELS, expand=False)
+        _refuse(path, lines, table[column], whole.isna(), "a whole number of pixels")
+        table[column] = whole.astype("int64")
+    table["verdict"] = table["verdict"].str.lower()
     unknown = ~table["verdict"].isin(VERDICTS)
     _refuse(path, lines, table["verdict"], unknown, f"one of {', '.join(VERDICTS)}")
     return table

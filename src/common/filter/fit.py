@@ -133,7 +133,8 @@ def f1_scores(
     result = {}
     for name, hit in (("cells", 0), ("not_cells", 3)):
         both = np.vstack([counts.sum(axis=0), draws @ counts])
-        values = 2 * both[:, hit] / np.maximum(2 * both[:, hit] + both[:, 1] + both[:, 2], 1)
+        with np.errstate(invalid="ignore"):  # of a draw in which nothing is or is called so: none
+            values = 2 * both[:, hit] / (2 * both[:, hit] + both[:, 1] + both[:, 2])
         bounds = percentile(values[1:], 0.95, len(counts))
         result[f"f1_{name}"] = round(float(values[0]), 6)
         result[f"f1_{name}_interval_95"] = [round(bound, 6) for bound in bounds]

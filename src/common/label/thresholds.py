@@ -81,6 +81,22 @@ def hidden_dead(values: np.ndarray, mixture: mixtures.Mixture, seed: int) -> str
     )
 
 
+def exposure_decides(used: pd.DataFrame, mixture: mixtures.Mixture, label: Label) -> str:
+    """A warning where the background of the fields that set the thresholds (image_id,
+    pi_background) differs by more than the thresholds, as exposures do; '' where it does not.
+    """
+    fields = used.drop_duplicates("image_id")
+    low, high = fields["pi_background"].quantile([0.05, 0.95])
+    within = high * mixture.live_below <= low * mixture.dead_above
+    if label.intensity == "background_ratio" or within:
+        return ""
+    return (
+        f"WARNING: the background of the fields goes from {low:.4g} to {high:.4g} counts, further "
+        "than from live_below to dead_above: exposure or time, not cells, may decide what is "
+        "called dead; label.intensity background_ratio divides by it"
+    )
+
+
 def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> dict:
     """The head of thresholds.json: thresholds in the intensity's own unit, components in the fit's,
     rounded; `background` is the percentile that a field's background is.

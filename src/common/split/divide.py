@@ -22,6 +22,8 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
     parts = split.folds if kfold else len(SPLIT_NAMES)
     if len(counts) < parts:
         wanted, fewer = ("folds", ["fewer split.folds"]) if kfold else ("splits", [])
+        if len(counts) < len(SPLIT_NAMES):  # of folds too: test, validate, train
+            fewer = []
         raise SplitError(
             f"{partition} has {len(counts)} groups for {parts} {wanted}. {_help(counts, *fewer)}"
         )
