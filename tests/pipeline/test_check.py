@@ -393,6 +393,20 @@ def test_a_group_that_tells_the_class_stops(tmp_path):
     assert "group_does_not_tell_the_class" in found
 
 
+def test_groups_of_one_patch_are_not_blamed_for_its_class(tmp_path):
+    def single(table):
+        return table.drop_duplicates("image_id").assign(label=["live", "dead"] * gates.FIELDS)
+
+    def counts(record):
+        record["counts"] = {p: {"all": {"live": 3, "dead": 3}} for p in gates.PARTITIONS}
+
+    def plant(folder):
+        edit("splits.parquet", single)(folder)
+        record("split.json", counts)(folder)
+
+    assert "group_does_not_tell_the_class" not in planted("splits", tmp_path / "splits", plant)
+
+
 def run(tree, name):
     return subprocess.run(
         [sys.executable, "-m", "src.stages", "check", name],

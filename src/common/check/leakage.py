@@ -25,6 +25,7 @@ from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
 from .nearest import likest, usual
 
 MANY = 5000  # pairs: more, and chance has more tries
+FEW = 3  # patches of a group
 
 
 def part_names(record: dict) -> list[str]:
@@ -134,14 +135,17 @@ def training(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> p
 
 def by_group_alone(splits: pd.DataFrame, partitions: Sequence[str]) -> pd.DataFrame:
     """One row per partition: AUC of its patches' groups alone, each patch scored by the live share
-    of its group, without looking at a pixel.
+    of its group, without looking at a pixel; missing where most lie in groups of FEW or less, of
+    which a patch alone makes the share.
     """
     rows = []
     for partition in partitions:
         mine = splits[splits["partition"] == partition]
         live = mine["label"] == "live"
-        share = live.groupby(mine["group"]).transform("mean")
-        area = roc_auc_score(live, share) if live.nunique() == 2 else 1.0
+        by = live.groupby(mine["group"])
+        area = roc_auc_score(live, by.transform("mean")) if live.nunique() == 2 else 1.0
+        if by.transform("size").median() <= FEW:
+            area = float("nan")
         rows.append(
             {"partition": partition, "groups": mine["group"].nunique(), "auc": round(area, 6)}
         )
