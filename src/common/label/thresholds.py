@@ -32,7 +32,8 @@ def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
     if missing := [name for name in fit_on if name not in held]:
         raise mixtures.MixtureError(
             f"label.fit_on names {', '.join(missing)}, which has no patches with cells; there are "
-            f"some in {', '.join(held) or 'no partition'}. Name some of dataset.partitions, or all without brackets"
+            f"some in {', '.join(held) or 'no partition'}. Name some of dataset.partitions, or all "
+            "without brackets"
         )
     return cells[cells["partition"].isin(fit_on)]
 
