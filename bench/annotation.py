@@ -126,7 +126,8 @@ def main() -> None:
         chosen.windows,
         params.seed,
     )
-    cache = FeatureCache(store, params.arch, MODELS / "weights" / "filter" / "model.safetensors")
+    weights = MODELS / "weights" / "filter" / "model.safetensors"
+    cache = FeatureCache(store, params.arch, weights, params.sees)
     found = curves(table, cache.of(table), params, chosen.answers, chosen.seeds)
     kind = "SYNTHETIC images" if dataset.source == "synthetic" else "real images"
     print(
