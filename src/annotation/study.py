@@ -13,9 +13,6 @@ from ..common.patches.store import PatchStore
 from ..common.workspace.sections import Filter
 from .features import FeatureCache
 
-# Answers of each kind, cells and not cells, from which a machine chooses: more did not help
-START = 1
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -67,8 +64,9 @@ class Study:
         )
 
     def _scores(self, table: pd.DataFrame, features: np.ndarray, chosen) -> np.ndarray | None:
+        """None until there is an answer of each kind; to wait for more of them did not help."""
         cells = (table["verdict"] == "cells").to_numpy()
-        if min(cells.sum(), (~cells).sum()) < START:
+        if cells.all() or not cells.any():
             return None
         params = self._params
         machine = chosen.cells or fitting.fit_svm(

@@ -75,9 +75,8 @@ def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     """
     table = _fields(splits, frames)
     in_common = shared(table["phash_corners"].tolist(), lambda i, j: _apart(table, i, j))
-    copies = [_pair(table, i, j) | {"corners": n} for (i, j), n in in_common.items()]
-    columns = ["image_id", "other_id", "part", "other_part"]
-    return pd.DataFrame(copies, columns=[*columns, "corners"]), _nearest(table)
+    pairs = np.array(list(in_common), int).reshape(-1, 2)
+    return _pairs(table, *pairs.T).assign(corners=list(in_common.values())), _nearest(table)
 
 
 def _fields(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
@@ -95,12 +94,12 @@ def _fields(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     return place.join(prints[["phash_layout", "phash_corners"]], how="inner")
 
 
-def _pair(table: pd.DataFrame, one: int, other: int) -> dict:
-    names, parts = table.index, table["part"].to_numpy()
-    return {
-        "image_id": names[one], "other_id": names[other],
-        "part": parts[one], "other_part": parts[other],
-    }  # fmt: skip
+def _pairs(table: pd.DataFrame, ones: np.ndarray, others: np.ndarray) -> pd.DataFrame:
+    names, parts = table.index.to_numpy(), table["part"].to_numpy()
+    return pd.DataFrame({
+        "image_id": names[ones], "other_id": names[others],
+        "part": parts[ones], "other_part": parts[others],
+    })  # fmt: skip
 
 
 def balance(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> pd.DataFrame:
@@ -179,12 +178,9 @@ def _nearest(table: pd.DataFrame) -> pd.DataFrame:
     other, likeness = likest(
         layouts, lambda i, j: _apart(table, i, j) & _same(table["in_partition"], i, j)
     )
-    nearest = [
-        _pair(table, one, other[one])
-        | {"sigmas": round((float(likeness[one]) - middle) / scale, 3)}
-        for one in np.flatnonzero(other >= 0)
-    ]
-    return pd.DataFrame(nearest, columns=["image_id", "other_id", "part", "other_part", "sigmas"])
+    met = np.flatnonzero(other >= 0)
+    sigmas = (likeness[met].astype(float) - middle) / scale
+    return _pairs(table, met, other[met]).assign(sigmas=sigmas.round(3))
 
 
 def _quantile(pairs: int) -> float:

@@ -16,7 +16,7 @@ ANNOTATION_COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "dat
 WINDOW_KEY = ["image_id", "y", "x", "size"]
 # As programs write whole numbers, of at most nine digits; 1.024 may be a thousand
 PIXELS = r"\A([0-9]{1,9})(?:[.,]0)?\Z"
-MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
+MEASURES = ["focus", "texture", "contrast", "border"]
 
 
 class AnnotationError(UserError):
@@ -90,14 +90,13 @@ def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFra
     place = patches[WINDOW_KEY].assign(place=np.arange(len(patches)))
     merged = rows.merge(place, on=WINDOW_KEY, how="left")
     outside = merged["place"].isna()
-    names = [name for name in MEASURES if name in patches]
-    measured = patches[names].reindex(merged["place"].fillna(-1)).set_axis(merged.index)
+    measured = patches[MEASURES].reindex(merged["place"].fillna(-1)).set_axis(merged.index)
     for image_id, part in merged[outside].groupby("image_id"):
         frame = np.asarray(store.brightfield(image_id))
         measures = bright_field_measures(
             frame, black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64)
         )
-        measured.loc[part.index, names] = np.column_stack([measures[name] for name in names])
+        measured.loc[part.index, MEASURES] = np.column_stack([measures[n] for n in MEASURES])
     merged.loc[outside, "place"] = len(patches) + np.arange(outside.sum())
     return merged.astype({"place": "int64"}).join(measured)
 
