@@ -30,18 +30,14 @@ ACTIONS = {  # key -> what it does, and the colour of its button
 POLL_S = 0.5
 
 
-class PortInUse(UserError):
-    """Another program listens there."""
-
-
 def check_port(port: int) -> None:
-    """Raises PortInUse if the page cannot be served there."""
+    """Raises UserError if the page cannot be served there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise PortInUse(
+            raise UserError(
                 f"port {port} of {HOST} is not to be had ({error.strerror}): try --port"
             ) from None
 
@@ -171,13 +167,10 @@ class Page:
         else:
             image_id, y, x, size = session.window(place)
             self.where.set_text(f"{image_id}, y {y}, x {x}, {size} px")
-        self.counts.set_content(
-            "".join(f"<div><b>{n}</b> {name}</div>" for name, n in session.counts().items())
-        )
-        left = ", ".join(
-            f"{n} {reason.replace('_', ' ')}" for reason, n in session.left_out.items() if n
-        )
-        self.left.set_text(f"left out: {left}" if left else "")
+        counts = (f"<div><b>{n}</b> {name}</div>" for name, n in session.counts().items())
+        self.counts.set_content("".join(counts))
+        left = [f"{n} {reason.replace('_', ' ')}" for reason, n in session.left_out.items() if n]
+        self.left.set_text(f"left out: {', '.join(left)}" if left else "")
         self.quality.set_content(_quality(session))
         self.chart.options.clear()
         self.chart.options.update(_chart(session.history))

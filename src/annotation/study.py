@@ -56,12 +56,8 @@ class Study:
         features = self._cache.of(table)
         chosen = fitting.fit_filter(table, features, self._reference, self._params, {})
         quality = fitting.quality(table, features, chosen, self._params)
-        return Standing(
-            len(rows),
-            chosen.facts["method"],
-            quality,
-            self._scores(table, features, chosen) if score else None,
-        )
+        scores = self._scores(table, features, chosen) if score else None
+        return Standing(len(rows), chosen.facts["method"], quality, scores)
 
     def _scores(self, table: pd.DataFrame, features: np.ndarray, chosen) -> np.ndarray | None:
         """None until there is an answer of each kind; to wait for more of them did not help."""

@@ -49,8 +49,8 @@ def main() -> dict[str, float]:
         cells["intensity"].to_numpy(), record["live_below"], record["dead_above"]
     )
     record["fitted_patches"] = len(used)
-    record["counts"] = tally(cells, "label", LABEL_NAMES)
-    record["verdicts"] = tally(patches, "verdict", VERDICT_NAMES)
+    record["counts"] = tally(cells, "label", LABEL_NAMES, dataset.partitions)
+    record["verdicts"] = tally(patches, "verdict", VERDICT_NAMES, dataset.partitions)
 
     report = REPORTS / "label"
     shutil.rmtree(report, ignore_errors=True)

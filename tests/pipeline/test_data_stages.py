@@ -313,6 +313,15 @@ def test_label_refuses_a_stain_without_signal_and_shows_the_histogram(labelled):
     assert not (labelled.root / "data" / "labels" / "labels.parquet").exists()
 
 
+def test_a_partition_without_cells_is_named_as_that(labelled):
+    file = labelled.root / "data" / "filtered" / "verdicts.parquet"
+    table = pd.read_parquet(file)
+    table.loc[table["partition"] == "drug", "verdict"] = "empty"
+    table.to_parquet(file)
+    message = refusal(lambda: labelled(label_stage))
+    assert "the filter found no cells in drug: see reports/filter" in message
+
+
 def test_exposures_that_differ_are_said_where_counts_are_labelled(labelled, capsys):
     labelled(label_stage)
     assert "WARNING" not in capsys.readouterr().out

@@ -30,28 +30,24 @@ FEW = 3  # patches of a group
 
 def part_names(record: dict) -> list[str]:
     """Names of the splits, or of the folds under K-fold, by split.json."""
-    return (
-        [f"fold-{fold}" for fold in range(record["folds"])]
-        if record["scheme"] == "kfold"
-        else list(SPLIT_NAMES)
-    )
+    if record["scheme"] == "holdout":
+        return list(SPLIT_NAMES)
+    return [f"fold-{fold}" for fold in range(record["folds"])]
 
 
 def parts(splits: pd.DataFrame) -> pd.Series:
     """The split or fold of each patch; '' for neither."""
-    return (
-        splits["split"].where(splits["fold"] < 0, "fold-" + splits["fold"].astype("str")).fillna("")
-    )
+    folds = "fold-" + splits["fold"].astype("str")
+    return splits["split"].where(splits["fold"] < 0, folds).fillna("")
 
 
 def beside_first(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Rows (image_id, part, group, ...) beside the first of equal `keys`: other_id, first_part and
     first_group.
     """
-    first = table.groupby(keys, sort=False)[["image_id", "part", "group"]].transform("first")
-    return table.assign(
-        other_id=first["image_id"], first_part=first["part"], first_group=first["group"]
-    )
+    names = {"image_id": "other_id", "part": "first_part", "group": "first_group"}
+    first = table.groupby(keys, sort=False)[[*names]].transform("first")
+    return table.assign(**first.rename(columns=names))
 
 
 def by_pixels(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:

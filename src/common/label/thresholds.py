@@ -46,6 +46,8 @@ def refuse_unseparated(
     """
     reasons = mixtures.problems(mixture, step)
     for partition, part in counts.items():
+        if not any(part.values()):
+            reasons.append(f"the filter found no cells in {partition}: see {REPORTS.name}/filter")
         reasons += [
             f"{partition} has {part[name]} {name} patches, "
             f"fewer than label.min_class {label.min_class}"
@@ -117,11 +119,14 @@ def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> di
     })  # fmt: skip
 
 
-def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Rows per partition and value of a column."""
+def tally(
+    table: pd.DataFrame, column: str, names: tuple[str, ...], partitions: list[str]
+) -> dict[str, dict[str, int]]:
+    """Rows of each partition and value of a column."""
+    columns = {name: table.loc[table["partition"] == name, column] for name in partitions}
     return {
-        partition: {name: int((part[column] == name).sum()) for name in names}
-        for partition, part in table.groupby("partition", sort=False)
+        partition: {name: int((values == name).sum()) for name in names}
+        for partition, values in columns.items()
     }
 
 

@@ -60,9 +60,8 @@ def _totals(shares: np.ndarray, parts: np.ndarray, n_parts: int) -> np.ndarray:
 def _cost(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray) -> float:
     totals = _totals(shares, parts, len(fractions))
     missing = np.count_nonzero(totals <= 0)
-    return round(
-        float(((totals - fractions[:, None]) ** 2 / fractions[:, None]).sum()) + 1000 * missing, 9
-    )
+    distance = ((totals - fractions[:, None]) ** 2 / fractions[:, None]).sum()
+    return round(float(distance) + 1000 * missing, 9)
 
 
 def _descend(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray) -> np.ndarray:
