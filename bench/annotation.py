@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from src.annotation.features import FeatureCache
 from src.annotation.sampling import candidates, choose, diverse_order
-from src.annotation.study import START
 from src.common.filter import annotations
 from src.common.filter import fit as fitting
 from src.common.patches.store import PatchStore
@@ -50,9 +49,8 @@ def learn(
     cells, asked, scores, machines = (pool["verdict"] == "cells").to_numpy(), [], None, {}
     for count in range(1, min(answers, len(pool)) + 1):
         asked.append(choose(pool, pool.iloc[asked], order, scores, set()))
-        if (count % EVERY and scores is not None) or min(
-            cells[asked].sum(), (~cells[asked]).sum()
-        ) < START:
+        one_kind = cells[asked].all() or not cells[asked].any()
+        if one_kind or (count % EVERY and scores is not None):
             continue
         machine = fit(features[asked], pool.iloc[asked], params)
         scores = machine.decision(features) if uncertain else None
@@ -126,7 +124,8 @@ def main() -> None:
         chosen.windows,
         params.seed,
     )
-    cache = FeatureCache(store, params.arch, MODELS / "weights" / "filter" / "model.safetensors")
+    weights = MODELS / "weights" / "filter" / "model.safetensors"
+    cache = FeatureCache(store, params.arch, weights, params.sees)
     found = curves(table, cache.of(table), params, chosen.answers, chosen.seeds)
     kind = "SYNTHETIC images" if dataset.source == "synthetic" else "real images"
     print(

@@ -9,8 +9,7 @@ from tqdm import tqdm
 
 from ..common.filter.annotations import WINDOW_KEY
 from ..common.patches.store import PatchStore
-from ..common.scoring.networks.inference import embed
-from ..common.scoring.networks.net import build
+from ..common.scoring.networks.overview import embed_seen, filter_net
 from ..common.workspace.cache import file_digest
 from ..common.workspace.entries import opened
 
@@ -22,10 +21,10 @@ class FeatureCache:
     network, so neither is ever mixed up.
     """
 
-    def __init__(self, store: PatchStore, arch: str, weights: Path):
-        self._store, self._arch, self._weights = store, arch, weights
+    def __init__(self, store: PatchStore, arch: str, weights: Path, sees: str):
+        self._store, self._named = store, (arch, weights, sees)
         files = store.directory / "frames.parquet", weights
-        self._rests_on = arch, *(file_digest(path) for path in files)
+        self._rests_on = arch, sees, *(file_digest(path) for path in files)
         self._net, self._kept = None, opened()
         self._known: dict[tuple, np.ndarray] = {}
 
@@ -49,10 +48,10 @@ class FeatureCache:
         quiet = len(lacking) < CHUNK
         with tqdm(total=len(lacking), desc="features", unit="window", disable=quiet) as bar:
             for start in range(0, len(lacking), CHUNK):
-                self._net = self._net or build(self._arch, self._weights)
+                self._net = self._net or filter_net(*self._named)
                 block = lacking[start : start + CHUNK]
                 table = pd.DataFrame(block, columns=WINDOW_KEY)
-                vectors = embed(self._net, self._store, table, desc=None)
+                vectors = embed_seen(self._net, self._store, table)
                 self._known |= dict(zip(block, vectors))
                 for window, vector in zip(block, vectors if self._kept else []):
                     self._kept.put(self._key(window), vector)

@@ -9,10 +9,15 @@ function act(action) {
   emitEvent("act", { action, shown: Number(picture.dataset.place) });
 }
 
+// Where a layout has no Latin letters, such as Greek or Cyrillic, the letter that the key has on others
+function pressed(event) {
+  return (/[^ -~]/.test(event.key) ? event.code.replace("Key", "") : event.key).toLowerCase();
+}
+
 document.addEventListener("keydown", (event) => {
-  const action = keys[event.key.toLowerCase()];
+  const action = keys[pressed(event)];
   const held = event.ctrlKey || event.metaKey;
-  if (!action || event.repeat || event.altKey || (held && event.key.toLowerCase() !== "z")) return;
+  if (!action || event.repeat || event.altKey || (held && pressed(event) !== "z")) return;
   event.preventDefault();
   act(action);
 });

@@ -8,8 +8,9 @@ import math
 import socket
 from pathlib import Path
 
-from fastapi import Response
-from nicegui import app, ui
+from fastapi import Request, Response
+from nicegui import app, core, ui
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ..common.filter.fit import LEAST_ROWS
@@ -29,18 +30,14 @@ ACTIONS = {  # key -> what it does, and the colour of its button
 POLL_S = 0.5
 
 
-class PortInUse(UserError):
-    """Another program listens there."""
-
-
 def check_port(port: int) -> None:
-    """Raises PortInUse if the page cannot be served there."""
+    """Raises UserError if the page cannot be served there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise PortInUse(
+            raise UserError(
                 f"port {port} of {HOST} is not to be had ({error.strerror}): try --port"
             ) from None
 
@@ -48,8 +45,15 @@ def check_port(port: int) -> None:
 def serve(session: Session, port: int, title: str, synthetic: bool) -> None:
     """Serves the page on http://127.0.0.1:PORT until interrupted."""
     holder: list[str] = []
-    # No other site may speak for us
+    # No other site may speak for us, nor show this page as part of its own
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    core.sio.eio.cors_allowed_origins = None
+
+    @app.middleware("http")
+    async def unframed(request: Request, answer: RequestResponseEndpoint) -> Response:
+        response = await answer(request)
+        response.headers["X-Frame-Options"] = "DENY"
+        return response
 
     @app.get("/picture/{view}/{place}")
     def picture(view: str, place: int) -> Response:
@@ -163,13 +167,10 @@ class Page:
         else:
             image_id, y, x, size = session.window(place)
             self.where.set_text(f"{image_id}, y {y}, x {x}, {size} px")
-        self.counts.set_content(
-            "".join(f"<div><b>{n}</b> {name}</div>" for name, n in session.counts().items())
-        )
-        left = ", ".join(
-            f"{n} {reason.replace('_', ' ')}" for reason, n in session.left_out.items() if n
-        )
-        self.left.set_text(f"left out: {left}" if left else "")
+        counts = (f"<div><b>{n}</b> {name}</div>" for name, n in session.counts().items())
+        self.counts.set_content("".join(counts))
+        left = [f"{n} {reason.replace('_', ' ')}" for reason, n in session.left_out.items() if n]
+        self.left.set_text(f"left out: {', '.join(left)}" if left else "")
         self.quality.set_content(_quality(session))
         self.chart.options.clear()
         self.chart.options.update(_chart(session.history))
@@ -212,28 +213,18 @@ def _chart(history: dict[int, tuple[float, float]]) -> dict:
     grey = {"color": "#9fb0bd"}
     floor = math.floor(10 * min((min(values) for _, values in points), default=0.5)) / 10
     return {
-        "animation": False,
-        "color": ["#43c98a", "#5cb8ff"],
+        "animation": False, "color": ["#43c98a", "#5cb8ff"],
         "legend": {"textStyle": {"color": "#c8d4dc"}, "top": 0},
         "grid": {"left": 44, "right": 14, "top": 32, "bottom": 42},
         "tooltip": {"trigger": "axis"},
         "xAxis": {
-            "type": "value",
-            "name": "answers",
-            "nameLocation": "middle",
-            "nameGap": 26,
-            "nameTextStyle": grey,
-            "scale": True,
-            "minInterval": 1,
-            "splitLine": {"show": False},
+            "type": "value", "name": "answers", "nameLocation": "middle", "nameGap": 26,
+            "nameTextStyle": grey, "scale": True, "minInterval": 1, "splitLine": {"show": False},
             "axisLabel": grey,
         },
         "yAxis": {
-            "type": "value",
-            "min": floor,
-            "max": 1,
-            "splitLine": {"lineStyle": {"color": "#2a3843"}},
-            "axisLabel": grey,
+            "type": "value", "min": floor, "max": 1,
+            "splitLine": {"lineStyle": {"color": "#2a3843"}}, "axisLabel": grey,
         },
         "series": lines,
-    }
+    }  # fmt: skip

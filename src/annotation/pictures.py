@@ -41,13 +41,8 @@ VIEWS = {"window": window, "surroundings": surroundings, "field": field}
 
 
 def _outlined(grey: np.ndarray, y: int, x: int, size: int, thickness: int) -> np.ndarray:
-    return cv2.rectangle(
-        cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR),
-        (x, y),
-        (x + size - 1, y + size - 1),
-        OUTLINE,
-        thickness,
-    )
+    picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    return cv2.rectangle(picture, (x, y), (x + size - 1, y + size - 1), OUTLINE, thickness)
 
 
 def _encoded(picture: np.ndarray, kind: str) -> bytes:

@@ -114,7 +114,8 @@ class Session:
             rows = self._rows
         standing = self.study.standing(rows)
         with self._lock:
-            self.standing, self._scores = standing, standing.scores if self._uncertain else None
+            self.standing = standing
+            self._scores = standing.scores if self._uncertain else None
             self.history = {n: values for n, values in self.history.items() if n < standing.rows}
             self._remember(standing)
             if self.current is None:
@@ -127,9 +128,8 @@ class Session:
     def _changed(self, place: int | None = None) -> None:
         self._reread()
         self._advance(place)
-        self._since += 1
-        if self._since >= self._batch:
-            self._since = 0
+        self._since = (self._since + 1) % self._batch
+        if not self._since:
             self._wake.set()
 
     def _reread(self) -> None:

@@ -50,7 +50,7 @@ def begin(
             "every window of data/patches has more border than filter.max_border: "
             "nothing to ask about"
         )
-    cache = FeatureCache(store, params.arch, weights / "model.safetensors")
+    cache = FeatureCache(store, params.arch, weights / "model.safetensors", params.sees)
     study = Study(store, patches, chosen, cache, params)
     places = np.random.default_rng(params.seed).permutation(len(chosen))
     if order == "uncertain":

@@ -77,14 +77,14 @@ class AnnotationFile:
 
         Refused if it is annotated.
         """
-        values = dict(zip(WINDOW_KEY, window)) | {"verdict": verdict, "annotator": self.annotator}
-        values["date"] = datetime.date.today().isoformat()
+        place, today = dict(zip(WINDOW_KEY, window)), datetime.date.today().isoformat()
+        values = place | {"verdict": verdict, "annotator": self.annotator, "date": today}
         added = b""
 
         def change(before: bytes) -> bytes:
             nonlocal added
             rows = self.rows()
-            same = rows[(rows[WINDOW_KEY] == pd.Series(dict(zip(WINDOW_KEY, window)))).all(axis=1)]
+            same = rows[(rows[WINDOW_KEY] == pd.Series(place)).all(axis=1)]
             if len(same):
                 raise Refused(
                     f"{self.path.name} already calls this window '{same['verdict'].iloc[0]}': "
@@ -103,16 +103,15 @@ class AnnotationFile:
         """
 
         def change(before: bytes) -> bytes:
-            lines = before.splitlines(keepends=True)
-            matches = [
-                i for i, other in enumerate(lines) if other.rstrip(b"\r\n") == line.rstrip(b"\r\n")
-            ]
-            if not matches:
+            lines, written = before.splitlines(keepends=True), line.rstrip(b"\r\n")
+            same = [n for n, other in enumerate(lines) if other.rstrip(b"\r\n") == written]
+            if not same:
                 raise Refused(
                     f"{self.path.name} was edited: "
                     "the row to undo is not there as written; nothing undone"
                 )
-            return b"".join(lines[: matches[-1]] + lines[matches[-1] + 1 :])
+            del lines[same[-1]]
+            return b"".join(lines)
 
         self._change(change)
 

@@ -13,9 +13,6 @@ from ..common.patches.store import PatchStore
 from ..common.workspace.sections import Filter
 from .features import FeatureCache
 
-# Answers of each kind, cells and not cells, from which a machine chooses: more did not help
-START = 1
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -59,16 +56,13 @@ class Study:
         features = self._cache.of(table)
         chosen = fitting.fit_filter(table, features, self._reference, self._params, {})
         quality = fitting.quality(table, features, chosen, self._params)
-        return Standing(
-            len(rows),
-            chosen.facts["method"],
-            quality,
-            self._scores(table, features, chosen) if score else None,
-        )
+        scores = self._scores(table, features, chosen) if score else None
+        return Standing(len(rows), chosen.facts["method"], quality, scores)
 
     def _scores(self, table: pd.DataFrame, features: np.ndarray, chosen) -> np.ndarray | None:
+        """None until there is an answer of each kind; to wait for more of them did not help."""
         cells = (table["verdict"] == "cells").to_numpy()
-        if min(cells.sum(), (~cells).sum()) < START:
+        if cells.all() or not cells.any():
             return None
         params = self._params
         machine = chosen.cells or fitting.fit_svm(

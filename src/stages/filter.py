@@ -7,7 +7,6 @@ reports/filter.
 """
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from ..common.filter.features import features as features_of
 from ..common.filter.figures import barcodes, contact_sheet, feature_map, map_sample
 from ..common.patches.frozen import save_features
 from ..common.patches.store import PatchStore
-from ..common.scoring.emptiness import EmptyFilter, decide
+from ..common.scoring.emptiness import decide
 from ..common.tracking import runs as tracking
 from ..common.workspace.params import load
 from ..common.workspace.paths import (
@@ -67,7 +66,9 @@ def run() -> dict:
     chosen = fitting.fit_filter(table, seen, unbordered(patches, params), params, source)
     left_out = matched.left_out | {"border": int(bordered.sum())}
     chosen.facts["annotations_left_out"] = left_out
-    save(chosen, MODELS / "filter")
+    shutil.rmtree(MODELS / "filter", ignore_errors=True)
+    (MODELS / "filter").mkdir(parents=True)
+    chosen.save(MODELS / "filter")
 
     of_patches = features[: len(patches)]
     patches["verdict"], patches["score"] = decide(of_patches, patches, chosen)
@@ -105,13 +106,6 @@ def unbordered(patches: pd.DataFrame, params: Filter) -> pd.DataFrame:
             "without counts"
         )
     return inside
-
-
-def save(chosen: EmptyFilter, directory: Path) -> None:
-    """Writes the filter in place of an earlier one."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    chosen.save(directory)
 
 
 def draw(

@@ -13,6 +13,7 @@ from ..common.figures.style import save_figures
 from ..common.label import mixture as mixtures
 from ..common.label.figures import intensity_histograms, intensity_scatter, stain_sheet
 from ..common.label.thresholds import (
+    exposure_decides,
     fit_rows,
     hidden_dead,
     labels_by_field,
@@ -48,8 +49,8 @@ def main() -> dict[str, float]:
         cells["intensity"].to_numpy(), record["live_below"], record["dead_above"]
     )
     record["fitted_patches"] = len(used)
-    record["counts"] = tally(cells, "label", LABEL_NAMES)
-    record["verdicts"] = tally(patches, "verdict", VERDICT_NAMES)
+    record["counts"] = tally(cells, "label", LABEL_NAMES, dataset.partitions)
+    record["verdicts"] = tally(patches, "verdict", VERDICT_NAMES, dataset.partitions)
 
     report = REPORTS / "label"
     shutil.rmtree(report, ignore_errors=True)
@@ -73,7 +74,8 @@ def main() -> dict[str, float]:
     metrics = {name: record[name] for name in HEADLINE}
     write_json(METRICS / "label.json", metrics)
     _report(record, cells)
-    if warning := hidden_dead(values, mixture, label.seed):
+    said = hidden_dead(values, mixture, label.seed), exposure_decides(used, mixture, label)
+    for warning in filter(None, said):
         print(f"label: {warning}")
     return metrics
 

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +173,35 @@ def test_a_sitting(browser, served):
     page.wait_for_selector("#quality :text('F1 of not cells')")
     assert all(url.startswith((address, "data:", "blob:")) for url in page.asked)  # works offline
     page.close()
+
+
+def test_keys_of_a_layout_without_latin_letters(browser, served):
+    address, file, _ = served
+    page = opened(browser, address)
+    before = page.evaluate(SHOWN)
+    for key, code in (("é", "Digit2"), ("\u0441", "KeyC")):  # the second is Cyrillic
+        event = f"new KeyboardEvent('keydown', {{key: '{key}', code: '{code}'}})"
+        page.evaluate(f"document.dispatchEvent({event})")
+    page.wait_for_function(f"{SHOWN} !== '{before}' && {READY}")
+    assert file.read_text().splitlines()[-1].split(",")[4] == "cells"
+    press(page, "z")
+    page.close()
+
+
+def test_another_site_neither_shows_the_page_nor_speaks_for_it(served):
+    address = served[0]
+    page = urllib.request.urlopen(address)
+    assert page.headers["X-Frame-Options"] == "DENY"
+    socket_io = f"{address}/_nicegui_ws/socket.io/?EIO=4&transport=polling"
+    for headers in ({"Origin": "http://other.site"}, {"Host": "other.site"}):
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(urllib.request.Request(socket_io, headers=headers))
+    assert (
+        urllib.request.urlopen(
+            urllib.request.Request(socket_io, headers={"Origin": address})
+        ).status
+        == 200
+    )
 
 
 def test_a_second_tab_takes_over_and_the_first_writes_nothing(browser, served):

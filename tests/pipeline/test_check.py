@@ -17,10 +17,15 @@ from tests import gates
 from tests.conftest import default_params
 
 
+def failed(name, folder, check=gates.CHECK, partitions=gates.PARTITIONS):
+    """The findings that fail."""
+    findings, _ = judge(name, folder, partitions, check)
+    return [finding for finding in findings if not finding.success]
+
+
 def failing(name, folder, check=gates.CHECK, partitions=gates.PARTITIONS):
     """{expectation: image ids} of what fails."""
-    findings, _ = judge(name, folder, partitions, check)
-    return {finding.name: finding.images for finding in findings if not finding.success}
+    return {finding.name: finding.images for finding in failed(name, folder, check, partitions)}
 
 
 def planted(name, folder, plant, **options):
@@ -296,6 +301,8 @@ def test_a_round_must_train_on_both_classes(tmp_path):
         "splits", tmp_path / "splits", edit("splits.parquet", one_class), scheme="kfold"
     )
     assert list(found) == ["round_trains_on_both"]
+    [finding] = failed("splits", tmp_path / "splits")
+    assert "round fold-3" in finding.observed and "split.folds" in finding.to_do
 
 
 TURNED = {
@@ -363,6 +370,9 @@ def test_experiments_that_are_sessions_pass_and_others_do_not(tmp_path):
     }
     assert found["sessions"] == {}
     assert list(found["wells"]) == ["experiments_differ"]
+    alike, mixed = (failed("splits", tmp_path / name)[0].observed for name in ("wells", "several"))
+    assert "experiment etest, other evalid" in alike
+    assert "measure brightfield_median, factor 10" in mixed
     assert list(found["several"]) == ["experiment_is_one_session"]
     assert "control_1" in found["several"]["experiment_is_one_session"]
 
@@ -381,6 +391,20 @@ def test_a_group_that_tells_the_class_stops(tmp_path):
 
     found = planted("splits", tmp_path / "splits", edit("splits.parquet", sorted_))
     assert "group_does_not_tell_the_class" in found
+
+
+def test_groups_of_one_patch_are_not_blamed_for_its_class(tmp_path):
+    def single(table):
+        return table.drop_duplicates("image_id").assign(label=["live", "dead"] * gates.FIELDS)
+
+    def counts(record):
+        record["counts"] = {p: {"all": {"live": 3, "dead": 3}} for p in gates.PARTITIONS}
+
+    def plant(folder):
+        edit("splits.parquet", single)(folder)
+        record("split.json", counts)(folder)
+
+    assert "group_does_not_tell_the_class" not in planted("splits", tmp_path / "splits", plant)
 
 
 def run(tree, name):

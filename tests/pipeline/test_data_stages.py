@@ -5,6 +5,7 @@ say again.
 import hashlib
 import json
 import shutil
+import warnings
 
 import mlflow
 import numpy as np
@@ -312,6 +313,40 @@ def test_label_refuses_a_stain_without_signal_and_shows_the_histogram(labelled):
     assert not (labelled.root / "data" / "labels" / "labels.parquet").exists()
 
 
+def test_a_partition_without_cells_is_named_as_that(labelled):
+    file = labelled.root / "data" / "filtered" / "verdicts.parquet"
+    table = pd.read_parquet(file)
+    table.loc[table["partition"] == "drug", "verdict"] = "empty"
+    table.to_parquet(file)
+    message = refusal(lambda: labelled(label_stage))
+    assert "the filter found no cells in drug: see reports/filter" in message
+
+
+def test_exposures_that_differ_are_said_where_counts_are_labelled(labelled, capsys):
+    labelled(label_stage)
+    assert "WARNING" not in capsys.readouterr().out
+    file = labelled.root / "data" / "patches" / "patches.parquet"
+    table = pd.read_parquet(file)
+    exposure = np.where(table["image_id"].str[1:].astype(int) % 4 < 2, 1.0, 2.0)
+    columns = ["mean_pi", "pi_background"]
+    table[columns] = table[columns].mul(exposure, axis=0)
+    table.to_parquet(file)
+    labelled(label_stage)
+    assert "from 100 to 200 counts" in capsys.readouterr().out
+    labelled(label_stage, label={"intensity": "background_ratio"})
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_zeros_of_a_partition_that_is_not_fitted_do_not_empty_the_histogram(labelled):
+    file = labelled.root / "data" / "patches" / "patches.parquet"
+    table = pd.read_parquet(file)
+    table.loc[table["image_id"] == "f0", "mean_pi"] = 0.0
+    table.to_parquet(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        labelled(label_stage, label={"log": True})
+
+
 def splits(tree) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     folder = tree.root / "data" / "splits"
     read = [pd.read_parquet(folder / name) for name in ("splits.parquet", "frames.parquet")]
@@ -353,6 +388,7 @@ def test_kfold_by_experiment(labelled):
     "change, said",
     [
         ({"scheme": "kfold", "folds": 4, "group_by": ["experiment"]}, "has 3 groups for 4 folds"),
+        ({"scheme": "kfold", "group_by": ["partition"]}, "more images or a finer split.group_by"),
         ({"group_by": ["well"]}, "'well' is empty for"),
         (
             {"group_by": ["plate"]},

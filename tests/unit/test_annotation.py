@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 
 from src.annotation.features import FeatureCache
 from src.annotation.sampling import candidates, choose, diverse_order, known
@@ -11,6 +12,8 @@ from src.annotation.store import AnnotationFile, Refused
 from src.annotation.study import Standing
 from src.common.filter import annotations
 from src.common.filter.annotations import WINDOW_KEY
+from src.common.filter.features import features
+from src.common.scoring.networks.net import build, library_model
 from src.common.workspace import entries
 from tests.conftest import ARCH
 
@@ -184,26 +187,39 @@ def test_features_are_kept_and_told_apart_by_frames_and_network(live_dead, tmp_p
     store, table = live_dead
     asked = []
 
-    def embed(net, store, windows: pd.DataFrame, desc) -> np.ndarray:
+    def embed(net, store, windows: pd.DataFrame) -> np.ndarray:
         asked.extend(windows.itertuples(index=False, name=None))
         return windows[["y", "x"]].to_numpy(np.float32)
 
-    monkeypatch.setattr("src.annotation.features.embed", embed)
-    monkeypatch.setattr("src.annotation.features.build", lambda arch, weights: "no network")
+    monkeypatch.setattr("src.annotation.features.embed_seen", embed)
+    monkeypatch.setattr("src.annotation.features.filter_net", lambda *named: "no network")
     monkeypatch.setenv(entries.BOUND, "1")
     monkeypatch.setattr(entries, "FOLDER", tmp_path / "cache")
     weights = tmp_path / "w"
     weights.write_bytes(b"one")
-    FeatureCache(store, ARCH, weights).of(table)
+    FeatureCache(store, ARCH, weights, "windows").of(table)
     assert len(asked) == len(table)
-    again = FeatureCache(store, ARCH, weights).of(table.iloc[[5, 0, 5]])
+    again = FeatureCache(store, ARCH, weights, "windows").of(table.iloc[[5, 0, 5]])
     assert np.array_equal(again, table.iloc[[5, 0, 5]][["y", "x"]]) and again.dtype == np.float32
     assert len(asked) == len(table)
     weights.write_bytes(b"two")
-    FeatureCache(store, ARCH, weights).of(table.iloc[:2])
-    FeatureCache(store, "resnet18", weights).of(table.iloc[:1])
-    assert len(asked) == len(table) + 3
-    monkeypatch.setenv(entries.BOUND, "0")
-    known = FeatureCache(store, ARCH, weights)
-    assert np.array_equal(known.of(table.iloc[[1, 1]]), known.of(table.iloc[[1, 1]]))
+    FeatureCache(store, ARCH, weights, "windows").of(table.iloc[:2])
+    FeatureCache(store, "resnet18", weights, "windows").of(table.iloc[:1])
+    FeatureCache(store, ARCH, weights, "frame").of(table.iloc[:1])
     assert len(asked) == len(table) + 4
+    monkeypatch.setenv(entries.BOUND, "0")
+    known = FeatureCache(store, ARCH, weights, "windows")
+    assert np.array_equal(known.of(table.iloc[[1, 1]]), known.of(table.iloc[[1, 1]]))
+    assert len(asked) == len(table) + 5
+
+
+@pytest.mark.parametrize("sees", ["windows", "frame"])
+def test_features_are_those_of_the_stage(live_dead, tmp_path, monkeypatch, sees):
+    store, table = live_dead
+    monkeypatch.setenv(entries.BOUND, "0")
+    state = library_model(build(ARCH).backbone).state_dict()
+    weights = tmp_path / "model.safetensors"
+    save_file({name: value.contiguous() for name, value in state.items()}, weights)
+    windows = table[WINDOW_KEY].iloc[::3].reset_index(drop=True)
+    found = FeatureCache(store, ARCH, weights, sees).of(windows)
+    assert np.allclose(found, features(ARCH, weights, sees, store.directory, windows), atol=1e-4)

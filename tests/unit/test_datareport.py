@@ -93,6 +93,14 @@ def test_the_report_counts_what_is_there_and_is_the_same_again(workspace):
     assert {path.name: path.read_bytes() for path in folder.rglob("*.*")} == first
 
 
+def test_many_folds_stand_in_their_order(workspace):
+    path = workspace / "data" / "splits" / "splits.parquet"
+    table = pd.read_parquet(path)
+    table.assign(split="", fold=[n % 12 for n in range(len(table))]).to_parquet(path)
+    text = write_data_report(workspace, gates.PARTITIONS, 1).read_text()
+    assert text.index("| fold 2,") < text.index("| fold 10,")
+
+
 def test_the_papers_partitions_stand_beside_its_numbers(workspace):
     for path in workspace.glob("data/*/*.parquet"):
         table = pd.read_parquet(path)

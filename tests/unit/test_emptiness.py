@@ -150,6 +150,7 @@ def test_annotations_are_matched_by_window_and_image(tmp_path):
         (HEADER + "a,0,0,64,cells,m,\na,0,1.5,64,cells,m,\n", "notes.csv, line 3: x is '1.5'"),
         (HEADER + "a,0,1_0,64,cells,m,\n", "line 2: x is '1_0', not a whole number"),
         (HEADER + "a,1e300,0,64,cells,m,\n", "line 2: y is '1e300', not a whole number"),
+        (HEADER + "a,1.000,0,64,cells,m,\n", "line 2: y is '1.000', not a whole number"),
         (HEADER + "a,0,0,64,cells,m,\nb,0,0,64,cells\n", "line 3: 5 cells, and the header has 7"),
         (HEADER + "a,0,0,64,dead,m,\n", "verdict is 'dead', not one of cells, empty, unusable"),
     ],
@@ -175,6 +176,16 @@ def test_annotations_of_any_spreadsheet_are_read(tmp_path, separator):
     assert table[["image_id", "y", "verdict"]].to_numpy().tolist() == [
         ["a", 0, "cells"],
         ["b", 7, "empty"],
+    ]
+
+
+def test_whole_numbers_and_verdicts_as_spreadsheets_write_them(tmp_path):
+    rows = "a;112,0;0;64.0;Cells;m;22.11.2026\nb;007;0;64;EMPTY;m;\n"
+    (tmp_path / "notes.csv").write_text(HEADER.replace(",", ";") + rows)
+    table = annotations.read_annotations(tmp_path / "notes.csv")
+    assert table[["y", "size", "verdict"]].to_numpy().tolist() == [
+        [112, 64, "cells"],
+        [7, 64, "empty"],
     ]
 
 
@@ -215,3 +226,10 @@ def test_f1_of_both_classes_with_intervals_over_images():
     assert found["f1_cells"] == pytest.approx(2 / 3, abs=1e-6) == found["f1_not_cells"]
     low, high = found["f1_cells_interval_95"]
     assert 0 <= low < 2 / 3 < high <= 1
+
+
+def test_a_draw_of_images_without_cells_is_no_f1_of_zero():
+    images = np.repeat(np.arange(12), 4)
+    truth = images < 2
+    found = fitting.f1_scores(truth, truth, images, seed=1)
+    assert found["f1_cells_interval_95"] == found["f1_not_cells_interval_95"] == [1.0, 1.0]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from src.common.patches.groups import SplitError, groups
 from src.common.patches.rounds import class_counts, rounds
+from src.common.split import assign as assigning
 from src.common.split.assign import assign
 
 
@@ -59,6 +60,11 @@ def test_several_columns_together_name_a_group():
     assert found.tolist() == ["e/1", "e/2.5", "f/1"]
 
 
+def test_long_numbers_name_groups_of_their_own():
+    found = groups(table(image_id=list("abc"), time=[1.7e9, 1.7e9 + 60, 0.1 + 0.2]), ["time"])
+    assert found.tolist() == ["1700000000", "1700000060", "0.3"]
+
+
 def test_unknown_column_is_refused_with_those_available():
     with pytest.raises(
         SplitError,
@@ -99,6 +105,20 @@ def test_a_rare_class_reaches_every_part_if_it_can():
     counts[[3, 17, 31], 0] = [1, 1, 30]  # live patches in three groups only
     parts = assign(counts, np.array([0.8, 0.1, 0.1]), seed=1)
     assert sorted(parts[[3, 17, 31]]) == [0, 1, 2]
+
+
+def test_the_largest_of_few_unequal_groups_is_trained_on():
+    counts = np.array([[11, 30], [5, 0], [0, 6], [1, 3]])
+    assert assign(counts, np.array([0.8, 0.1, 0.1]), seed=1).tolist() == [0, 2, 2, 1]
+
+
+def test_many_groups_divide_as_evenly_though_few_are_tried_for_exchange(monkeypatch):
+    monkeypatch.setattr(assigning, "MANY", 20)
+    counts = np.random.default_rng(3).integers(0, 60, (400, 2))
+    fractions = np.array([0.8, 0.1, 0.1])
+    parts = assign(counts, fractions, seed=1)
+    for part, fraction in enumerate(fractions):
+        assert np.allclose(counts[parts == part].sum(0) / counts.sum(0), fraction, atol=0.002)
 
 
 def test_assignment_depends_on_the_seed_alone():

@@ -17,8 +17,11 @@ from great_expectations.expectations.expectation import Expectation
 Tables = dict[str, pd.DataFrame]
 Suite = dict[str, list[Expectation]]  # of each table
 
-# Columns that say which row it is; the first two name images
-IDENTITY = ("image_id", "other_id", "patch_id", "group", "experiment", "partition", "part", "label")
+# Columns that say which row it is, and by what two differ; the first two name images
+IDENTITY = (
+    "image_id", "other_id", "patch_id", "group", "experiment", "other", "partition", "part",
+    "round", "label", "measure", "factor",
+)  # fmt: skip
 SHOWN = 20  # image ids printed; the report has all
 
 

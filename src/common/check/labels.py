@@ -43,14 +43,13 @@ def detail(tables: Tables, folder: Path, partitions: list[str]) -> Tables:
     table, record, fields = tables["labels"], tables["record"], tables["fields"]
     classes = [_classes(table, fields, record, partition) for partition in partitions]
     per = pd.DataFrame(classes)
-    divided = record["intensity"] == "background_ratio"
-    lifted = fields.assign(lift=fields["pi_background"] / fields["pi_floor"])
+    divided = fields if record["intensity"] == "background_ratio" else fields.iloc[:0]
     by_label = {name: table[table["label"] == name] for name in LABEL_NAMES}
     return by_label | {
         "labels": table, "thresholds": _thresholds(record), "partitions": per,
         "counts": _counts(per, record),
-        "fields": lifted if divided else lifted.iloc[:0],
-        "backgrounds": _backgrounds(fields if divided else fields.iloc[:0], record["fit_on"]),
+        "fields": divided.assign(lift=divided["pi_background"] / divided["pi_floor"]),
+        "backgrounds": _backgrounds(divided, record["fit_on"]),
         "found": per[["partition", *LABEL_NAMES, "live_fraction", "cells_fraction"]],
     }  # fmt: skip
 

@@ -25,32 +25,29 @@ from ..workspace.tables import CLASS_NAMES, SPLIT_NAMES
 from .nearest import likest, usual
 
 MANY = 5000  # pairs: more, and chance has more tries
+FEW = 3  # patches of a group
 
 
 def part_names(record: dict) -> list[str]:
     """Names of the splits, or of the folds under K-fold, by split.json."""
-    return (
-        [f"fold-{fold}" for fold in range(record["folds"])]
-        if record["scheme"] == "kfold"
-        else list(SPLIT_NAMES)
-    )
+    if record["scheme"] == "holdout":
+        return list(SPLIT_NAMES)
+    return [f"fold-{fold}" for fold in range(record["folds"])]
 
 
 def parts(splits: pd.DataFrame) -> pd.Series:
     """The split or fold of each patch; '' for neither."""
-    return (
-        splits["split"].where(splits["fold"] < 0, "fold-" + splits["fold"].astype("str")).fillna("")
-    )
+    folds = "fold-" + splits["fold"].astype("str")
+    return splits["split"].where(splits["fold"] < 0, folds).fillna("")
 
 
 def beside_first(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Rows (image_id, part, group, ...) beside the first of equal `keys`: other_id, first_part and
     first_group.
     """
-    first = table.groupby(keys, sort=False)[["image_id", "part", "group"]].transform("first")
-    return table.assign(
-        other_id=first["image_id"], first_part=first["part"], first_group=first["group"]
-    )
+    names = {"image_id": "other_id", "part": "first_part", "group": "first_group"}
+    first = table.groupby(keys, sort=False)[[*names]].transform("first")
+    return table.assign(**first.rename(columns=names))
 
 
 def by_pixels(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
@@ -74,9 +71,8 @@ def twins(splits: pd.DataFrame, frames: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     """
     table = _fields(splits, frames)
     in_common = shared(table["phash_corners"].tolist(), lambda i, j: _apart(table, i, j))
-    copies = [_pair(table, i, j) | {"corners": n} for (i, j), n in in_common.items()]
-    columns = ["image_id", "other_id", "part", "other_part"]
-    return pd.DataFrame(copies, columns=[*columns, "corners"]), _nearest(table)
+    pairs = np.array(list(in_common), int).reshape(-1, 2)
+    return _pairs(table, *pairs.T).assign(corners=list(in_common.values())), _nearest(table)
 
 
 def _fields(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
@@ -94,12 +90,12 @@ def _fields(splits: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     return place.join(prints[["phash_layout", "phash_corners"]], how="inner")
 
 
-def _pair(table: pd.DataFrame, one: int, other: int) -> dict:
-    names, parts = table.index, table["part"].to_numpy()
-    return {
-        "image_id": names[one], "other_id": names[other],
-        "part": parts[one], "other_part": parts[other],
-    }  # fmt: skip
+def _pairs(table: pd.DataFrame, ones: np.ndarray, others: np.ndarray) -> pd.DataFrame:
+    names, parts = table.index.to_numpy(), table["part"].to_numpy()
+    return pd.DataFrame({
+        "image_id": names[ones], "other_id": names[others],
+        "part": parts[ones], "other_part": parts[others],
+    })  # fmt: skip
 
 
 def balance(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> pd.DataFrame:
@@ -134,14 +130,17 @@ def training(splits: pd.DataFrame, record: dict, partitions: Sequence[str]) -> p
 
 def by_group_alone(splits: pd.DataFrame, partitions: Sequence[str]) -> pd.DataFrame:
     """One row per partition: AUC of its patches' groups alone, each patch scored by the live share
-    of its group, without looking at a pixel.
+    of its group, without looking at a pixel; missing where most lie in groups of FEW or less, of
+    which a patch alone makes the share.
     """
     rows = []
     for partition in partitions:
         mine = splits[splits["partition"] == partition]
         live = mine["label"] == "live"
-        share = live.groupby(mine["group"]).transform("mean")
-        area = roc_auc_score(live, share) if live.nunique() == 2 else 1.0
+        by = live.groupby(mine["group"])
+        area = roc_auc_score(live, by.transform("mean")) if live.nunique() == 2 else 1.0
+        if by.transform("size").median() <= FEW:
+            area = float("nan")
         rows.append(
             {"partition": partition, "groups": mine["group"].nunique(), "auc": round(area, 6)}
         )
@@ -175,12 +174,9 @@ def _nearest(table: pd.DataFrame) -> pd.DataFrame:
     other, likeness = likest(
         layouts, lambda i, j: _apart(table, i, j) & _same(table["in_partition"], i, j)
     )
-    nearest = [
-        _pair(table, one, other[one])
-        | {"sigmas": round((float(likeness[one]) - middle) / scale, 3)}
-        for one in np.flatnonzero(other >= 0)
-    ]
-    return pd.DataFrame(nearest, columns=["image_id", "other_id", "part", "other_part", "sigmas"])
+    met = np.flatnonzero(other >= 0)
+    sigmas = (likeness[met].astype(float) - middle) / scale
+    return _pairs(table, met, other[met]).assign(sigmas=sigmas.round(3))
 
 
 def _quantile(pairs: int) -> float:

@@ -154,8 +154,9 @@ def _balance(check: Check, scheme: str) -> Suite:
     """Class balance; under K-fold only of what is trained on, since a fold of few groups may hold
     one class.
     """
+    sizes = "folds" if scheme == "kfold" else "fractions"
     help_ = (
-        "more images, another split.seed or split.fractions, a finer split.group_by, "
+        f"more images, another split.seed or split.{sizes}, a finer split.group_by, "
         "or a lower check."
     )
     least = f"at least {check.min_class} live and dead patches"

@@ -33,16 +33,12 @@ def pi_areas(images: pd.DataFrame, raw: Path, thresholds: Mapping) -> pd.DataFra
 
     images: image_id, partition, pi (path below `raw`); thresholds: intensity, dead_above.
     """
-    rows = []
+    rows, divided = [], thresholds["intensity"] == "background_ratio"
     for image in tqdm(images.itertuples(), "PI area", total=len(images), unit="field"):
         pi = tifffile.imread(raw / image.pi)
         lit = pi[pi > 0]  # registration borders are zero
         background = float(np.percentile(lit, 5)) if lit.size else 0.0
-        above = (
-            2 * background
-            if thresholds["intensity"] == "background_ratio"
-            else thresholds["dead_above"]
-        )
+        above = 2 * background if divided else thresholds["dead_above"]
         rows.append((image.image_id, image.partition, int((lit > above).sum()), lit.size, above))
     return pd.DataFrame(rows, columns=["image_id", "partition", "positive", "lit", "above"])
 

@@ -83,7 +83,9 @@ def count(data: Path, images: pd.DataFrame, partitions: Sequence[str]) -> dict[s
         parts = pd.crosstab(mine["splits"]["part"], mine["splits"]["label"]).reindex(
             columns=list(CLASS_NAMES), fill_value=0
         )
-        order = [name for name in SPLIT_NAMES if name in parts.index] or list(parts.index)
+        order = [name for name in SPLIT_NAMES if name in parts.index] or sorted(
+            parts.index, key=lambda name: int(name.split()[1])
+        )
         by_partition[partition] = {
             "fields": len(mine["images"]), "windows": len(mine["windows"]),
             **{name: int(verdict.get(name, 0)) for name in VERDICT_NAMES},

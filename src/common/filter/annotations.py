@@ -9,13 +9,14 @@ import pandas as pd
 from ..patches.store import PatchStore
 from ..scoring.emptiness import VERDICTS
 from ..scoring.frames.imaging import black_border, bright_field_measures
-from ..workspace.csv_table import TableError, number_of, read_rows
+from ..workspace.csv_table import TableError, read_rows
 from ..workspace.errors import UserError
 
 ANNOTATION_COLUMNS = ["image_id", "y", "x", "size", "verdict", "annotator", "date"]
 WINDOW_KEY = ["image_id", "y", "x", "size"]
-LONGEST = 10**9  # px: beyond, int64 would wrap around
-MEASURES = ["focus", "texture", "contrast", "border"]  # those that the table of patches has
+# As programs write whole numbers, of at most nine digits; 1.024 may be a thousand
+PIXELS = r"\A([0-9]{1,9})(?:[.,]0)?\Z"
+MEASURES = ["focus", "texture", "contrast", "border"]
 
 
 class AnnotationError(UserError):
@@ -49,10 +50,10 @@ def read_annotations(path: Path) -> pd.DataFrame:
     )
     lines = [row.line for row in rows]
     for column in ("y", "x", "size"):
-        numbers = table[column].map(number_of).astype(float)
-        wrong = numbers.isna() | (numbers % 1 != 0) | (numbers < 0) | (numbers > LONGEST)
-        _refuse(path, lines, table[column], wrong, "a whole number of pixels")
-        table[column] = numbers.astype("int64")
+        whole = table[column].str.extract(PIXELS, expand=False)
+        _refuse(path, lines, table[column], whole.isna(), "a whole number of pixels")
+        table[column] = whole.astype("int64")
+    table["verdict"] = table["verdict"].str.lower()
     unknown = ~table["verdict"].isin(VERDICTS)
     _refuse(path, lines, table["verdict"], unknown, f"one of {', '.join(VERDICTS)}")
     return table
@@ -89,14 +90,13 @@ def annotated_windows(store: PatchStore, patches: pd.DataFrame, rows: pd.DataFra
     place = patches[WINDOW_KEY].assign(place=np.arange(len(patches)))
     merged = rows.merge(place, on=WINDOW_KEY, how="left")
     outside = merged["place"].isna()
-    names = [name for name in MEASURES if name in patches]
-    measured = patches[names].reindex(merged["place"].fillna(-1)).set_axis(merged.index)
+    measured = patches[MEASURES].reindex(merged["place"].fillna(-1)).set_axis(merged.index)
     for image_id, part in merged[outside].groupby("image_id"):
         frame = np.asarray(store.brightfield(image_id))
         measures = bright_field_measures(
             frame, black_border(frame), part[["y", "x", "size"]].to_numpy(np.int64)
         )
-        measured.loc[part.index, names] = np.column_stack([measures[name] for name in names])
+        measured.loc[part.index, MEASURES] = np.column_stack([measures[n] for n in MEASURES])
     merged.loc[outside, "place"] = len(patches) + np.arange(outside.sum())
     return merged.astype({"place": "int64"}).join(measured)
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
 from ..metrics.intervals import percentile, resample
-from ..scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail, sharpness
+from ..scoring.emptiness import VERDICTS, EmptyFilter, Svm, decide, detail
 from ..workspace.sections import Filter
 
 LEAST_ROWS = 20  # annotated windows of each class below which rules replace the SVM
@@ -133,7 +133,8 @@ def f1_scores(
     result = {}
     for name, hit in (("cells", 0), ("not_cells", 3)):
         both = np.vstack([counts.sum(axis=0), draws @ counts])
-        values = 2 * both[:, hit] / np.maximum(2 * both[:, hit] + both[:, 1] + both[:, 2], 1)
+        with np.errstate(invalid="ignore"):  # of a draw in which nothing is or is called so: none
+            values = 2 * both[:, hit] / (2 * both[:, hit] + both[:, 1] + both[:, 2])
         bounds = percentile(values[1:], 0.95, len(counts))
         result[f"f1_{name}"] = round(float(values[0]), 6)
         result[f"f1_{name}_interval_95"] = [round(bound, 6) for bound in bounds]
@@ -143,14 +144,11 @@ def f1_scores(
 def limits(windows: pd.DataFrame, max_border: float) -> dict[str, float]:
     """Least detail and sharpness of windows (N rows of measures), and the most border.
 
-    Two robust standard deviations below the median logarithm: among windows that are all alike few
-    fall below. Where texture is measured, blurred means a smaller share of it than white noise
-    would leave.
+    Detail: two robust standard deviations below the median logarithm; among windows that are all
+    alike few fall below. Blurred means a smaller share of texture than white noise would leave.
     """
-    bounds = {"border": max_border}
-    for name, values in (("detail", detail(windows)), ("sharpness", sharpness(windows))):
-        logs = np.log(np.maximum(values, 1e-9))
-        middle = np.median(logs)
-        spread = 1.4826 * np.median(np.abs(logs - middle))
-        bounds[name] = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
-    return bounds | ({"sharpness": NOISE_TEXTURE} if "texture" in windows else {})
+    logs = np.log(np.maximum(detail(windows), 1e-9))
+    middle = np.median(logs)
+    spread = 1.4826 * np.median(np.abs(logs - middle))
+    least = round(float(np.exp(middle - OUTLIER_SDS * spread)), 9)
+    return {"border": max_border, "detail": least, "sharpness": NOISE_TEXTURE}

@@ -21,6 +21,8 @@ def intensity_histograms(cells: pd.DataFrame, thresholds: dict) -> Figure:
     cells: partition, intensity; thresholds: the content of thresholds.json. The components are
     scaled to each partition, dotted where they were not fitted.
     """
+    if thresholds["log"]:  # partitions that were not fitted may hold zeros
+        cells = cells[cells["intensity"] > 0]
     parts = list(cells.groupby("partition", sort=False))
     figure = Figure(figsize=(7, 0.6 + 3 * len(parts)), layout="constrained")
     rows = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]

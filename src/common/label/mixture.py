@@ -155,17 +155,18 @@ def problems(mixture: Mixture, step: float = 0.0) -> list[str]:
     """
     reasons = []
     live, dead = mixture.centres
+    gap = mixture.dead_above - mixture.live_below
     if dead < MIN_RATIO * live:
         reasons.append(
             f"dead patches are {dead / live:.4g} times as bright as live ones, less than "
             f"{MIN_RATIO:g}: that is noise, exposure, or a stain too dim beside the background"
         )
-    if 0 < mixture.dead_above - mixture.live_below <= step:
+    if 0 < gap <= step:
         reasons.append(
-            f"the thresholds lie {mixture.dead_above - mixture.live_below:.3g} apart, not more "
-            f"than one count of the camera ({step:.3g})"
+            f"the thresholds lie {gap:.3g} apart, not more than one count of the camera "
+            f"({step:.3g})"
         )
-    if mixture.live_below >= mixture.dead_above:
+    if gap <= 0:
         reasons.append(
             f"the thresholds cross: live below {mixture.live_below:.6g}, "
             f"dead above {mixture.dead_above:.6g}"

@@ -32,7 +32,8 @@ def fit_rows(cells: pd.DataFrame, fit_on: str | list[str]) -> pd.DataFrame:
     if missing := [name for name in fit_on if name not in held]:
         raise mixtures.MixtureError(
             f"label.fit_on names {', '.join(missing)}, which has no patches with cells; there are "
-            f"some in {', '.join(held) or 'no partition'}. Name one of dataset.partitions, or all"
+            f"some in {', '.join(held) or 'no partition'}. Name some of dataset.partitions, or all "
+            "without brackets"
         )
     return cells[cells["partition"].isin(fit_on)]
 
@@ -45,6 +46,8 @@ def refuse_unseparated(
     """
     reasons = mixtures.problems(mixture, step)
     for partition, part in counts.items():
+        if not any(part.values()):
+            reasons.append(f"the filter found no cells in {partition}: see {REPORTS.name}/filter")
         reasons += [
             f"{partition} has {part[name]} {name} patches, "
             f"fewer than label.min_class {label.min_class}"
@@ -81,6 +84,22 @@ def hidden_dead(values: np.ndarray, mixture: mixtures.Mixture, seed: int) -> str
     )
 
 
+def exposure_decides(used: pd.DataFrame, mixture: mixtures.Mixture, label: Label) -> str:
+    """A warning where the background of the fields that set the thresholds (image_id,
+    pi_background) differs by more than the thresholds, as exposures do; '' where it does not.
+    """
+    fields = used.drop_duplicates("image_id")
+    low, high = fields["pi_background"].quantile([0.05, 0.95])
+    within = high * mixture.live_below <= low * mixture.dead_above
+    if label.intensity == "background_ratio" or within:
+        return ""
+    return (
+        f"WARNING: the background of the fields goes from {low:.4g} to {high:.4g} counts, further "
+        "than from live_below to dead_above: exposure or time, not cells, may decide what is "
+        "called dead; label.intensity background_ratio divides by it"
+    )
+
+
 def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> dict:
     """The head of thresholds.json: thresholds in the intensity's own unit, components in the fit's,
     rounded; `background` is the percentile that a field's background is.
@@ -100,11 +119,14 @@ def thresholds(mixture: mixtures.Mixture, label: Label, background: float) -> di
     })  # fmt: skip
 
 
-def tally(table: pd.DataFrame, column: str, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Rows per partition and value of a column."""
+def tally(
+    table: pd.DataFrame, column: str, names: tuple[str, ...], partitions: list[str]
+) -> dict[str, dict[str, int]]:
+    """Rows of each partition and value of a column."""
+    columns = {name: table.loc[table["partition"] == name, column] for name in partitions}
     return {
-        partition: {name: int((part[column] == name).sum()) for name in names}
-        for partition, part in table.groupby("partition", sort=False)
+        partition: {name: int((values == name).sum()) for name in names}
+        for partition, values in columns.items()
     }
 
 

@@ -69,5 +69,5 @@ def _text(column: pd.Series) -> pd.Series:
     """A column as text: numbers in their shortest form, unknown values as ''."""
     known = column.notna()
     if pd.api.types.is_numeric_dtype(column):
-        column = column.map("{:g}".format, na_action="ignore")
+        column = column.map("{:.15g}".format, na_action="ignore")
     return column.astype("object").where(known, "").astype("str").str.strip()

@@ -9,6 +9,7 @@ import numpy as np
 
 STARTS = 2000  # random assignments drawn
 DESCENTS = 10  # of the best of them, improved by exchanges
+MANY = 500  # groups of a part that are tried for exchange: more divide evenly without
 
 
 def assign(counts: np.ndarray, fractions: np.ndarray, seed: int) -> np.ndarray:
@@ -28,6 +29,7 @@ def assign(counts: np.ndarray, fractions: np.ndarray, seed: int) -> np.ndarray:
     starts = [random.permutation(pattern) for _ in range(STARTS)]
     ranked = sorted(starts, key=lambda parts: _cost(shares, parts, fractions))
     ends = [_descend(shares, parts, fractions) for parts in ranked[:DESCENTS]]
+    ends += [_by_size(shares, parts, fractions) for parts in ends]
     return min(ends, key=lambda parts: _cost(shares, parts, fractions))
 
 
@@ -41,6 +43,16 @@ def _sizes(n_groups: int, fractions: np.ndarray) -> np.ndarray:
     return sizes
 
 
+def _by_size(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """The same division with the largest part where the largest is asked for, which exchanges of
+    two do not reach where few unequal groups hold a class.
+    """
+    names = np.empty(len(fractions), int)
+    sizes = _totals(shares, parts, len(fractions)).sum(axis=1)
+    names[np.argsort(sizes, kind="stable")] = np.argsort(fractions, kind="stable")
+    return names[parts]
+
+
 def _totals(shares: np.ndarray, parts: np.ndarray, n_parts: int) -> np.ndarray:
     return np.stack([shares[parts == part].sum(axis=0) for part in range(n_parts)])
 
@@ -48,9 +60,8 @@ def _totals(shares: np.ndarray, parts: np.ndarray, n_parts: int) -> np.ndarray:
 def _cost(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray) -> float:
     totals = _totals(shares, parts, len(fractions))
     missing = np.count_nonzero(totals <= 0)
-    return round(
-        float(((totals - fractions[:, None]) ** 2 / fractions[:, None]).sum()) + 1000 * missing, 9
-    )
+    distance = ((totals - fractions[:, None]) ** 2 / fractions[:, None]).sum()
+    return round(float(distance) + 1000 * missing, 9)
 
 
 def _descend(shares: np.ndarray, parts: np.ndarray, fractions: np.ndarray) -> np.ndarray:
@@ -82,8 +93,8 @@ def _candidates(
     pull = weights[:, None] * (_totals(shares, parts, len(fractions)) - fractions[:, None])
     moves = []
     for part in range(len(fractions)):
-        here = np.flatnonzero(parts != part)
-        others = np.append(np.flatnonzero(parts == part), -1)
+        here = np.flatnonzero(parts != part)[:MANY]
+        others = np.append(np.flatnonzero(parts == part)[:MANY], -1)
         partner = np.where(others[:, None] >= 0, shares[others], 0.0)
         # What the group's old part gains, (here, others, C)
         delta = partner[None] - shares[here][:, None]

@@ -21,7 +21,8 @@ def divide(table: pd.DataFrame, partition: str, split: Split) -> pd.DataFrame:
     kfold = split.scheme == "kfold"
     parts = split.folds if kfold else len(SPLIT_NAMES)
     if len(counts) < parts:
-        wanted, fewer = ("folds", ["fewer split.folds"]) if kfold else ("splits", [])
+        wanted = "folds" if kfold else "splits"
+        fewer = ["fewer split.folds"] if kfold and len(counts) >= len(SPLIT_NAMES) else []
         raise SplitError(
             f"{partition} has {len(counts)} groups for {parts} {wanted}. {_help(counts, *fewer)}"
         )
