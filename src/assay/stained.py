@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..common.images import folder, registration
-from ..common.images.entries import expand, pixel_digest, refuse_same_ids
+from ..common.images.entries import expand, pixel_digest, refuse_repeated
 from ..common.images.field import Field, Refused, SourceError
 from ..common.images.files import bits, check_frame
 from ..common.images.layout import Layout
@@ -91,7 +91,7 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
         source = folder.find(images, layout, options.manifest)
     except SourceError as error:
         raise ValidationError(str(error)) from None
-    every = refuse_same_ids([one for entry in source.fields for one in expand(entry)])
+    every = refuse_repeated(one for entry in source.fields for one in expand(entry))
     return every, list(source.notes)
 
 

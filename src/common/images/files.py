@@ -1,5 +1,7 @@
 """A field whose channels lie in files, and the checks a field passes to enter data/raw."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,11 +34,16 @@ class FileField(Field):
         """
         if self.problem:
             raise Refused(*self.problem, self.name)
-        counts = sorted({time_points(plane) for plane in (self.brightfield, self.pi) if plane})
+        counts = {time_points(plane) for plane in (self.brightfield, self.pi) if plane}
+        if self.nuclei:
+            with _of_mask(self.nuclei):
+                counts.add(time_points(self.nuclei))
         if len(counts) > 1:
-            detail = f"the channels hold different numbers of time points: {counts}"
-            raise Refused("shapes", detail, self.name)
-        return [self] if counts == [1] else [self._at(step) for step in range(counts[0])]
+            held = f"hold different numbers of time points: {sorted(counts)}"
+            what = "the channels, or the nuclei mask," if self.nuclei else "the channels"
+            raise Refused("shapes", f"{what} {held}", self.name)
+        [count] = counts
+        return [self] if count == 1 else [self._at(step) for step in range(count)]
 
     def _at(self, step: int) -> "FileField":
         return replace(
@@ -76,15 +83,25 @@ class FileField(Field):
         """
         if self.nuclei is None:
             return None
-        try:
+        with _of_mask(self.nuclei):
             mask, _ = read_plane(self.nuclei)
             if shape is not None and mask.shape != shape:
                 sides = (*mask.shape, *shape)
                 raise Refused("shapes", "{} x {} px, its image {} x {} px".format(*sides))
             return _instances(mask)
-        except Refused as refused:
-            name = self.nuclei.name
-            raise Refused("nuclei mask", f"{name}: {refused}", name) from None
+
+
+@contextmanager
+def _of_mask(plane: Plane) -> Iterator[None]:
+    """Why a mask cannot be used becomes a reason that names it as one."""
+    try:
+        yield
+    except Refused as refused:
+        why = str(refused)
+        if refused.kind in ("axes", "channel"):  # the options for those are for its image
+            why = f"{refused.kind}: it holds colours, channels or planes. Save the numbers of the "
+            why += "nuclei alone, in one plane of unsigned 16 bit"
+        raise Refused("nuclei mask", f"{plane.name}: {why}", plane.name) from None
 
 
 def _instances(mask: np.ndarray) -> np.ndarray:

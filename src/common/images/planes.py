@@ -122,10 +122,12 @@ def _channel(plane: Plane, stack: Stack) -> int:
 
 def _focus(plane: Plane, stack: Stack) -> int:
     count, setting = stack.length("Z"), plane.settings.z
-    if plane.z is None and count > 1:
+    if count == 1:  # as of a mask, or of PI, beside a stack of bright-field
+        return 0
+    if plane.z is None:
         choose = f"choose one with {setting}, from 0"
         raise ImageError("axes", f"the file holds {count} focus planes: {choose}")
-    if (plane.z or 0) >= count:
+    if plane.z >= count:
         held = f"the file holds {count}, from 0"
         raise ImageError("axes", f"no focus plane {plane.z}: {held}")
-    return plane.z or 0
+    return plane.z
