@@ -80,7 +80,7 @@ def remarks(cells: pd.DataFrame, contract: dict) -> list[str]:
         *said,
         f"the cells' outlines hold {area:.0f} µm² (median), those of training {low:.0f} to "
         f"{high:.0f}: of another kind, as of whole cells for nuclei. Their calls rest on size and "
-        "are not to be trusted; predicted_pi holds"
+        "are not to be trusted; predicted_pi holds",
     ]
 
 
