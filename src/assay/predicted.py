@@ -111,13 +111,16 @@ def stained(frame8: np.ndarray, pi: np.ndarray, peaks: np.ndarray) -> np.ndarray
 
 
 def write_ome(path: Path, pi: np.ndarray, pixel_size_um: float | None) -> None:
-    """Writes PI over background (H, W) float32 as OME-TIFF that Fiji and napari open to scale."""
+    """Writes PI over background (H, W) float32 as OME-TIFF that programs open to scale: ImageJ, of
+    itself, reads the tags of TIFF alone.
+    """
     about: dict = {"axes": "YX", "Channel": {"Name": "predicted PI over background"}}
+    tags: dict = {"ome": True, "compression": "zlib"}
     if pixel_size_um:
         about |= {"PhysicalSizeX": pixel_size_um, "PhysicalSizeXUnit": "µm"}
         about |= {"PhysicalSizeY": pixel_size_um, "PhysicalSizeYUnit": "µm"}
-    image = pi.astype(np.float32)
-    tifffile.imwrite(path, image, ome=True, metadata=about, compression="zlib")
+        tags |= {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pi.astype(np.float32), metadata=about, **tags)
 
 
 def write_jpeg(path: Path, rgb: np.ndarray) -> None:

@@ -197,9 +197,10 @@ def test_pictures_show_stain_and_outlines_and_the_stain_is_written_on_demand(pla
             file.asarray(),
             tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"],
         )
+        of_tags = file.pages[0].get_resolution("MICROMETER")
     assert image.dtype == np.float32 and image.max() > 3
     assert pixels["PhysicalSizeX"] == pixels["PhysicalSizeY"] == SIZE_UM
-    assert pixels["PhysicalSizeXUnit"] == "µm"
+    assert pixels["PhysicalSizeXUnit"] == "µm" and of_tags == pytest.approx((1 / SIZE_UM,) * 2)
     run(plate, out, overlays=False)
     assert not (out / "stain").exists() and not (out / "overlays").exists()
 
