@@ -8,7 +8,7 @@ are live: they set the intercept at which their classes are likeliest (`intercep
 with sessions held out (docs/accuracy.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,6 +91,34 @@ def intercept(probability: np.ndarray, live: np.ndarray, field: np.ndarray) -> f
         return float((weights * surprise).sum() + (at / SHRINK) ** 2 / 2)
 
     return float(minimize_scalar(loss).x)
+
+
+def moved_by_others(
+    rows: pd.DataFrame, move: Callable[[pd.DataFrame], float]
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Evidence (n,) of windows of known class (image_id, p, live), each image's under the shift of
+    the others, and these windows: none of a single image.
+    """
+    rows = rows if len(rows["image_id"].unique()) > 1 else rows[:0]
+    z = evidence(rows["p"])
+    for name in rows["image_id"].unique():
+        here = (rows["image_id"] == name).to_numpy()
+        z[here] += move(rows[~here])
+    return z, rows
+
+
+def calls(z: np.ndarray, rows: pd.DataFrame, operating: dict) -> dict:
+    """Share called of windows of known class with evidence z (n,), and wrong among called; None of
+    none.
+    """
+    p, live = 1 / (1 + np.exp(-z)), rows["live"].to_numpy(bool)
+    call = conformal_call(p, operating["live_from"], operating["dead_to"])
+    made = call != "abstain"
+    wrong = made & ((call == "live") != live)
+    return {
+        "called": float(made.mean()) if len(z) else None,
+        "wrong": float(wrong.sum() / made.sum()) if made.any() else None,
+    }
 
 
 def moved(rows: pd.DataFrame, by: float, operating: dict) -> pd.DataFrame:
