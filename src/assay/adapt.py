@@ -21,13 +21,13 @@ from . import images as inputs
 from . import nuclei, output, stained
 from .checked import check
 from .controls import (
-    IS_LIVE,
     LEAST_WINDOWS,
     ControlsError,
     calls,
     expected,
     intercept,
     moved_by_others,
+    of_control,
     shift,
 )
 from .heldout import evidence
@@ -198,9 +198,7 @@ def of_controls(images: Path, model: Model, options: stained.Options, out: Path)
         windows = output.part(
             out, one.key, lambda f=frame, o=one: model.predict(f, o.pixel_size_um)
         )
-        p = windows["live_probability"].dropna()
-        live = IS_LIVE[one.image.control]
-        tables.append(pd.DataFrame({"image_id": one.image.image_id, "p": p, "live": live}))
+        tables.append(of_control(windows, one.image.control).assign(image_id=one.image.image_id))
         digests.append(pixel_digest(frame.astype(np.uint16)))
     empty = pd.DataFrame({"image_id": [], "p": [], "live": np.empty(0, bool)})
     windows = pd.concat(tables) if tables else empty

@@ -91,9 +91,7 @@ def well_cells(images: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     images: as `prepare` gives them.
     """
     counts = pd.crosstab(cells["image_id"], cells["call"]).reindex(columns=CALLS, fill_value=0)
-    masked = images[images["image_id"].isin(counts.index)]
-    called = masked[["image_id"]].merge(counts, left_on="image_id", right_index=True)
-    masked = masked.assign(**{name: called[name].to_numpy() for name in CALLS})
+    masked = images.drop(columns=CALLS).merge(counts, left_on="image_id", right_index=True)
     number = masked["live"] + masked["dead"]
     share = masked["live"] / number.where(number > 0)
     wells, _, _ = well_table(masked.assign(called=number.astype(float), live_patch_fraction=share))

@@ -5,7 +5,6 @@ Every image is checked against the model's contract before the first is scored. 
 from OUT/parts (see output.py), and so are the same however often a run stopped.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -71,7 +70,7 @@ def score(
     entries, notes = images.find(inputs, options.layout, options.manifest)
     for note in [*notes, *remarks(entries, model, options)]:
         print(f"score: {note}")
-    with output.claimed(out, model.facts, "score"):
+    with output.claimed(out, model.facts, "score") as facts:
         model = model.for_images(len(entries))
         checked = check(entries, model, options.pixel_size_um)
         sizes = [one.pixel_size_um for one in checked]
@@ -92,7 +91,6 @@ def score(
             of_cells = collected(scored, "cells", CELL_COLUMNS) if masked else None
             if of_cells is not None:
                 told += cells.remarks(of_cells, model.contract)
-            facts = json.loads((out / output.MODEL).read_text())
             report.make(result, facts, new, cells=of_cells, told=told)
     if all(one.checked.reason for one in scored):
         raise ScoreError(f"every image is refused:\n{_reasons(scored)}\nsee {out / 'images.csv'}")
