@@ -93,7 +93,8 @@ def score(
                 told += cells.remarks(of_cells, model.contract)
             report.make(result, facts, new, cells=of_cells, told=told)
     if all(one.checked.reason for one in scored):
-        raise ScoreError(f"every image is refused:\n{_reasons(scored)}\nsee {out / 'images.csv'}")
+        refused = [{"reason": one.checked.reason, "file": one.checked.image.name} for one in scored]
+        raise ScoreError(f"every image is refused:\n{summary(refused)}\nsee {out / 'images.csv'}")
     return result
 
 
@@ -172,7 +173,3 @@ def collected(scored: Sequence[Scored], of: str, columns: list[str]) -> pd.DataF
         if getattr(one, of) is not None
     ]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def _reasons(scored: Sequence[Scored]) -> str:
-    return summary({"reason": one.checked.reason, "file": one.checked.image.name} for one in scored)
