@@ -374,6 +374,8 @@ def test_checks(brightfield, pi, kind):
 
 NUCLEI = np.zeros((60, 70), np.int32)
 NUCLEI[10:30, 5:40], NUCLEI[40:50, 50:60] = 1, 70_000
+CONFLUENT = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((20, 20), np.int32))[:, :70]
+CONFLUENT[19] = 0  # whole cells with less background than the largest of them
 
 
 @pytest.mark.parametrize(
@@ -382,12 +384,13 @@ NUCLEI[10:30, 5:40], NUCLEI[40:50, 50:60] = 1, 70_000
         (NUCLEI, ""),
         (NUCLEI.astype(np.float32), ""),  # labels as some programs of Fiji save them
         (0 * NUCLEI, ""),
+        (CONFLUENT, ""),
         ((1 + (NUCLEI > 0)).astype(np.uint8), "most pixels are 1: 0 must be the background"),
         (np.where(NUCLEI > 0, 0, 255).astype(np.uint8), "most pixels are 255"),
         (np.full((60, 70), 83, np.uint16) + frame(0) // 100, "most pixels are 8"),
         ((NUCLEI > 0) * np.float32(0.7), "an instance mask holds whole numbers"),
     ],
-    ids=["labels", "float", "none", "ilastik", "inverted", "dye", "probabilities"],
+    ids=["labels", "float", "none", "confluent", "ilastik", "inverted", "dye", "probabilities"],
 )
 def test_a_mask_that_is_no_instance_mask_is_refused(tmp_path, mask, said):
     tifffile.imwrite(tmp_path / "mask.tif", mask, metadata=None)
