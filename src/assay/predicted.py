@@ -73,12 +73,8 @@ def _tables(files: dict[str, Path]) -> dict[str, pd.DataFrame | None]:
 
 def part_name(one: Checked, name: str) -> str:
     """The file of an image's parts; what rests on a mask changes with the mask."""
-    of_mask = name.startswith("cells") and one.image.nuclei is not None
-    return (
-        f"{one.key}-{pixel_digest(one.image.mask())[:16]}.{name}"
-        if of_mask
-        else f"{one.key}.{name}"
-    )
+    of_mask = f"-{pixel_digest(one.image.mask())[:16]}" if name.startswith("cells") else ""
+    return f"{one.key}{of_mask}.{name}"
 
 
 def _make(

@@ -18,7 +18,7 @@ from ..common.images.files import FileField
 from ..common.images.layout import Layout
 from ..common.workspace.errors import UserError
 from ..common.workspace.parallel import each
-from . import cells, images, output, report
+from . import images, output, report
 from .cells import CELL_COLUMNS
 from .checked import Checked, check
 from .controls import by_controls
@@ -89,8 +89,6 @@ def score(
             place_files(out, new, scored, options.overlays, options.stain)
             masked = any(one.cells is not None for one in scored)
             of_cells = collected(scored, "cells", CELL_COLUMNS) if masked else None
-            if of_cells is not None:
-                told += cells.remarks(of_cells, model.contract)
             report.make(result, facts, new, cells=of_cells, told=told)
     if all(one.checked.reason for one in scored):
         refused = [{"reason": one.checked.reason, "file": one.checked.image.name} for one in scored]

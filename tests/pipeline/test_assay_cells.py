@@ -8,6 +8,7 @@ import tifffile
 
 from src.assay import cells, nuclei, score
 from src.assay.model import Model
+from src.assay.report import report
 from src.assay.words import DASH
 from src.common.explain.nuclei import dead_nuclei
 from src.common.images.layout import Layout
@@ -172,6 +173,19 @@ def test_wells_get_a_dead_cell_fraction_and_a_count_of_dead_nuclei(plate, tmp_pa
     row = by_cells.loc["B2"]
     assert (row["live"], row["dead"], row["fields"], row["dead_cell_fraction"]) == (4, 4, 2, 0.5)
     assert row["low"] < 0.5 < row["high"]
+
+
+def test_a_report_made_anew_keeps_the_cells_and_what_was_told(plate, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "load", lambda *_: sized(CONTRACT | {"pixel_size_um": None}))
+    images = pd.read_csv(plate / "images.csv").assign(pixel_size_um=3 * SIZE_UM, control="negative")
+    images.to_csv(plate / "images.csv", index=False)
+    moved = "the plate: operating point moved by +1.00 (logit)"
+    monkeypatch.setattr(score, "by_controls", lambda scored, _: (scored, [moved]))
+    run(plate, tmp_path / "out", controls=True)
+    before = (tmp_path / "out" / "summary.html").read_text()
+    assert moved in before and "of another kind" in before and "<h2>Cells</h2>" in before
+    report(tmp_path / "out")
+    assert (tmp_path / "out" / "summary.html").read_text() == before
 
 
 def test_of_fewer_than_five_cells_the_page_gives_no_percentage(plate, tmp_path):
