@@ -196,9 +196,7 @@ def facts(
 
 
 def registered(client: mlflow.MlflowClient, uri: str) -> "ModelVersion | None":
-    """The registry's version that a URI names (models:/NAME@ALIAS, models:/NAME/VERSION or
-    models:/NAME/latest), or None for other URIs.
-    """
+    """The registry's version that a URI names by alias, number or `latest`; None for others."""
     match = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+|latest))", uri)
     if not match:
         return None
