@@ -15,13 +15,21 @@ import pandas as pd
 from ..common.images.entries import pixel_digest
 from ..common.images.field import Field
 from ..common.register.adapted import register_adapted
-from ..common.scoring.operating import conformal_call
 from ..common.scoring.scorer import Scorer
 from ..common.workspace.records import write_json
 from . import images as inputs
 from . import nuclei, output, stained
 from .checked import check
-from .controls import IS_LIVE, LEAST_WINDOWS, ControlsError, expected, intercept, shift
+from .controls import (
+    LEAST_WINDOWS,
+    ControlsError,
+    calls,
+    expected,
+    intercept,
+    moved_by_others,
+    of_control,
+    shift,
+)
 from .heldout import evidence
 from .model import Model, load
 from .report import clean
@@ -68,6 +76,7 @@ def adapt(
         )
     if learn:
         refuse_to_learn(model, controls)
+    _say(adapted_before(model))
     # As it was loaded: scoring many images has it compiled, which no other weights would change
     scorer = model.pyfunc.unwrap_python_model().scorer
     move = by_class(model) if controls else by_stain
@@ -94,6 +103,17 @@ def adapt(
         record |= {"version": number} | changes
         output.whole(out / FILE, lambda path: write_json(path, record))
     return record
+
+
+def adapted_before(model: Model) -> list[str]:
+    """What is to be said of a model that is one session's own already."""
+    if not (before := model.contract.get("adapted")):
+        return []
+    origin = model.version.tags.get("adapted_from")
+    return [
+        f"{model.facts['uri']} is adapted already, to {before['folder']}: right for that session "
+        f"alone; for another, adapt version {origin}"
+    ]
 
 
 def refuse_to_learn(model: Model, controls: bool) -> None:
@@ -178,9 +198,7 @@ def of_controls(images: Path, model: Model, options: stained.Options, out: Path)
         windows = output.part(
             out, one.key, lambda f=frame, o=one: model.predict(f, o.pixel_size_um)
         )
-        p = windows["live_probability"].dropna()
-        live = IS_LIVE[one.image.control]
-        tables.append(pd.DataFrame({"image_id": one.image.image_id, "p": p, "live": live}))
+        tables.append(of_control(windows, one.image.control).assign(image_id=one.image.image_id))
         digests.append(pixel_digest(frame.astype(np.uint16)))
     empty = pd.DataFrame({"image_id": [], "p": [], "live": np.empty(0, bool)})
     windows = pd.concat(tables) if tables else empty
@@ -209,31 +227,3 @@ def by_class(model: Model) -> Callable[[pd.DataFrame], float]:
     """
     means = expected(model)
     return lambda rows: shift(rows["p"].to_numpy(), rows["live"].to_numpy(bool), means)
-
-
-def moved_by_others(
-    rows: pd.DataFrame, move: Callable[[pd.DataFrame], float]
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """Evidence (n,) of windows of known class, each image's under the shift of the others, and
-    these windows: none of a single image.
-    """
-    names = rows["image_id"].unique()
-    rows = rows if len(names) > 1 else rows[:0]
-    z = evidence(rows["p"])
-    for here in ((rows["image_id"] == name).to_numpy() for name in names if len(rows)):
-        z[here] += move(rows[~here])
-    return z, rows
-
-
-def calls(z: np.ndarray, rows: pd.DataFrame, operating: dict) -> dict:
-    """Share called of windows of known class with evidence z (n,), and wrong among called; None of
-    none.
-    """
-    p, live = 1 / (1 + np.exp(-z)), rows["live"].to_numpy(bool)
-    call = conformal_call(p, operating["live_from"], operating["dead_to"])
-    made = call != "abstain"
-    wrong = made & ((call == "live") != live)
-    return {
-        "called": float(made.mean()) if len(z) else None,
-        "wrong": float(wrong.sum() / made.sum()) if made.any() else None,
-    }

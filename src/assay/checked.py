@@ -52,7 +52,8 @@ def check(entries: Sequence[FileField], model: Model, pixel_size_um: float | Non
     jobs = [(image, model, pixel_size_um) for image in entries]
     looked = Kept(LOOK_CODE).each(_look, jobs, _rests_on, 1, "check", "image", _no_files)
     checked = []
-    for image, (facts, digest) in zip(entries, looked):
+    for image, facts in zip(entries, looked):
+        digest = facts.get("digest")
         if digest in first:
             why = f"as image {first[digest]}: the list is wrong about one of them"
             facts = {"reason": str(Refused("same pixels", why))}
@@ -70,21 +71,21 @@ def _rests_on(image: FileField, model: Model, pixel_size_um: float | None) -> tu
     return by_digest(image), of_model, pixel_size_um
 
 
-def _no_files(looked: tuple[dict, str]) -> list | None:
+def _no_files(looked: dict) -> list | None:
     """Of a look; an image that was refused, perhaps for a passing fault, is read again."""
-    return [] if looked[1] else None
+    return None if "reason" in looked else []
 
 
-def _look(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[dict, str]:
-    """What is known of an image, and the digest of its pixels, '' of a refused one."""
+def _look(image: FileField, model: Model, pixel_size_um: float | None) -> dict:
+    """What is known of an image, as arguments of Checked."""
     try:
         return _one(image, model, pixel_size_um)
     except (Refused, RefusedFrame) as error:
         kind = "" if isinstance(error, Refused) else "contract: "
-        return {"reason": f"{kind}{error}"}, ""
+        return {"reason": f"{kind}{error}"}
 
 
-def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[dict, str]:
+def _one(image: FileField, model: Model, pixel_size_um: float | None) -> dict:
     """The same of an image that is not refused. Raises Refused or RefusedFrame."""
     pixels, size = image.pixels()
     size = size or pixel_size_um
@@ -93,13 +94,8 @@ def _one(image: FileField, model: Model, pixel_size_um: float | None) -> tuple[d
     digest = pixel_digest(pixels)
     low, high = scaling_range(pixels, **model.contract["scaling"])
     seen = pixel_digest(pixels.astype(np.uint16))  # as training data are kept
-    trained_on = seen in model.contract.get("training_images", [])
-    facts = {
-        "pixel_size_um": size,
-        "digest": digest,
-        "bits": bits(pixels),
-        "low": low,
-        "high": high,
-    }
-    key = output.part_key(model.facts["digest"], digest, size, model.many)
-    return facts | {"key": key, "trained_on": trained_on}, digest
+    return {
+        "pixel_size_um": size, "digest": digest, "bits": bits(pixels), "low": low, "high": high,
+        "key": output.part_key(model.facts["digest"], digest, size, model.many),
+        "trained_on": seen in model.contract.get("training_images", []),
+    }  # fmt: skip

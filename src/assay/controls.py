@@ -8,7 +8,7 @@ are live: they set the intercept at which their classes are likeliest (`intercep
 with sessions held out (docs/accuracy.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +93,34 @@ def intercept(probability: np.ndarray, live: np.ndarray, field: np.ndarray) -> f
     return float(minimize_scalar(loss).x)
 
 
+def moved_by_others(
+    rows: pd.DataFrame, move: Callable[[pd.DataFrame], float]
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Evidence (n,) of windows of known class (image_id, p, live), each image's under the shift of
+    the others, and these windows: none of a single image.
+    """
+    rows = rows if len(rows["image_id"].unique()) > 1 else rows[:0]
+    z = evidence(rows["p"])
+    for name in rows["image_id"].unique():
+        here = (rows["image_id"] == name).to_numpy()
+        z[here] += move(rows[~here])
+    return z, rows
+
+
+def calls(z: np.ndarray, rows: pd.DataFrame, operating: dict) -> dict:
+    """Share called of windows of known class with evidence z (n,), and wrong among called; None of
+    none.
+    """
+    p, live = 1 / (1 + np.exp(-z)), rows["live"].to_numpy(bool)
+    call = conformal_call(p, operating["live_from"], operating["dead_to"])
+    made = call != "abstain"
+    wrong = made & ((call == "live") != live)
+    return {
+        "called": float(made.mean()) if len(z) else None,
+        "wrong": float(wrong.sum() / made.sum()) if made.any() else None,
+    }
+
+
 def moved(rows: pd.DataFrame, by: float, operating: dict) -> pd.DataFrame:
     """Windows or cells with their evidence moved: live_probability, and call where there is one."""
     probability = np.round(1 / (1 + np.exp(-(evidence(rows["live_probability"]) + by))), 6)
@@ -109,36 +137,31 @@ def by_controls(scored: Sequence[Scored], model: Model) -> tuple[list[Scored], l
     wells, and what was done, in words. Flagged images are of no well, and set nothing.
     """
     means, operating = expected(model), model.contract["operating"]
-    result, told = [], []
-    for name, images in plates(scored).items():
-        of_controls = [one for one in images if one.checked.image.control]
+    by, told = {}, []
+    for name in dict.fromkeys(map(plate, scored)):
+        of_controls = [one for one in scored if one.checked.image.control and plate(one) == name]
         trusted = [one for one in of_controls if not flagged(one, model.contract)]
-        windows = [_known(one) for one in trusted]
+        windows = [of_control(one.windows, one.checked.image.control) for one in trusted]
         controls = pd.concat(windows) if windows else pd.DataFrame(columns=["p", "live"])
         live = controls["live"].to_numpy(bool)
-        by = shift(controls["p"].to_numpy(), live, means) if live.any() else 0.0
-        result += [_moved(one, by, operating, calling_point(model.contract)) for one in images]
-        counts = controls["live"].value_counts()
+        by[name] = shift(controls["p"].to_numpy(), live, means) if live.any() else 0.0
         left = len(of_controls) - len(trusted)
         out = f"; {left} images of controls flagged or refused, and left out" if left else ""
         few = f": not moved, it takes {LEAST_WINDOWS} windows with cells, and untreated ones"
         told.append(
-            f"{name or 'the plate'}: operating point moved by {by:+.2f} (logit) from "
-            f"{counts.get(True, 0)} windows of negative and {counts.get(False, 0)} of positive "
-            f"controls{out}{'' if by else few}"
+            f"{name or 'the plate'}: operating point moved by {by[name]:+.2f} (logit) from "
+            f"{live.sum()} windows of negative and {(~live).sum()} of positive controls{out}"
+            f"{'' if by[name] else few}"
         )
-    order = {id(one.checked): place for place, one in enumerate(scored)}
-    return sorted(result, key=lambda one: order[id(one.checked)]), told
+    at = calling_point(model.contract)
+    return [_moved(one, by[plate(one)], operating, at) for one in scored], told
 
 
-def plates(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """The images of each experiment and time, by a name for people."""
-    groups: dict[str, list[Scored]] = {}
-    for one in scored:
-        image = one.checked.image
-        time = next((f"{v:g}" for v in (image.time, image.day) if v is not None), "")
-        groups.setdefault(", ".join(filter(None, [image.experiment, time])), []).append(one)
-    return groups
+def plate(one: Scored) -> str:
+    """An image's experiment and time, in words: control wells serve their own."""
+    image = one.checked.image
+    time = next((f"{v:g}" for v in (image.time, image.day) if v is not None), "")
+    return ", ".join(filter(None, [image.experiment, time]))
 
 
 def flagged(one: Scored, contract: dict) -> bool:
@@ -146,10 +169,9 @@ def flagged(one: Scored, contract: dict) -> bool:
     return one.windows is None or bool(flags(one.checked, one.windows, contract))
 
 
-def _known(one: Scored) -> pd.DataFrame:
+def of_control(windows: pd.DataFrame, control: str) -> pd.DataFrame:
     """Live probability p and class of the windows with cells of a control well's image."""
-    p = one.windows["live_probability"].dropna()
-    return pd.DataFrame({"p": p, "live": IS_LIVE[one.checked.image.control]})
+    return pd.DataFrame({"p": windows["live_probability"].dropna(), "live": IS_LIVE[control]})
 
 
 def _moved(one: Scored, by: float, operating: dict, cells: dict) -> Scored:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..common.images import folder, omezarr
-from ..common.images.entries import expand, file_notes, refuse_same_ids
+from ..common.images.entries import expand, file_notes, refuse_repeated
 from ..common.images.field import Found, SourceError
 from ..common.images.files import FileField
 from ..common.images.layout import Layout
@@ -35,7 +35,7 @@ def find(
     options = replace(layout, settings=OPTIONS)
     source = _find([Path(path) for path in inputs], options, manifest)
     images = [_checked(image) for image in source.fields]
-    every = refuse_same_ids([one for image in images for one in expand(image)])
+    every = refuse_repeated(one for image in images for one in expand(image))
     return every, [*source.notes, *file_notes(every)]
 
 

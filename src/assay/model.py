@@ -128,7 +128,7 @@ def load(uri: str, allow_synthetic: bool = False) -> Model:
         version = registered(mlflow.MlflowClient(), uri) if uri.startswith("models:/") else None
     except Exception as error:  # of MLflow, or of the client of any store that a URI names
         said = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{uri} cannot be loaded: {said}. {_known(uri)}") from None
+        raise ModelError(f"{uri} cannot be loaded: {said.rstrip('.')}. {_known(uri)}") from None
     contract = _contract(uri, loaded)
     if contract["synthetic"] and not allow_synthetic:
         raise ModelError(
@@ -196,18 +196,16 @@ def facts(
 
 
 def registered(client: mlflow.MlflowClient, uri: str) -> "ModelVersion | None":
-    """The registry's version that a URI names (models:/NAME@ALIAS or models:/NAME/VERSION), or None
-    for other URIs.
-    """
-    match = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)
+    """The registry's version that a URI names by alias, number or `latest`; None for others."""
+    match = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+|latest))", uri)
     if not match:
         return None
     name, alias, version = match.groups()
-    return (
-        client.get_model_version_by_alias(name, alias)
-        if alias
-        else client.get_model_version(name, version)
-    )
+    if alias:
+        return client.get_model_version_by_alias(name, alias)
+    if version == "latest":
+        return max(client.search_model_versions(f"name='{name}'"), key=lambda v: int(v.version))
+    return client.get_model_version(name, version)
 
 
 def number(text: str | None) -> float | None:
@@ -229,12 +227,13 @@ def _contract(uri: str, loaded: "mlflow.pyfunc.PyFuncModel") -> dict:
 
 
 def _known(uri: str) -> str:
-    """What the registry holds, in words."""
-    if not uri.startswith("models:/"):
-        return "Give models:/NAME@champion, or the folder of a saved model"
+    """What can be given, and what the registry holds, in words."""
+    forms = "Give models:/NAME@champion, models:/NAME/VERSION, or the folder of a saved model"
+    if not uri.startswith("models:"):
+        return forms
     try:
         names = sorted(one.name for one in mlflow.MlflowClient().search_registered_models())
     except MlflowException:
         names = []
     held = f"{mlflow.get_tracking_uri()} holds {', '.join(names) or 'no registered model'}"
-    return f"{held}. Set MLFLOW_TRACKING_URI if the model is registered elsewhere"
+    return f"{forms}; {held}. Set MLFLOW_TRACKING_URI if the model is registered elsewhere"

@@ -22,6 +22,7 @@ def of_field(
     """
     called = cells.of_image(mask, model.stain(frame, pixel_size_um), model, pixel_size_um)
     own = called["label"].map(own_class(mask, pi, background))
+    own = own.where(called["live_probability"].notna(), "open")  # a speck
     return called.rename(columns={"label": "nucleus"}).assign(label=own)
 
 

@@ -51,8 +51,9 @@ def refuse(inputs: Sequence[Path], out: Path) -> None:
 
 
 @contextmanager
-def claimed(out: Path, facts: dict, command: str) -> Iterator[None]:
+def claimed(out: Path, facts: dict, command: str) -> Iterator[dict]:
     """Holds OUT for a model and a command: writes model.json, and keeps a second run out of it.
+    Yields what it wrote.
 
     Raises OutputError if OUT is another's, is being written by another run, or cannot be written.
     """
@@ -73,7 +74,7 @@ def claimed(out: Path, facts: dict, command: str) -> Iterator[None]:
             f"--out {out} cannot be written ({reason}): name a folder that you may write to"
         ) from None
     try:
-        yield
+        yield kept
     finally:
         lock.release()
 

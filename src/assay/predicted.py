@@ -73,12 +73,8 @@ def _tables(files: dict[str, Path]) -> dict[str, pd.DataFrame | None]:
 
 def part_name(one: Checked, name: str) -> str:
     """The file of an image's parts; what rests on a mask changes with the mask."""
-    of_mask = name.startswith("cells") and one.image.nuclei is not None
-    return (
-        f"{one.key}-{pixel_digest(one.image.mask())[:16]}.{name}"
-        if of_mask
-        else f"{one.key}.{name}"
-    )
+    of_mask = f"-{pixel_digest(one.image.mask())[:16]}" if name.startswith("cells") else ""
+    return f"{one.key}{of_mask}.{name}"
 
 
 def _make(
@@ -111,13 +107,16 @@ def stained(frame8: np.ndarray, pi: np.ndarray, peaks: np.ndarray) -> np.ndarray
 
 
 def write_ome(path: Path, pi: np.ndarray, pixel_size_um: float | None) -> None:
-    """Writes PI over background (H, W) float32 as OME-TIFF that Fiji and napari open to scale."""
+    """Writes PI over background (H, W) float32 as OME-TIFF that programs open to scale: ImageJ, of
+    itself, reads the tags of TIFF alone.
+    """
     about: dict = {"axes": "YX", "Channel": {"Name": "predicted PI over background"}}
+    tags: dict = {"ome": True, "compression": "zlib"}
     if pixel_size_um:
         about |= {"PhysicalSizeX": pixel_size_um, "PhysicalSizeXUnit": "µm"}
         about |= {"PhysicalSizeY": pixel_size_um, "PhysicalSizeYUnit": "µm"}
-    image = pi.astype(np.float32)
-    tifffile.imwrite(path, image, ome=True, metadata=about, compression="zlib")
+        tags |= {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pi.astype(np.float32), metadata=about, **tags)
 
 
 def write_jpeg(path: Path, rgb: np.ndarray) -> None:

@@ -10,13 +10,14 @@ import pandas as pd
 from ..common.workspace import records
 from ..common.workspace.errors import UserError
 from . import dose, figures, output, page, plate
+from .cells import remarks as remarks_on
 from .cells import well_cells
 from .fractions import CALLS, VERDICTS
 from .wells import KEYS, Resemblance, prepare, well_table
 
 TRAINED_ON = "a training image of this model"
 NUCLEI = "predicted_dead_nuclei"  # local maxima of predicted PI, not cells that were counted
-PAGE = "summary.html"
+PAGE, RECORD = "summary.html", "plate.json"
 FILES = ("plate.png", "dose-*.png", "time-*.png")  # of earlier runs: gone unless made anew
 STATUS = ("scored", "flagged", "refused")
 
@@ -26,7 +27,8 @@ class ReportError(UserError):
 
 
 def report(out: Path) -> dict:
-    """Makes the report of a folder that `unstained score` wrote anew, from its images.parquet.
+    """Makes the report of a folder that `unstained score` wrote anew, from its images.parquet and,
+    where there is one, cells.parquet.
 
     Returns the content of plate.json. Raises ReportError naming a file that lacks. Running it again
     gives the same files.
@@ -37,9 +39,12 @@ def report(out: Path) -> dict:
             raise ReportError(
                 f"{out / name} does not exist: {out} is not the output of `unstained score`"
             )
-    model = records.read_json(out / output.MODEL)
+    model, images = records.read_json(out / output.MODEL), pd.read_parquet(out / "images.parquet")
+    cells, told = output.kept(out / "cells.parquet"), []
+    if (out / RECORD).is_file():
+        told = records.read_json(out / RECORD).get("told", [])
     with output.together(out, PAGE, FILES) as new:
-        return make(pd.read_parquet(out / "images.parquet"), model, new, out / "overlays")
+        return make(images, model, new, out / "overlays", cells, told)
 
 
 def make(
@@ -52,7 +57,8 @@ def make(
 ) -> dict:
     """Writes wells.{parquet,csv}, plate.json, plate.png, dose-*.png, time-*.png and summary.html
     into the folder NEW, and of cells, where there are any, cells and well_cells.{parquet,csv};
-    overlays: the folder of pictures, NEW/overlays by default; told: what the page is to say beside.
+    overlays: the folder of pictures, NEW/overlays by default; told: what the page is to say beside,
+    which the record keeps.
 
     Returns the content of plate.json.
     """
@@ -60,19 +66,21 @@ def make(
     wells, alike, remarks = well_table(images)
     wells = plate.normalise(wells)
     of_cells = None if cells is None else well_cells(images, cells)
+    of_outlines = [] if cells is None else remarks_on(cells, model)
     record = clean({
         "model": model, "totals": totals(images, wells), "time_column": column,
         "interval": interval(wells, alike), "plates": plate.describe(wells),
         "doses": dose.responses(wells), "left_out": left_out(images),
         "cells": None if of_cells is None else of_cells.to_dict("records"),
-        "notes": [*told, *remarks, *notes(images, wells)],
+        "told": list(told),
+        "notes": [*told, *of_outlines, *remarks, *notes(images, wells)],
     })  # fmt: skip
     wells = with_nuclei(wells, images)
     output.write(new, "wells", wells)
     if cells is not None:
         output.write(new, "cells", cells)
         output.write(new, "well_cells", of_cells)
-    records.write_json(new / "plate.json", record)
+    records.write_json(new / RECORD, record)
     drawn = figures.draw(new, wells, record)
     page.summary(new, images, wells, record, drawn, overlays or new / "overlays")
     return record

@@ -5,7 +5,6 @@ Every image is checked against the model's contract before the first is scored. 
 from OUT/parts (see output.py), and so are the same however often a run stopped.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +18,7 @@ from ..common.images.files import FileField
 from ..common.images.layout import Layout
 from ..common.workspace.errors import UserError
 from ..common.workspace.parallel import each
-from . import cells, images, output, report
+from . import images, output, report
 from .cells import CELL_COLUMNS
 from .checked import Checked, check
 from .controls import by_controls
@@ -71,7 +70,7 @@ def score(
     entries, notes = images.find(inputs, options.layout, options.manifest)
     for note in [*notes, *remarks(entries, model, options)]:
         print(f"score: {note}")
-    with output.claimed(out, model.facts, "score"):
+    with output.claimed(out, model.facts, "score") as facts:
         model = model.for_images(len(entries))
         checked = check(entries, model, options.pixel_size_um)
         sizes = [one.pixel_size_um for one in checked]
@@ -90,12 +89,10 @@ def score(
             place_files(out, new, scored, options.overlays, options.stain)
             masked = any(one.cells is not None for one in scored)
             of_cells = collected(scored, "cells", CELL_COLUMNS) if masked else None
-            if of_cells is not None:
-                told += cells.remarks(of_cells, model.contract)
-            facts = json.loads((out / output.MODEL).read_text())
             report.make(result, facts, new, cells=of_cells, told=told)
     if all(one.checked.reason for one in scored):
-        raise ScoreError(f"every image is refused:\n{_reasons(scored)}\nsee {out / 'images.csv'}")
+        refused = [{"reason": one.checked.reason, "file": one.checked.image.name} for one in scored]
+        raise ScoreError(f"every image is refused:\n{summary(refused)}\nsee {out / 'images.csv'}")
     return result
 
 
@@ -174,7 +171,3 @@ def collected(scored: Sequence[Scored], of: str, columns: list[str]) -> pd.DataF
         if getattr(one, of) is not None
     ]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def _reasons(scored: Sequence[Scored]) -> str:
-    return summary({"reason": one.checked.reason, "file": one.checked.image.name} for one in scored)

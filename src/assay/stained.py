@@ -5,7 +5,6 @@ which travels in its contract.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..common.images import folder, registration
-from ..common.images.entries import expand, file_notes, pixel_digest, refuse_same_ids
+from ..common.images.entries import expand, file_notes, pixel_digest, refuse_repeated
 from ..common.images.field import Field, Refused, SourceError
 from ..common.images.files import bits, check_frame
 from ..common.images.layout import Layout
@@ -91,7 +90,7 @@ def find(images: Path, options: Options) -> tuple[list[Field], list[str]]:
         source = folder.find(images, layout, options.manifest)
     except SourceError as error:
         raise ValidationError(str(error)) from None
-    every = refuse_same_ids([one for entry in source.fields for one in expand(entry)])
+    every = refuse_repeated(one for entry in source.fields for one in expand(entry))
     return every, [*source.notes, *file_notes(every)]
 
 
@@ -103,9 +102,10 @@ def score(model: Model, entries: list[Field], options: Options, out: Path) -> St
     Raises ValidationError if no image is left, or no window of those left holds cells.
     """
     model, training = model.for_images(len(entries)), model.contract.get("training_images")
-    stained, tables = Stained(pd.DataFrame(), training_known=training is not None), []
-    for entry in tqdm(entries, desc="stained", unit="image"):
-        tables += list(_one(model, entry, options.pixel_size_um, set(training or ()), out, stained))
+    stained = Stained(pd.DataFrame(), training_known=training is not None)
+    known = options.pixel_size_um, set(training or ()), out, stained
+    every = tqdm(entries, desc="stained", unit="image")
+    tables = [one for entry in every if (one := _one(model, entry, *known)) is not None]
     if not tables:
         raise ValidationError(_nothing(stained))
     for note in registration.notes(stained.sessions):
@@ -147,14 +147,10 @@ def label(patches: pd.DataFrame, rule: dict, own: bool) -> tuple[pd.DataFrame, d
 
 
 def _one(
-    model: Model,
-    entry: Field,
-    pixel_size_um: float | None,
-    training: set[str],
-    out: Path,
+    model: Model, entry: Field, pixel_size_um: float | None, training: set[str], out: Path,
     stained: Stained,
-) -> Iterator[pd.DataFrame]:
-    """The table of one image, or nothing, with the reason counted."""
+) -> pd.DataFrame | None:  # fmt: skip
+    """The table of one image, or None, with the reason counted."""
     try:
         if entry.problem:
             raise Refused(*entry.problem)
@@ -167,7 +163,7 @@ def _one(
         pixels = pixel_digest(brightfield)
         if pixels in training:
             stained.counts["in training"] += 1
-            return
+            return None
         if first := stained.digests.get(pixels):
             raise Refused("same pixels", f"as image {first}: the list is wrong about one of them")
         digest = pixel_digest(frame.brightfield)
@@ -183,7 +179,7 @@ def _one(
         if not missing:
             reason = f"{error} ({getattr(error, 'file', '') or entry.name})"
             stained.refused.append({"image_id": entry.image_id, "reason": reason})
-        return
+        return None
     stained.counts["counted"] += 1
     pair = registration.compare(brightfield, pi)
     stained.sessions[entry.experiment].add(pair, entry.image_id)
@@ -194,7 +190,7 @@ def _one(
         background = measures["pi_background"][0]
         called = nuclei.of_field(mask, frame.brightfield, pi, background, model, size)
         stained.nuclei.append(called.assign(**facts))
-    yield table.assign(
+    return table.assign(
         **facts,
         weight=weights(table, model.stride(size)),
         mean_pi=measures["mean_pi"].round(6),

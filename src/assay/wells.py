@@ -52,12 +52,8 @@ def prepare(images: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         **whole,
         called=called.fillna(0).astype(float),
         time=images[source].astype(float) if source else np.nan,
-        concentration=images["concentration"].astype(float).map(_significant),
+        concentration=images["concentration"].astype(float).map(lambda c: float(f"{c:.{DIGITS}g}")),
     ), source
-
-
-def _significant(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
 
 
 def well_table(

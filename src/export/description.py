@@ -28,17 +28,15 @@ def describe(folder: Path, contract: dict, facts: dict, made: Exported) -> zoo.M
     """The description of the files in FOLDER. facts: name and version of the model, and PyTorch's
     version.
     """
-    kind = (
-        "**Trained on SYNTHETIC images.**" if contract["synthetic"] else "Trained on real images."
-    )
+    synthetic = " SYNTHETIC" if contract["synthetic"] else ""
+    kind = f"**Trained on{synthetic} images.**" if synthetic else "Trained on real images."
     known = contract["pixel_size_um"]
     pixel = f"{known} um per pixel" if known else "pixel size not known"
-    of_model = {name: contract[name] for name in ("arch", "partition")}
-    text = README.format(kind=kind, pixel=pixel, out=made.out, left=made.left,
-                       tolerance=made.tolerance, name=facts.get("name"),
-                       version=facts.get("version"), **of_model)  # fmt: skip
+    text = README.format(**contract | vars(made) | facts, kind=kind, pixel=pixel)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    synthetic = " SYNTHETIC" if contract["synthetic"] else ""
+    weights = zoo.TorchscriptWeightsDescr(
+        source=folder / "weights.pt", pytorch_version=zoo.Version(facts["torch"])
+    )
     return zoo.ModelDescr(
         name=f"unstained {contract['partition']}{synthetic}",
         description="Live or dead cells in a bright-field image, by windows or predicted stain",
@@ -46,18 +44,14 @@ def describe(folder: Path, contract: dict, facts: dict, made: Exported) -> zoo.M
         cite=[
             zoo.CiteEntry(text="Pattarone et al. 2021", doi=zoo.Doi("10.1038/s41598-021-89895-w"))
         ],
-        documentation=_file(folder / "README.md"),
+        documentation=zoo.FileDescr(source=folder / "README.md"),
         attachments=[zoo.FileDescr(source=folder / "contract.json")],
         tags=["bright-field", "cell-death", "classification", "2d", *synthetic.split()],
         config=zoo.Config(unstained={"digest": contract["digest"], "pixel_size_um": known}),
         inputs=[_input(folder, made)],
         outputs=[_output(folder, made)],
-        weights=_weights(folder, facts["torch"]),
+        weights=zoo.WeightsDescr(torchscript=weights),
     )
-
-
-def _file(path: Path) -> zoo.FileDescr:
-    return zoo.FileDescr(source=path)
 
 
 def _input(folder: Path, made: Exported) -> zoo.InputTensorDescr:
@@ -68,7 +62,7 @@ def _input(folder: Path, made: Exported) -> zoo.InputTensorDescr:
         id=zoo.TensorId("brightfield"),
         description="raw counts of one bright-field frame",
         axes=[zoo.BatchAxis(), _channels("brightfield"), *sides],
-        test_tensor=_file(folder / "frame.npy"),
+        test_tensor=zoo.FileDescr(source=folder / "frame.npy"),
         data=zoo.IntervalOrRatioDataDescr(type="float32"),
     )
 
@@ -84,17 +78,10 @@ def _output(folder: Path, made: Exported) -> zoo.OutputTensorDescr:
         id=zoo.TensorId(made.name),
         description=made.what,
         axes=[zoo.BatchAxis(), _channels(*made.channels), *sides],
-        test_tensor=_file(folder / f"{made.name}.npy"),
+        test_tensor=zoo.FileDescr(source=folder / f"{made.name}.npy"),
         data=zoo.IntervalOrRatioDataDescr(type="float32", range=(0.0, None)),
     )
 
 
 def _channels(*names: str) -> zoo.ChannelAxis:
     return zoo.ChannelAxis(channel_names=[zoo.Identifier(name) for name in names])
-
-
-def _weights(folder: Path, version: str) -> zoo.WeightsDescr:
-    script = zoo.TorchscriptWeightsDescr(
-        source=folder / "weights.pt", pytorch_version=zoo.Version(version)
-    )
-    return zoo.WeightsDescr(torchscript=script)

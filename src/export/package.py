@@ -48,7 +48,8 @@ def export(scorer: Scorer, facts: dict, out: Path) -> Path:
     # Beside OUT, which is there whole or not at all
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         folder = Path(scratch)
-        made.module.save(str(folder / "weights.pt"))
+        # not by its own `save`, which ends the process on a full disk
+        (folder / "weights.pt").write_bytes(made.module.save_to_buffer())
         np.save(folder / "frame.npy", frame[None, None].astype(np.float32))
         np.save(folder / f"{made.name}.npy", expected[None].astype(np.float32))
         (folder / "contract.json").write_text(json.dumps(scorer.contract, indent=2))

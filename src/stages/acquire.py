@@ -16,13 +16,7 @@ from ..common.acquire import digests, sources
 from ..common.acquire.intake import Limits, Outcome, refuse_same_pixels, rests_on, take, written
 from ..common.acquire.tables import judge, refuse_magnifications, session_notes, write_tables
 from ..common.images import registration
-from ..common.images.entries import (
-    expand,
-    file_notes,
-    refuse_same_ids,
-    refuse_same_masks,
-    size_note,
-)
+from ..common.images.entries import expand, file_notes, refuse_repeated, size_note
 from ..common.images.field import Field
 from ..common.workspace.cache import Kept
 from ..common.workspace.parallel import each
@@ -38,7 +32,7 @@ def read_fields(
     depend on either. What the channels of accepted ones say of each other is added up by session.
     """
     opened = each(expand, [(entry,) for entry in fields], workers, "open", "file", len(fields))
-    entries = refuse_same_masks(refuse_same_ids([one for held in opened for one in held]))
+    entries = refuse_repeated(one for held in opened for one in held)
     say(file_notes(entries))
     jobs = [(entry, RAW, limits) for entry in entries]
     kept = Kept.of_stage("acquire")

@@ -15,6 +15,7 @@ from src.common.scoring.scorer import Scorer
 from src.export.frames import ExportError
 from src.export.package import export, exported, run
 from tests.conftest import ARCH
+from tests.kill import on_a_disk
 from tests.pipeline.test_assay_score import save_model
 
 CONTRACT = {
@@ -100,6 +101,15 @@ def test_a_packaged_model_whose_code_is_its_own_is_exported(tmp_path):
     scorer = loaded.pyfunc.unwrap_python_model().scorer
     assert type(scorer) is not Scorer
     assert export(scorer, loaded.facts, tmp_path / "p.zip").exists()
+
+
+def test_a_full_disk_is_said_and_no_part_of_a_package_stays_there(scorer, tmp_path):
+    def refused():
+        with pytest.raises(OSError, match="No space left"):
+            export(scorer, FACTS, tmp_path / "disk" / "p.zip")
+        assert not list((tmp_path / "disk").iterdir())
+
+    assert on_a_disk(tmp_path / "disk", refused, "300k") == 0
 
 
 def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path, monkeypatch):

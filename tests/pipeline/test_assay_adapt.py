@@ -67,7 +67,9 @@ def run(plate, out, uri=f"models:/{NAME}@champion"):
     return adapt.adapt(plate, uri, out, stained.Options(Layout(())), controls=True)
 
 
-def test_an_adapted_model_is_a_version_of_its_own_with_what_it_was_adapted_on(registered, tmp_path):
+def test_an_adapted_model_is_a_version_of_its_own_with_what_it_was_adapted_on(
+    registered, tmp_path, capsys
+):
     client, plate = registered
     record = run(plate, tmp_path / "out")
     assert record["images"] == 4 and record["by"] == "control wells" and record["shift"] != 0
@@ -82,6 +84,10 @@ def test_an_adapted_model_is_a_version_of_its_own_with_what_it_was_adapted_on(re
     assert new.facts["run_id"] == old.facts["run_id"]  # its own test is still that of the network
     again = run(plate, tmp_path / "again")
     assert again["version"] == record["version"]  # the same package is not registered twice
+    assert "adapted already" not in capsys.readouterr().out
+    run(plate, tmp_path / "twice", new.facts["uri"])
+    told = "already, to plate: right for that session alone; for another, adapt version "
+    assert f"{told}{champion.version}" in capsys.readouterr().out
     before, after = (
         model.predict(frame(7), 0.5)["live_probability"].dropna() for model in (old, new)
     )

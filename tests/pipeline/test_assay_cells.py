@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import tifffile
 
-from src.assay import cells, score
+from src.assay import cells, nuclei, score
 from src.assay.model import Model
+from src.assay.report import report
 from src.assay.words import DASH
 from src.common.explain.nuclei import dead_nuclei
 from src.common.images.layout import Layout
@@ -120,18 +121,36 @@ def test_a_model_that_learnt_from_masks_calls_by_size_within_what_it_knows(
     tifffile.imwrite(plate / "m1.tif", mask)
     images = pd.read_csv(plate / "images.csv").assign(pixel_size_um=size_um)
     images.to_csv(plate / "images.csv", index=False)
-    loaded = Loaded()
-    loaded.unwrap_python_model = lambda: type("Python", (), {"scorer": Sized()})()
-    contract = CONTRACT | {"nuclei": NUCLEI, "pixel_size_um": None}
-    monkeypatch.setattr(
-        score, "load", lambda *_: Model(loaded, contract, FACTS | {"nuclei": NUCLEI})
-    )
+    monkeypatch.setattr(score, "load", lambda *_: sized(CONTRACT | {"pixel_size_um": None}))
     run(plate, tmp_path / "out", overlays=False)
     table = pd.read_parquet(tmp_path / "out" / "cells.parquet").query("image_id == 'x1'")
     assert table["call"].tolist() == (["live"] * 4 if told else ["live", "dead", "live", "live"])
     page = (tmp_path / "out" / "summary.html").read_text()
     assert ("those of training 60 to 130" in page) == told
     assert "own test 19% of the 1794 nuclei that it called were called wrongly" in page
+
+
+def sized(contract: dict) -> Model:
+    """A model that learnt from masks."""
+    loaded = Loaded()
+    loaded.unwrap_python_model = lambda: type("Python", (), {"scorer": Sized()})()
+    return Model(loaded, contract | {"nuclei": NUCLEI}, FACTS | {"nuclei": NUCLEI})
+
+
+def test_specks_of_a_mask_are_not_called_by_their_size(plate, tmp_path, monkeypatch):
+    mask = field(1)[1]
+    mask[5:7, 5], mask[60, 10:13] = 8, 9  # 0.5 and 0.75 um2
+    tifffile.imwrite(plate / "m1.tif", mask)
+    monkeypatch.setattr(score, "load", lambda *_: sized(CONTRACT))
+    run(plate, tmp_path / "out", overlays=False)
+    table = pd.read_parquet(tmp_path / "out" / "cells.parquet").query("image_id == 'x1'")
+    assert table["call"].tolist() == ["live"] * 4 + ["abstain"] * 2
+    assert table["live_probability"].isna().tolist() == [False] * 4 + [True] * 2
+    page = (tmp_path / "out" / "summary.html").read_text()
+    assert "2 of 18 cells are smaller than 12 µm² and not called" in page
+    frame = field(1)[0]  # stained, they teach nothing of the others either
+    own = nuclei.of_field(mask, frame, np.full(frame.shape, 9.0), 1.0, sized(CONTRACT), SIZE_UM)
+    assert own["label"].tolist() == ["dead"] * 4 + ["open"] * 2
 
 
 def test_cells_that_an_older_version_kept_are_made_anew(plate, tmp_path):
@@ -154,6 +173,19 @@ def test_wells_get_a_dead_cell_fraction_and_a_count_of_dead_nuclei(plate, tmp_pa
     row = by_cells.loc["B2"]
     assert (row["live"], row["dead"], row["fields"], row["dead_cell_fraction"]) == (4, 4, 2, 0.5)
     assert row["low"] < 0.5 < row["high"]
+
+
+def test_a_report_made_anew_keeps_the_cells_and_what_was_told(plate, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "load", lambda *_: sized(CONTRACT | {"pixel_size_um": None}))
+    images = pd.read_csv(plate / "images.csv").assign(pixel_size_um=3 * SIZE_UM, control="negative")
+    images.to_csv(plate / "images.csv", index=False)
+    moved = "the plate: operating point moved by +1.00 (logit)"
+    monkeypatch.setattr(score, "by_controls", lambda scored, _: (scored, [moved]))
+    run(plate, tmp_path / "out", controls=True)
+    before = (tmp_path / "out" / "summary.html").read_text()
+    assert moved in before and "of another kind" in before and "<h2>Cells</h2>" in before
+    report(tmp_path / "out")
+    assert (tmp_path / "out" / "summary.html").read_text() == before
 
 
 def test_of_fewer_than_five_cells_the_page_gives_no_percentage(plate, tmp_path):
@@ -179,9 +211,10 @@ def test_pictures_show_stain_and_outlines_and_the_stain_is_written_on_demand(pla
             file.asarray(),
             tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"],
         )
+        of_tags = file.pages[0].get_resolution("MICROMETER")
     assert image.dtype == np.float32 and image.max() > 3
     assert pixels["PhysicalSizeX"] == pixels["PhysicalSizeY"] == SIZE_UM
-    assert pixels["PhysicalSizeXUnit"] == "µm"
+    assert pixels["PhysicalSizeXUnit"] == "µm" and of_tags == pytest.approx((1 / SIZE_UM,) * 2)
     run(plate, out, overlays=False)
     assert not (out / "stain").exists() and not (out / "overlays").exists()
 
@@ -201,7 +234,8 @@ def test_a_mask_of_another_shape_refuses_its_image(plate, tmp_path):
         (lambda image, mask: mask * 0.5, "pixel type"),
         (lambda image, mask: np.where(mask > 0, mask, np.nan), "pixel type"),
         (lambda image, mask: np.where(mask > 0, mask, -1).astype(np.int16), "pixel type"),
-        (lambda image, mask: np.stack([mask] * 5), "axes"),
+        (lambda image, mask: np.stack([mask] * 5), "axes: it holds colours, channels or planes"),
+        (lambda image, mask: np.dstack([mask * 40, mask, mask]).astype(np.uint8), "axes: it"),
     ],
 )
 def test_what_is_no_instance_mask_refuses_its_image_by_the_masks_name(plate, tmp_path, mask, told):
@@ -230,6 +264,26 @@ def test_masks_of_other_types_give_the_same_cells_and_outlines(plate, tmp_path, 
     table, picture = made("other")
     pd.testing.assert_frame_equal(table, wanted)
     np.testing.assert_array_equal(picture, outlined)
+
+
+def test_a_mask_is_that_of_one_image_alone(plate, tmp_path):
+    images = pd.read_csv(plate / "images.csv").replace({"nuclei": {"m1.tif": "m0.tif"}})
+    images.to_csv(plate / "images.csv", index=False)  # as where a spreadsheet filled down
+    table = run(plate, tmp_path / "out", overlays=False)
+    assert table["reason"][1] == "nuclei mask: m0.tif is already that of x0"
+    assert (table["reason"].drop(1) == "").all()
+
+
+@pytest.mark.parametrize(("times", "images"), [(1, 0), (2, 2), (3, 0)])
+def test_masks_of_a_time_stack_are_as_many_as_its_images(plate, tmp_path, times, images):
+    frames, masks = zip(*(field(number) for number in range(3)))
+    stack = {"imagej": True, "metadata": {"axes": "TYX"}}
+    tifffile.imwrite(plate / "x1.tif", np.stack(frames[:2]), **stack)
+    tifffile.imwrite(plate / "m1.tif", np.stack(masks[:times]), **stack)
+    table = run(plate, tmp_path / "out", overlays=False).set_index("image_id")
+    assert table.index.str.startswith("x1_t").sum() == images
+    told = f"different numbers of time points: [{min(times, 2)}, "
+    assert images or told in table.loc["x1", "reason"]
 
 
 def test_a_model_of_windows_leaves_cells_out_and_says_so(plate, tmp_path, monkeypatch, capsys):

@@ -506,9 +506,11 @@ def test_a_version_is_found_by_alias_or_number_and_other_uris_have_none():
     client = SimpleNamespace(
         get_model_version_by_alias=lambda name, alias: (name, alias),
         get_model_version=lambda name, v: (name, v),
+        search_model_versions=lambda _: [SimpleNamespace(version=v) for v in ("9", "10", "2")],
     )
     assert model.registered(client, "models:/unstained-p@champion") == ("unstained-p", "champion")
     assert model.registered(client, "models:/unstained-p/3") == ("unstained-p", "3")
+    assert model.registered(client, "models:/unstained-p/latest").version == "10"
     assert model.registered(client, "runs:/abc/model") is None
 
 

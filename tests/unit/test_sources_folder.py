@@ -347,19 +347,6 @@ def test_time_stack_becomes_fields_of_one_position(tmp_path, stated, first):
     assert np.array_equal(read.brightfield, movie[2, 0]) and np.array_equal(read.pi, movie[2, 1])
 
 
-def test_a_mask_of_one_time_point_is_that_of_no_other(tmp_path):
-    movie = np.stack([frame(n) for n in range(2)])
-    tifffile.imwrite(tmp_path / "a.tif", movie, imagej=True, metadata={"axes": "TYX"})
-    mask = np.zeros((60, 70), np.uint16)
-    mask[5:20, 5:20], mask[30:50, 30:50] = 1, 2
-    tifffile.imwrite(tmp_path / "m.tif", mask)
-    manifest(tmp_path, "brightfield,pi,nuclei\na.tif,a.tif,m.tif\n")
-    first, second = expand(find(tmp_path, ONE).fields[0])
-    assert np.array_equal(first.mask(), mask)
-    with pytest.raises(Refused, match=r"nuclei mask: m\.tif: axes: no time point 1"):
-        second.mask()
-
-
 def test_the_later_field_of_two_with_one_id_is_refused():
     fields = [
         FileField(image_id=i, partition="p", name=n, brightfield=None, pi=None)
@@ -435,6 +422,8 @@ def test_checks(brightfield, pi, kind):
 
 NUCLEI = np.zeros((60, 70), np.int32)
 NUCLEI[10:30, 5:40], NUCLEI[40:50, 50:60] = 1, 70_000
+CONFLUENT = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((20, 20), np.int32))[:, :70]
+CONFLUENT[19] = 0  # whole cells with less background than the largest of them
 
 
 @pytest.mark.parametrize(
@@ -443,12 +432,13 @@ NUCLEI[10:30, 5:40], NUCLEI[40:50, 50:60] = 1, 70_000
         (NUCLEI, ""),
         (NUCLEI.astype(np.float32), ""),  # labels as some programs of Fiji save them
         (0 * NUCLEI, ""),
+        (CONFLUENT, ""),
         ((1 + (NUCLEI > 0)).astype(np.uint8), "most pixels are 1: 0 must be the background"),
         (np.where(NUCLEI > 0, 0, 255).astype(np.uint8), "most pixels are 255"),
         (np.full((60, 70), 83, np.uint16) + frame(0) // 100, "most pixels are 8"),
         ((NUCLEI > 0) * np.float32(0.7), "an instance mask holds whole numbers"),
     ],
-    ids=["labels", "float", "none", "ilastik", "inverted", "dye", "probabilities"],
+    ids=["labels", "float", "none", "confluent", "ilastik", "inverted", "dye", "probabilities"],
 )
 def test_a_mask_that_is_no_instance_mask_is_refused(tmp_path, mask, said):
     tifffile.imwrite(tmp_path / "mask.tif", mask, metadata=None)

@@ -90,6 +90,8 @@ def test_focus_stack_needs_a_plane(tmp_path):
     with pytest.raises(Refused, match=r"no focus plane 4"):
         read_plane(at(plane, channel=0, z=4))
     assert np.array_equal(read_plane(at(plane, channel=2, z=3))[0], MOVIE[3, 2])
+    flat = save(tmp_path, "mask.tif", MOVIE[0, 0])  # a mask, or PI, beside that stack
+    assert np.array_equal(read_plane(at(flat, z=3))[0], MOVIE[0, 0])
 
 
 def test_channels_by_name_and_by_number(tmp_path):

@@ -29,6 +29,11 @@ def expand(entry: Field) -> list[Field]:
         ]
 
 
+def refuse_repeated(fields: Iterable[Field]) -> list[Field]:
+    """The fields, where every later one with the id or the mask of another is marked as refused."""
+    return refuse_same_masks(refuse_same_ids(fields))
+
+
 def refuse_same_ids(fields: Iterable[Field]) -> list[Field]:
     """The fields, where every later one with an id already taken is marked as refused; ids name
     files, and to some file systems capital and small letters are one.

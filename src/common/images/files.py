@@ -1,5 +1,7 @@
 """A field whose channels lie in files, and the checks a field passes to enter data/raw."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,14 +36,19 @@ class FileField(Field):
         if self.problem:
             raise Refused(*self.problem, self.name)
         stacks = [header(plane) for plane in (self.brightfield, self.pi) if plane]
-        counts = sorted({stack.length("T") for stack in stacks})
+        counts = {stack.length("T") for stack in stacks}
+        if self.nuclei:
+            with _of_mask(self.nuclei):
+                counts.add(header(self.nuclei).length("T"))
         if len(counts) > 1:
-            detail = f"the channels hold different numbers of time points: {counts}"
-            raise Refused("shapes", detail, self.name)
+            held = f"hold different numbers of time points: {sorted(counts)}"
+            what = "the channels, or the nuclei mask," if self.nuclei else "the channels"
+            raise Refused("shapes", f"{what} {held}", self.name)
         size = next((stack.pixel_size_um for stack in stacks if stack.pixel_size_um), None)
         lossy = next((stack.lossy for stack in stacks if stack.lossy), "")
         one = replace(self, file_um=size, lossy=lossy)
-        return [one] if counts == [1] else [one._at(step) for step in range(counts[0])]
+        [count] = counts
+        return [one] if count == 1 else [one._at(step) for step in range(count)]
 
     def _at(self, step: int) -> "FileField":
         return replace(
@@ -81,15 +88,25 @@ class FileField(Field):
         """
         if self.nuclei is None:
             return None
-        try:
+        with _of_mask(self.nuclei):
             mask, _ = read_plane(self.nuclei)
             if shape is not None and mask.shape != shape:
                 sides = (*mask.shape, *shape)
                 raise Refused("shapes", "{} x {} px, its image {} x {} px".format(*sides))
             return _instances(mask)
-        except Refused as refused:
-            name = self.nuclei.name
-            raise Refused("nuclei mask", f"{name}: {refused}", name) from None
+
+
+@contextmanager
+def _of_mask(plane: Plane) -> Iterator[None]:
+    """Why a mask cannot be used becomes a reason that names it as one."""
+    try:
+        yield
+    except Refused as refused:
+        why = str(refused)
+        if refused.kind in ("axes", "channel"):  # the options for those are for its image
+            why = f"{refused.kind}: it holds colours, channels or planes. Save the numbers of the "
+            why += "nuclei alone, in one plane of unsigned 16 bit"
+        raise Refused("nuclei mask", f"{plane.name}: {why}", plane.name) from None
 
 
 def _instances(mask: np.ndarray) -> np.ndarray:
@@ -106,7 +123,8 @@ def _instances(mask: np.ndarray) -> np.ndarray:
         whole = "an instance mask holds whole numbers from 0, for each nucleus its own"
         raise Refused("pixel type", f"{whole}: save it as unsigned 16 bit")
     values, areas = np.unique(numbers, return_counts=True)
-    if most := values[areas.argmax()]:
+    most, share = values[areas.argmax()], areas.max() / numbers.size
+    if most and (share > 0.5 or values[0]):  # cells that touch may leave little background
         detail = f"most pixels are {most}: 0 must be the background; 1, 2, ... the nuclei"
         raise Refused("background", detail)
     pieces, count = label(numbers, return_num=True)

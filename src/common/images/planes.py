@@ -69,10 +69,7 @@ def read_plane(plane: Plane) -> tuple[np.ndarray, float | None]:
     Raises Refused.
     """
     with _open(plane) as stack:
-        time, times = plane.time or 0, stack.length("T")
-        if time >= times:
-            raise ImageError("axes", f"no time point {time}: the file holds {times}, from 0")
-        steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": time}
+        steps = {"C": _channel(plane, stack), "Z": _focus(plane, stack), "T": plane.time or 0}
         image = stack.take(tuple(steps.get(axis, 0) for axis in stack.axes if axis not in "YX"))
         transposed = stack.axes.index("Y") > stack.axes.index("X")
         return image.T if transposed else image, stack.pixel_size_um
@@ -129,10 +126,12 @@ def _channel(plane: Plane, stack: Stack) -> int:
 
 def _focus(plane: Plane, stack: Stack) -> int:
     count, setting = stack.length("Z"), plane.settings.z
-    if plane.z is None and count > 1:
+    if count == 1:  # as of a mask, or of PI, beside a stack of bright-field
+        return 0
+    if plane.z is None:
         choose = f"choose one with {setting}, from 0"
         raise ImageError("axes", f"the file holds {count} focus planes: {choose}")
-    if (plane.z or 0) >= count:
+    if plane.z >= count:
         held = f"the file holds {count}, from 0"
         raise ImageError("axes", f"no focus plane {plane.z}: {held}")
-    return plane.z or 0
+    return plane.z
