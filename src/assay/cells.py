@@ -33,43 +33,44 @@ def of_image(
 
     label: its number in the mask; y, x: its centre (px); eccentricity and form_factor: as in
     images/nuclei.py; predicted_pi: mean PI over background of pi (H, W) inside; live_probability
-    and call (live, dead, abstain) as for windows, NaN and abstain for specks.
+    and call (live, dead, abstain) as for windows.
     """
     table = nuclei_of(mask, pi, pixel_size_um).rename(columns={"mean": "predicted_pi"})
     predicted, shape = (table[name].to_numpy(float) for name in ("predicted_pi", SHAPE))
-    probability, at = model.probability_of(predicted, shape), calling_point(model.contract)
-    probability = np.where(table["area_um2"] < least_area(model.contract), np.nan, probability)
-    call = conformal_call(probability, at["live_from"], at["dead_to"])
-    table = table.assign(live_probability=probability, call=call)[CELL_COLUMNS[1:]]
+    table = table.assign(live_probability=model.probability_of(predicted, shape))
+    table = called(table, calling_point(model.contract))[CELL_COLUMNS[1:]]
     digits = {"y": 2, "x": 2, "area_um2": 2, "eccentricity": 4, "form_factor": 4}
     return table.round(digits | {"predicted_pi": 4})
 
 
+def called(cells: pd.DataFrame, at: dict) -> pd.DataFrame:
+    """Cells (live_probability, area_um2) with their call at a calling point; specks abstain."""
+    probability = cells["live_probability"].to_numpy()
+    call = conformal_call(probability, at["live_from"], at["dead_to"])
+    return cells.assign(call=np.where(cells["area_um2"] < at["speck_um2"], "abstain", call))
+
+
 def calling_point(contract: dict) -> dict:
-    """From which live probability on a cell is called: live_from, dead_to; and `weight`: of the
-    evidence of PI in a cell's logit, against that in a window's.
+    """From which live probability on a cell is called: live_from, dead_to; `weight`: of the
+    evidence of PI in a cell's logit, against that in a window's; speck_um2: area below which an
+    outline is a speck, which a model that learnt from masks of nuclei does not call: small and
+    round, it would be dead. Of its own test's nuclei below, it called two in three wrongly.
     """
     windows, nuclei = contract["operating"], contract.get("nuclei")
     if not nuclei:
-        return windows | {"weight": 1.0}
-    return nuclei | {"weight": nuclei["weights"][0] * windows["temperature"]}
-
-
-def least_area(contract: dict) -> float:
-    """Area (um2) below which an outline is a speck, which a model that learnt from masks of nuclei
-    does not call: small and round, it would be dead. Of its own test's nuclei below, it called two
-    in three wrongly.
-    """
-    return SPECK * contract["nuclei"]["area_um2"][0] if contract.get("nuclei") else 0.0
+        return windows | {"weight": 1.0, "speck_um2": 0.0}
+    weight = nuclei["weights"][0] * windows["temperature"]
+    return nuclei | {"weight": weight, "speck_um2": SPECK * nuclei["area_um2"][0]}
 
 
 def remarks(cells: pd.DataFrame, contract: dict) -> list[str]:
     """What is to be said of cells whose outlines are specks, or of another kind than those of
     training.
     """
-    nuclei, least = contract.get("nuclei"), least_area(contract)
+    nuclei = contract.get("nuclei")
     if not nuclei or cells.empty:
         return []
+    least = SPECK * nuclei["area_um2"][0]
     specks = int((cells["area_um2"] < least).sum())
     told = f"{specks} of {len(cells)} cells are smaller than {least:.0f} µm² and not called"
     said = [f"{told}: specks of the masks, which size would call dead"] if specks else []

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from ..common.scoring.operating import conformal_call
 from ..common.workspace.errors import UserError
 from . import heldout
-from .cells import calling_point
+from .cells import called, calling_point
 from .heldout import evidence
 from .model import Model
 from .scored import Scored, flags
@@ -179,5 +179,6 @@ def _moved(one: Scored, by: float, operating: dict, cells: dict) -> Scored:
         return one
     stain = one.stain
     if stain is not None and stain.cells is not None:
-        stain = replace(stain, cells=moved(stain.cells, by * cells["weight"], cells))
+        others = moved(stain.cells, by * cells["weight"], cells)
+        stain = replace(stain, cells=called(others, cells))
     return replace(one, windows=moved(one.windows, by, operating), stain=stain, shift=by)

@@ -22,7 +22,8 @@ def of_field(
     """
     called = cells.of_image(mask, model.stain(frame, pixel_size_um), model, pixel_size_um)
     own = called["label"].map(own_class(mask, pi, background))
-    own = own.where(called["live_probability"].notna(), "open")  # a speck
+    speck_um2 = cells.calling_point(model.contract)["speck_um2"]
+    own = own.mask(called["area_um2"] < speck_um2, "open")  # it teaches nothing of others
     return called.rename(columns={"label": "nucleus"}).assign(label=own)
 
 

@@ -145,7 +145,7 @@ def test_specks_of_a_mask_are_not_called_by_their_size(plate, tmp_path, monkeypa
     run(plate, tmp_path / "out", overlays=False)
     table = pd.read_parquet(tmp_path / "out" / "cells.parquet").query("image_id == 'x1'")
     assert table["call"].tolist() == ["live"] * 4 + ["abstain"] * 2
-    assert table["live_probability"].isna().tolist() == [False] * 4 + [True] * 2
+    assert table["live_probability"].notna().all()  # a number to rank by, as of others
     page = (tmp_path / "out" / "summary.html").read_text()
     assert "2 of 18 cells are smaller than 12 µm² and not called" in page
     frame = field(1)[0]  # stained, they teach nothing of the others either

@@ -111,15 +111,18 @@ def test_control_images_that_are_flagged_set_nothing_and_that_is_said(monkeypatc
 def test_cells_are_moved_by_what_predicted_pi_weighs_in_them_and_called_in_their_own_band():
     contract = {
         "operating": OPERATING | {"temperature": 2.0},
-        "nuclei": {"weights": [0.25, 1, 1, 1], "live_from": 0.9, "dead_to": 0.1},
-    }
+        "nuclei": {
+            "weights": [0.25, 1, 1, 1], "live_from": 0.9, "dead_to": 0.1, "area_um2": [100, 200],
+        },
+    }  # fmt: skip
     at = calling_point(contract)
     assert at["weight"] == 0.5 and calling_point(contract | {"nuclei": None})["weight"] == 1.0
-    one = Scored(Checked(None), windows([0.0]), Predicted(None, windows([0.0, 1.7])))
+    cells = windows([0.0, 1.7, 1.7]).assign(area_um2=[99.0, 150.0, 19.0])  # the last is a speck
+    one = Scored(Checked(None), windows([0.0]), Predicted(None, cells))
     after = controls._moved(one, 1.0, contract["operating"], at)
     z = np.log(1 / after.cells["live_probability"] - 1)
-    np.testing.assert_allclose(z, [-0.5, -2.2], atol=1e-4)
-    assert after.cells["call"].tolist() == ["abstain", "live"]
+    np.testing.assert_allclose(z, [-0.5, -2.2, -2.2], atol=1e-4)
+    assert after.cells["call"].tolist() == ["abstain", "live", "abstain"]
     assert after.windows["live_probability"][0] == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
 
 
