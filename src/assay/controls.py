@@ -179,6 +179,6 @@ def _moved(one: Scored, by: float, operating: dict, cells: dict) -> Scored:
         return one
     stain = one.stain
     if stain is not None and stain.cells is not None:
-        others = moved(stain.cells, by * cells["weight"], cells)
-        stain = replace(stain, cells=called(others, cells))
+        own = moved(stain.cells, by * cells["weight"], cells)
+        stain = replace(stain, cells=called(own, cells))
     return replace(one, windows=moved(one.windows, by, operating), stain=stain, shift=by)
