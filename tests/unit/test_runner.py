@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from src.common.scoring.networks.backbones import UnknownBackbone
 from src.common.scoring.scorer import RefusedFrame
@@ -98,6 +99,13 @@ def test_what_a_disk_refuses_is_one_line_that_names_the_file(client, stage, caps
     assert stage(raises(RuntimeError("unexpected pos 576")), "tile") == 1
     (told, _) = capsys.readouterr().err.splitlines()
     assert told.startswith("error: tile: No space left on the disk of ")
+
+
+def test_what_a_server_refuses_amid_a_stage_is_one_line(client, stage, capsys):
+    failed = MlflowException("API request to http://mlflow/api failed: too many 500 error responses")
+    assert stage(raises(failed), "evaluate", "p") == 1
+    (told, _) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: evaluate@p: {failed} (said by MLflow")
 
 
 @pytest.mark.parametrize(
