@@ -35,10 +35,7 @@ def main() -> None:
         sys.exit(f"error: there is no stage '{stage}': src/stages has a file of each")
     started = time.time()
     try:
-        gc.disable()  # what torch and its like define stays: looking through it takes a fifth longer
-        work = import_module(f"{__package__}.{stage}").main
-        gc.freeze()
-        gc.enable()
+        work = imported(stage)
         require_items(work, items)
         work(*items)
     except (Exception, SystemExit) as error:
@@ -46,6 +43,18 @@ def main() -> None:
         if reason and not isinstance(error, ServerError):
             record(stage, "".join(items), reason, started, error)
         sys.exit(1 if reason else 0)
+
+
+def imported(stage: str) -> Callable:
+    """The stage's main. What libraries define stays: to look through it for what could be freed
+    makes importing a fifth longer.
+    """
+    gc.disable()
+    try:
+        return import_module(f"{__package__}.{stage}").main
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def require_items(work: Callable, items: list[str]) -> None:

@@ -99,10 +99,10 @@ def main(partition: str) -> dict:
 
 def baseline_features(arch: str, store: PatchStore) -> dict[str, Features]:
     """What the linear baselines see of windows: their frame's exposure, texture, and the backbone
-    before training, which is the filter's own by default and has seen them.
+    before training, which is the filter's own by default and has seen them as the filter does.
     """
     weights, frozen = MODELS / "weights" / "model", FrozenFeatures(FEATURES)
-    seen = frozen.by_itself(read_json(weights / "source.json"))
+    seen = frozen.made_by(read_json(weights / "source.json"))
     return {
         "acquisition": lambda table: acquisition(store.frames, table),
         "texture_linear": lambda table: textures(store, table),

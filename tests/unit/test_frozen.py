@@ -30,8 +30,6 @@ def test_a_window_without_cells_is_named(folder):
         FrozenFeatures(folder).of(pd.DataFrame({"patch_id": [NAMES[0], "b:0:32:32"]}))
 
 
-def test_features_serve_for_the_same_weights_over_single_windows_alone(folder):
+def test_features_serve_where_the_same_weights_made_them(folder):
     kept = FrozenFeatures(folder)
-    assert kept.by_itself({"sha256": "one"}) and not kept.by_itself({"sha256": "other"})
-    save_features(folder, NAMES, FEATURES, KEPT, {"sha256": "one", "sees": "frame"})
-    assert not FrozenFeatures(folder).by_itself({"sha256": "one"})
+    assert kept.made_by({"sha256": "one"}) and not kept.made_by({"sha256": "other"})

@@ -102,7 +102,7 @@ def test_what_a_disk_refuses_is_one_line_that_names_the_file(client, stage, caps
 
 
 def test_what_a_server_refuses_amid_a_stage_is_one_line(client, stage, capsys):
-    failed = MlflowException("API request to http://mlflow/api failed: too many 500 error responses")
+    failed = MlflowException("API request to http://mlflow/api failed: too many 500 errors")
     assert stage(raises(failed), "evaluate", "p") == 1
     (told, _) = capsys.readouterr().err.splitlines()
     assert told.startswith(f"error: evaluate@p: {failed} (said by MLflow")

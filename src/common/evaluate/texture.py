@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 from tqdm import tqdm
 
@@ -21,10 +22,10 @@ def texture_features(window: np.ndarray) -> np.ndarray:
     four directions (Haralick 1973); the histogram of uniform local binary patterns at half the
     resolution (Ojala 2002).
     """
-    image = window.astype(np.float32)
-    gradient = cv2.magnitude(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1))
+    image = window.astype(np.float64)  # float32 sums depend on where in memory the image lies
+    gradient = cv2.magnitude(cv2.Sobel(image, cv2.CV_64F, 1, 0), cv2.Sobel(image, cv2.CV_64F, 0, 1))
     scales = [image, *(cv2.GaussianBlur(image, (0, 0), sigma) for sigma in (2, 4))]
-    laplacians = [np.log1p(cv2.Laplacian(scale, cv2.CV_32F).var()) for scale in scales]
+    laplacians = [np.log1p(cv2.Laplacian(scale, cv2.CV_64F).var()) for scale in scales]
     matrix = graycomatrix(
         window // (256 // GREY_LEVELS),
         [1, 4],
@@ -45,12 +46,9 @@ def texture_features(window: np.ndarray) -> np.ndarray:
 def textures(store, table: pd.DataFrame) -> np.ndarray:
     """`texture_features` of the windows of a table (image_id, y, x, size), (N, 36)."""
     rows = table[["image_id", "y", "x", "size"]].itertuples(index=False)
-    return np.stack(
-        [
-            texture_features(store.window(*row))
-            for row in tqdm(rows, "textures", len(table), unit="window")
-        ]
-    )
+    seen = (delayed(texture_features)(store.window(*row)) for row in rows)
+    results = Parallel(-1, prefer="threads", batch_size=16, return_as="generator")(seen)
+    return np.stack(list(tqdm(results, "textures", len(table), unit="window")))
 
 
 def _intensity(window: np.ndarray) -> np.ndarray:

@@ -58,6 +58,6 @@ class FrozenFeatures:
             )
         return np.asarray(self._features[rows])
 
-    def by_itself(self, weights: dict) -> bool:
-        """Whether each window was seen by itself, by the very weights of that source.json."""
-        return self.source["sees"] == "windows" and self.source["sha256"] == weights["sha256"]
+    def made_by(self, weights: dict) -> bool:
+        """Whether the weights of that source.json made them."""
+        return self.source["sha256"] == weights["sha256"]
