@@ -19,9 +19,10 @@ from ..common.patches.store import ShardWriter, plan_shards
 from ..common.scoring.frames import imaging
 from ..common.scoring.frames.windows import in_pixels, remainder, windows
 from ..common.tile import measures as stain
-from ..common.tile.fingerprint import fingerprint
+from ..common.tile.fingerprint import GRID, fingerprint
 from ..common.tile.tables import FieldTables
 from ..common.workspace.cache import Kept, file_digest
+from ..common.workspace.errors import UserError
 from ..common.workspace.params import load
 from ..common.workspace.paths import PATCHES, RAW
 from ..common.workspace.sections import Tile
@@ -81,6 +82,7 @@ def main() -> dict[str, int]:
     """Runs the stage; returns the numbers of frames and windows."""
     dataset, tile = load("dataset", "tile")
     images = read_images(RAW, dataset.partitions).fillna({"nuclei": ""})
+    require_sides(images)
     places, shards = _plan(images)
     shutil.rmtree(PATCHES, ignore_errors=True)
     PATCHES.mkdir(parents=True)
@@ -103,6 +105,17 @@ def main() -> dict[str, int]:
         f"{len(shards['pi'][0])} shard(s), {_uncovered(frames)}"
     )
     return {"frames": len(frames), "patches": patches}
+
+
+def require_sides(images: pd.DataFrame) -> None:
+    """Raises UserError for a field too small for copies of it to be found."""
+    small = images[images[["height", "width"]].min(axis=1) < GRID]
+    if len(small):
+        row = small.iloc[0]
+        raise UserError(
+            f"field {row.image_id} has {row.height} x {row.width} px ({len(small)} such): in less "
+            f"than {GRID} px a side no copy of it would be found; leave it out of dataset.path"
+        )
 
 
 def _plan(images: pd.DataFrame) -> tuple[list[dict], dict[str, tuple[list[int], type]]]:

@@ -22,9 +22,10 @@ from src.common.images.entries import pixel_digest
 from src.common.images.field import SourceError
 from src.common.images.planes import Plane, read_plane
 from src.common.workspace import params, paths
+from src.common.workspace.errors import UserError
 from src.common.workspace.tables import read_images
 from src.stages import acquire
-from src.stages.tile import cut
+from src.stages.tile import cut, require_sides
 from tests.conftest import default_params
 
 ROOT = Path(__file__).parents[2]
@@ -532,3 +533,10 @@ def test_the_real_fields_are_all_accepted_and_none_looks_swapped(plant, capsys):
         )
     copied = tifffile.imread(plant.raw / images["pi"][5])
     assert np.array_equal(copied, tifffile.imread(folder / manifest["pi"][5]))
+
+
+def test_a_field_too_small_for_its_copies_to_be_found_is_named():
+    images = pd.DataFrame({"image_id": ["a", "b"], "height": [64, 90], "width": [64, 63]})
+    require_sides(images[:1])
+    with pytest.raises(UserError, match=r"field b has 90 x 63 px \(1 such\).*64 px a side"):
+        require_sides(images)
