@@ -20,7 +20,6 @@ CELL_COLUMNS = [
     "image_id", "label", "y", "x", "area_px", "area_um2", "eccentricity", "form_factor",
     "predicted_pi", "live_probability", "call",
 ]  # fmt: skip
-SPECK = 0.2  # of the least median area of training's groups: less is no nucleus to call by its size
 UNLIKE = 1.25  # times outside the median areas of training's groups: outlines of another kind
 CALL_RGB = {"live": (0, 114, 178), "dead": (213, 94, 0), "abstain": (242, 242, 242)}  # RGB
 FRACTION = "dead_cell_fraction"
@@ -53,14 +52,13 @@ def called(cells: pd.DataFrame, at: dict) -> pd.DataFrame:
 def calling_point(contract: dict) -> dict:
     """From which live probability on a cell is called: live_from, dead_to; `weight`: of the
     evidence of PI in a cell's logit, against that in a window's; speck_um2: area below which an
-    outline is a speck, which a model that learnt from masks of nuclei does not call: small and
-    round, it would be dead. Of its own test's nuclei below, it called two in three wrongly.
+    outline is a speck, which a model that learnt from masks of nuclei does not call.
     """
     windows, nuclei = contract["operating"], contract.get("nuclei")
     if not nuclei:
         return windows | {"weight": 1.0, "speck_um2": 0.0}
     weight = nuclei["weights"][0] * windows["temperature"]
-    return nuclei | {"weight": weight, "speck_um2": SPECK * nuclei["area_um2"][0]}
+    return nuclei | {"weight": weight}
 
 
 def remarks(cells: pd.DataFrame, contract: dict) -> list[str]:
@@ -70,7 +68,7 @@ def remarks(cells: pd.DataFrame, contract: dict) -> list[str]:
     nuclei = contract.get("nuclei")
     if not nuclei or cells.empty:
         return []
-    least = SPECK * nuclei["area_um2"][0]
+    least = nuclei["speck_um2"]
     specks = int((cells["area_um2"] < least).sum())
     told = f"{specks} of {len(cells)} cells are smaller than {least:.0f} µm² and not called"
     said = [f"{told}: specks of the masks, which size would call dead"] if specks else []

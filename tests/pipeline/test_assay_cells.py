@@ -99,7 +99,7 @@ def test_cells_of_a_mask_are_called_with_their_place_and_stain(plate, tmp_path):
 
 
 NUCLEI = {"weights": [1.0] * 4, "live_from": 0.7, "dead_to": 0.3, "area_um2": [60.0, 130.0],
-          "wrong": 0.186, "of": 1794}  # fmt: skip
+          "speck_um2": 12.0, "wrong": 0.186, "of": 1794}  # fmt: skip
 
 
 class Sized(Glow):

@@ -33,7 +33,8 @@ CONTRACT = {"target": "stain", "arch": SMALL, "label": RULE, "training_images": 
             "operating": {"temperature": 2.0, "threshold": 0.5, "live_from": 0.5,
                           "dead_to": 0.49, "shift": 0.0},
             "nuclei": {"weights": [1.0, 0.5, 0.0, 0.0], "intercept": -3.0, "shift": 0.0,
-                       "live_from": 0.5, "dead_to": 0.49, "area_um2": [1, 9999]}}  # fmt: skip
+                       "live_from": 0.5, "dead_to": 0.49, "area_um2": [1, 9999],
+                       "speck_um2": 0.2}}  # fmt: skip
 SIDE, SQUARE = 256, 64
 
 

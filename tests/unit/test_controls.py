@@ -112,7 +112,7 @@ def test_cells_are_moved_by_what_predicted_pi_weighs_in_them_and_called_in_their
     contract = {
         "operating": OPERATING | {"temperature": 2.0},
         "nuclei": {
-            "weights": [0.25, 1, 1, 1], "live_from": 0.9, "dead_to": 0.1, "area_um2": [100, 200],
+            "weights": [0.25, 1, 1, 1], "live_from": 0.9, "dead_to": 0.1, "speck_um2": 20.0,
         },
     }  # fmt: skip
     at = calling_point(contract)

@@ -113,6 +113,19 @@ def test_size_and_shape_add_to_predicted_pi_on_groups_that_taught_nothing():
     assert weights[0] > 0 and weights[1] > 0 and weights[2] > 0 and weights[3] < 0
 
 
+def test_specks_teach_nothing_and_are_not_called():
+    table = planted()
+    specks = table[::60].assign(area_um2=3.0, label="live", live=True)
+    record, _ = nuclei.nuclei_record(table, SETTINGS, "kfold", 0.0)
+    both = pd.concat([table, specks], ignore_index=True)
+    among, tested = nuclei.nuclei_record(both, SETTINGS, "kfold", 0.0)
+    least = 0.2 * both.groupby("group")["area_um2"].median().min()
+    assert among["model"]["speck_um2"] == pytest.approx(least, abs=0.01)
+    assert among["model"]["weights"] == record["model"]["weights"]
+    assert (tested.loc[tested["area_um2"] == 3.0, "call"] == "abstain").all()
+    assert among["conformal"]["n_called"] == record["conformal"]["n_called"]
+
+
 def test_a_groups_own_labels_do_not_change_how_it_is_called():
     table = planted()
     _, before = nuclei.nuclei_record(table, SETTINGS, "kfold", 0.0)

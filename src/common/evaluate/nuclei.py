@@ -23,7 +23,7 @@ from ..patches.rounds import Round
 from ..patches.store import PatchStore
 from ..scoring.networks.inference import load_model
 from ..scoring.networks.stain import predict_stain, stain_logits
-from ..scoring.nuclei import SHAPE, nucleus_features, nucleus_logits
+from ..scoring.nuclei import SHAPE, SPECK, nucleus_features, nucleus_logits
 from ..scoring.operating import Operating
 from ..workspace.sections import Evaluate
 from .calibration import fit_conformal, fit_threshold
@@ -89,8 +89,12 @@ def fit_nuclei(known: pd.DataFrame, settings: Evaluate, shift: float) -> dict | 
     whose evidence is measured from `shift`; None where these are too few or of one group.
 
     Threshold and band are chosen on what a fit without a nucleus's own group says of it, with
-    groups as the unit. area_um2: between which the groups' median areas lie.
+    groups as the unit. area_um2: between which the groups' median areas lie; speck_um2: below it an
+    outline is a speck, which teaches nothing and is not called: small and round, it would be dead.
     """
+    area = known.groupby("group")["area_um2"].median()
+    speck = round(SPECK * float(area.min()), 2)
+    known = known[known["area_um2"] >= speck]
     groups_of_class = known.groupby("live")["group"].nunique()
     if len(groups_of_class) < 2 or groups_of_class.min() < 2:
         return None
@@ -105,21 +109,26 @@ def fit_nuclei(known: pd.DataFrame, settings: Evaluate, shift: float) -> dict | 
     live_from, dead_to = fit_conformal(others, live, settings.abstain_error, groups)
     scaler, regression = model.fit(features, live).named_steps.values()
     weights = regression.coef_[0] / scaler.scale_
-    area = known.groupby("group")["area_um2"].median()
     return {
         "weights": weights.round(6).tolist(),
         "intercept": round(float(regression.intercept_[0] - weights @ scaler.mean_), 6),
         "shift": shift,
         "threshold": fit_threshold(others, live, live_from, dead_to),
         "live_from": live_from, "dead_to": dead_to,
-        "area_um2": [round(float(area.min()), 2), round(float(area.max()), 2)],
+        "area_um2": [round(float(area.min()), 2), round(float(area.max()), 2)], "speck_um2": speck,
     }  # fmt: skip
 
 
 def operate_nuclei(rows: pd.DataFrame, at: dict) -> pd.DataFrame:
-    """Nuclei with score, probability, called, call and covered under what was fitted on others."""
+    """Nuclei with score, probability, called, call and covered under what was fitted on others;
+    specks abstain.
+    """
     logits = nucleus_logits(rows["logit"], rows[SHAPE], at, at["shift"])
-    return operate(rows.assign(logit=logits), band(at)).assign(logit=rows["logit"])
+    called = operate(rows.assign(logit=logits), band(at)).assign(logit=rows["logit"])
+    speck = called["area_um2"] < at["speck_um2"]
+    return called.assign(
+        call=called["call"].mask(speck, "abstain"), covered=called["covered"] | speck
+    )
 
 
 def band(at: dict) -> Operating:
