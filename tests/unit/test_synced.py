@@ -16,20 +16,24 @@ def tree(monkeypatch, tmp_path) -> SimpleNamespace:
     """A workspace that was synced once; `asked` counts the full syncs, which find `whole`."""
     tree = SimpleNamespace(root=tmp_path, asked=0, whole=True)
 
+    store = tmp_path / "mlflow.db", tmp_path / "artifacts"
+
     def sync_all() -> bool:
         tree.asked += 1
+        for path in store:
+            path.write_text("more of it")  # what it lacked
         return tree.whole
 
     folders = [tmp_path / name for name in ("metrics", "models", "reports", "src")]
     singles = [tmp_path / name for name in ("params.yaml", "dvc.lock", "libraries")]
-    for path in [*(folder / "file.py" for folder in folders), *singles, tmp_path / "mlflow.db"]:
+    for path in [*(folder / "file.py" for folder in folders), *singles, *store]:
         path.parent.mkdir(exist_ok=True)
         path.write_text("same")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setattr(synced, "FOLDERS", folders)
     monkeypatch.setattr(synced, "SINGLE", singles)
-    monkeypatch.setattr(synced, "DATABASE", tmp_path / "mlflow.db")
+    monkeypatch.setattr(synced, "STORE", store)
     monkeypatch.setattr(synced, "LAST", tmp_path / "synced.json")
     monkeypatch.setattr(origin, "WORKSPACE", tmp_path)
     monkeypatch.setattr("src.common.register.sync.sync_all", sync_all)
@@ -48,7 +52,7 @@ def test_it_starts_without_mlflow():
 
 @pytest.mark.parametrize("name", [
     "metrics/file.py", "models/file.py", "reports/file.py", "src/file.py", "params.yaml",
-    "dvc.lock", "libraries", "mlflow.db",
+    "dvc.lock", "libraries", "mlflow.db", "artifacts",
 ])  # fmt: skip
 @pytest.mark.parametrize("how", ["written", "replaced by one of the same size", "gone"])
 def test_any_change_of_what_it_reads_asks_again(tree, name, how):

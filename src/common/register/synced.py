@@ -11,13 +11,10 @@ from pathlib import Path
 from ..tracking.origin import git
 from ..workspace.paths import METRICS, MLRUNS, MODELS, REPORTS, WORKSPACE
 
-DATABASE, LAST = MLRUNS / "mlflow.db", MLRUNS / "synced.json"
+STORE, LAST = (MLRUNS / "mlflow.db", MLRUNS / "artifacts"), MLRUNS / "synced.json"
 FOLDERS = (METRICS, MODELS, REPORTS, WORKSPACE / "src")
 # A package names the versions of libraries, whose folder changes with each that is installed
-SINGLE = (
-    WORKSPACE / "params.yaml", WORKSPACE / "dvc.lock", Path(sysconfig.get_path("purelib")),
-    MLRUNS / "artifacts",
-)  # fmt: skip
+SINGLE = WORKSPACE / "params.yaml", WORKSPACE / "dvc.lock", Path(sysconfig.get_path("purelib"))
 
 
 def sync() -> None:
@@ -35,8 +32,8 @@ def sync() -> None:
 
 
 def state(now: str) -> str:
-    """What a sync that found all there leaves: the digest of the outputs, and the store's file."""
-    return json.dumps([now, _stat(DATABASE)])
+    """What a sync that found all outputs leaves: their digest, and how the store lies there now."""
+    return json.dumps([now, *map(_stat, STORE)])
 
 
 def outputs() -> str:
