@@ -15,13 +15,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..scoring.frames.imaging import black_border
 from . import corners
 
 GRID, TEXTURE_GRID = 64, 32  # cells of the brightness and the texture map
 LENGTH = GRID**2 + TEXTURE_GRID**2  # bytes of a layout
 SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-RIM = 25  # px of a border and what is beside it, which the filters here would carry into the field
 BLOCK = 256  # fields whose layouts are unpacked at a time
 BRIGHTNESS_WEIGHT = 0.85  # of the correlation; the rest is texture's
 
@@ -37,8 +35,7 @@ def fingerprint(frame: np.ndarray) -> dict[str, bytes]:
             f"a fingerprint wants a 2-D uint8 frame of {GRID} px or more, "
             f"not {frame.shape} {frame.dtype}"
         )
-    border = black_border(frame).astype(np.uint8)
-    seen = cv2.dilate(border, np.ones((RIM, RIM), np.uint8)) == 0
+    seen = ~_border(frame)
     return {"phash_layout": _layout(frame, seen), "phash_corners": corners.describe(frame, seen)}
 
 
@@ -146,6 +143,15 @@ def _code(grid: np.ndarray, known: np.ndarray, size: int) -> bytes:
     return (
         np.rint(np.clip(relative, -limit, limit) * (127 / max(limit, 1))).astype(np.int8).tobytes()
     )
+
+
+def _border(frame: np.ndarray) -> np.ndarray:
+    """(H, W) bool: black areas left by registration and a rim around them; single dark pixels are
+    not border.
+    """
+    black = cv2.copyMakeBorder((frame == 0).astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_REPLICATE)
+    areas = cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))[4:-4, 4:-4]
+    return cv2.dilate(np.ascontiguousarray(areas), np.ones((25, 25), np.uint8)) > 0
 
 
 def _grid(values: np.ndarray, seen: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
