@@ -177,13 +177,14 @@ def refusal(call) -> str:
     return str(stopped.value)
 
 
-def test_filter_finds_what_it_was_shown_and_says_the_same_again(tree, capsys):
-    metrics = tree(filter_stage)
+@pytest.mark.parametrize(("sees", "width"), [("windows", 256), ("frame", 336)])
+def test_filter_finds_what_it_was_shown_and_says_the_same_again(tree, capsys, sees, width):
+    metrics = tree(filter_stage, filter={"sees": sees})
     found = pd.read_parquet(tree.root / "data" / "filtered" / "verdicts.parquet").merge(
         tree.patches, on="patch_id"
     )
     cells = found[found["verdict"] == "cells"]
-    assert FrozenFeatures(tree.root / "data" / "features").of(cells).shape == (len(cells), 256)
+    assert FrozenFeatures(tree.root / "data" / "features").of(cells).shape == (len(cells), width)
     bordered = found["border"] > 0.01
     assert bordered.sum() == ROWS and (found.loc[bordered, "verdict"] == "unusable").all()
     assert (found.loc[~bordered, "verdict"] == found.loc[~bordered, "kind"]).mean() > 0.9
