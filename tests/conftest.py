@@ -58,9 +58,8 @@ ARCH = "timm:test_efficientnet"
 
 @pytest.fixture(autouse=True)
 def signals_as_they_were():
-    """PyTorch's handler of SIGCHLD, which a loader with workers sets for good, ends this process at
-    the next child of another test where a library has left a signal stack smaller than the
-    processor's registers.
+    """PyTorch's handler of SIGCHLD, which a loader with workers sets for good, does not look at the
+    children of other tests.
     """
     before = signal.getsignal(signal.SIGCHLD)
     yield

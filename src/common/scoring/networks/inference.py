@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .backbones import CLASSES
 from .net import Net, build, prepare
+from .signals import own_signal_stack
 from .stain import SMALLEST, StainFacts, StainNet, build_stain, predict_stain, window_logits
 
 WINDOWS = ["image_id", "y", "x", "size"]
@@ -144,7 +145,8 @@ def compiled(net: nn.Module, method: str, shape: tuple[int, ...]) -> nn.Module:
     model = frontend.convert(frontend.load(decoder))
     # not bf16, its default where the machine has it: calls are to be the same on every machine
     exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    network = Core().compile_model(model, "CPU", exact)
+    with own_signal_stack():
+        network = Core().compile_model(model, "CPU", exact)
 
     def run(images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         outputs = network(images.contiguous().numpy()).values()
