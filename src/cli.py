@@ -20,8 +20,6 @@ app = typer.Typer(
 app.add_typer(cli_images.app)  # its commands stand beside those here
 GRAPH, MODELS = "The graph and its experiments", "Registered models"
 
-MLFLOW = "mlflow.exceptions"  # whose errors say what a server refused, or that it has gone
-
 # What several commands take
 Registered = Annotated[
     str, typer.Argument(help="a registered model, such as unstained-no_treatment")
@@ -216,11 +214,12 @@ def main() -> None:
         require_own_clone()
         app()
     except Exception as error:
+        from .common.workspace.errors import of_mlflow
         from .common.workspace.paths import MLRUNS, WORKSPACE
         from .common.workspace.room import of_the_disk
 
         refused = of_the_disk(error, (WORKSPACE, MLRUNS, Path.cwd()))
-        expected = isinstance(error, ValueError | OSError) or type(error).__module__ == MLFLOW
+        expected = isinstance(error, ValueError | OSError) or of_mlflow(error)
         if not refused and not expected:
             raise
         raise SystemExit(f"error: {refused or error}") from None

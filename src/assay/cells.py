@@ -57,8 +57,7 @@ def calling_point(contract: dict) -> dict:
     windows, nuclei = contract["operating"], contract.get("nuclei")
     if not nuclei:
         return windows | {"weight": 1.0, "speck_um2": 0.0}
-    weight = nuclei["weights"][0] * windows["temperature"]
-    return nuclei | {"weight": weight}
+    return nuclei | {"weight": nuclei["weights"][0] * windows["temperature"]}
 
 
 def remarks(cells: pd.DataFrame, contract: dict) -> list[str]:

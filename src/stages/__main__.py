@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from inspect import signature
 
 from ..common.scoring import ScoringError
-from ..common.workspace.errors import ServerError, UserError
+from ..common.workspace.errors import ServerError, UserError, of_mlflow
 from ..common.workspace.paths import MLRUNS, MODELS, RAW, REPORTS
 from ..common.workspace.room import of_the_disk
 
@@ -76,7 +76,7 @@ def tell(name: str, error: BaseException) -> str:
         reason = f"error: {name}: {error}"
     elif refused := of_the_disk(error, WRITTEN):
         reason = f"error: {name}: {refused}"
-    elif type(error).__module__ == "mlflow.exceptions":
+    elif of_mlflow(error):
         reason = f"error: {name}: {error} (said by MLflow: mend it and run again)"
     elif not isinstance(error, SystemExit):
         traceback.print_exception(error)

@@ -11,5 +11,10 @@ class ServerError(UserError):
     """
 
 
+def of_mlflow(error: BaseException) -> bool:
+    """Whether an error is MLflow's own, which says what a server refused, or that it has gone."""
+    return type(error).__module__ == "mlflow.exceptions"
+
+
 class MissingInput(UserError):
     """A file of an earlier stage is not there, or holds nothing for the partitions asked for."""
