@@ -100,6 +100,8 @@ def lightning_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer under the parameters. Raises TrainingError for what is not to be had."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # `deterministic` would else fill all memory with NaN first, for a third of a step's time
+    torch.utils.deterministic.fill_uninitialized_memory = False
     strategy = train.strategy
     if train.devices * train.nodes > 1 and strategy in ("auto", "ddp"):
         # Else ddp waits for gradients that never come: of a frozen body, or of the layers behind
