@@ -7,7 +7,7 @@ look like) and reports/train/PARTITION. Paper, step 5.
 
 import hashlib
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 
@@ -53,8 +53,9 @@ def main(partition: str) -> dict:
     record = description(partition, table, train, model)
     if model.target == "stain":
         record["stain"] = asdict(stain_facts(stain))
-    with resumable_run(scratch, tracking.run_name(record)):
-        record |= write(partition, job, train_rounds(job, planned), record)
+    with resumable_run(scratch, tracking.run_name(record)) as run_id:
+        trained = train_rounds(replace(job, run_id=run_id), planned)
+        record |= write(partition, job, trained, record)
         tracking.log_training(record, MODELS / partition)
     kept = record["epochs_kept"]
     print(f"train@{partition}: {model.arch}, {record['digest'][:12]}, kept epochs {kept}")

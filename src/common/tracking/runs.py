@@ -61,7 +61,7 @@ def training_run(partition: str) -> str:
         log_training(model, MODELS / partition)
         history = pd.read_csv(REPORTS / "train" / partition / "history.csv")
         for row in history.to_dict("records"):
-            log_epoch(row.pop("round"), row, int(row.pop("epoch")))
+            log_epoch(run_id, row.pop("round"), row, int(row.pop("epoch")))
     return run_id
 
 
@@ -91,9 +91,9 @@ def run_name(model: dict) -> str:
     return f"{model['partition']} {model['arch']}{random}"
 
 
-def log_epoch(round_name: str, row: dict[str, float], epoch: int) -> None:
-    """One epoch's metrics of one round of the active run."""
-    mlflow.log_metrics(run_content.epoch(round_name, row), step=epoch)
+def log_epoch(run_id: str, round_name: str, row: dict[str, float], epoch: int) -> None:
+    """One epoch's metrics of one round of a run, which another process may have begun."""
+    mlflow.log_metrics(run_content.epoch(round_name, row), step=epoch, run_id=run_id)
 
 
 def log_training(model: dict, directory: Path) -> None:

@@ -34,6 +34,7 @@ from .loading import (
     refuse_one_class,
     targets,
 )
+from .processes import is_beside_others
 
 VALID_BATCH = 32
 # What Lightning says of the loaders that train.workers 0 asks for and of a frozen body, and torch
@@ -102,6 +103,7 @@ def lightning_trainer(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # `deterministic` would else fill all memory with NaN first, for a third of a step's time
     torch.utils.deterministic.fill_uninitialized_memory = False
+    bar = [] if is_beside_others() else [TQDMProgressBar(refresh_rate=5, leave=True)]
     strategy = train.strategy
     if train.devices * train.nodes > 1 and strategy in ("auto", "ddp"):
         # Else ddp waits for gradients that never come: of a frozen body, or of the layers behind
@@ -113,7 +115,7 @@ def lightning_trainer(
             num_nodes=train.nodes, strategy=strategy, precision=precision(train.precision),
             logger=False, deterministic="warn", gradient_clip_val=clip,
             enable_checkpointing=bool(callbacks),
-            callbacks=[*callbacks, TQDMProgressBar(refresh_rate=5, leave=True)],
+            callbacks=[*callbacks, *bar], enable_progress_bar=bool(bar),
             use_distributed_sampler=False, num_sanity_val_steps=0, enable_model_summary=False,
         )  # fmt: skip
     except (MisconfigurationException, ValueError) as error:

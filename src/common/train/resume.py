@@ -32,8 +32,8 @@ def identity(settings: Sequence[str], files: Sequence[Path]) -> str:
 
 
 @contextmanager
-def resumable_run(scratch: Path, name: str) -> Iterator[None]:
-    """The MLflow run of a training, whose folder of checkpoints is removed when all is done.
+def resumable_run(scratch: Path, name: str) -> Iterator[str]:
+    """The id of a training's MLflow run; its folder of checkpoints is removed when all is done.
 
     An interrupted or failed training goes on in its own run, whose id lies beside the checkpoints.
     Raises TrainingError if the same training is running already.
@@ -42,7 +42,7 @@ def resumable_run(scratch: Path, name: str) -> Iterator[None]:
     with exclusive(scratch), tracking.run("train", name, run_id=earlier_run(scratch)) as run_id:
         (scratch / "run_id").write_text(run_id)
         clear_failure(run_id)
-        yield
+        yield run_id
     shutil.rmtree(scratch)
 
 

@@ -19,10 +19,14 @@ from ..tracking import runs as tracking
 from ..workspace.records import read_json
 from ..workspace.sections import Model, Stain, Train
 from . import head
+from .checkpoint import Report
 from .devices import is_rank_zero
 from .fine_tuning import fit
 from .loading import refuse_one_class, targets
+from .processes import at_a_time, is_beside_others, side_by_side
 from .stain import fit_stain, stain_facts
+
+TOLD = {"label": 1, "stain": 10}  # epochs between two lines of a round beside others
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Job:
     """What all rounds of a partition share.
 
     table: the partition's rows of splits.parquet; weights: file of the body's first weights;
-    scratch: folder of what an interruption must not lose.
+    scratch: folder of what an interruption must not lose; run_id: of the MLflow run.
     """
 
     table: pd.DataFrame
@@ -40,6 +44,7 @@ class Job:
     model: Model
     stain: Stain
     scratch: Path
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,26 @@ class Trained:
 
 
 def train_rounds(job: Job, planned: list[Round]) -> list[Trained]:
-    """Trains every round; the final one of kfold, which has no validation, for as long as its folds
-    found best.
+    """Trains every round, several at a time where that is faster; the final one of kfold, which has
+    no validation, for as long as its folds found best.
+
+    A stain network's final round takes no epochs from the folds, and so waits for none of them.
     """
-    done: list[Trained] = []
-    for part in planned:
-        epochs = median_high([each.epoch + 1 for each in done]) if part.name == "final" else None
-        done.append(train_round(job, part, epochs))
+    waits = job.model.target == "label" and planned[-1].name == "final"
+    first = planned[:-1] if waits else planned
+    processes = at_a_time(job.train, len(first))
+    done = _train(job, first, None, processes)
+    if waits:
+        epochs = median_high([each.epoch + 1 for each in done])
+        done += _train(job, planned[-1:], epochs, processes)
     return done
+
+
+def _train(job: Job, planned: list[Round], epochs: int | None, processes: int) -> list[Trained]:
+    items = [(job, part, epochs) for part in planned]
+    if processes == 1:
+        return [train_round(*item) for item in items]
+    return side_by_side(train_round, items, processes)
 
 
 def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
@@ -80,7 +97,7 @@ def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
         train, valid = job.table[part.train], job.table[part.valid]
         state, history, epoch = fit(
             first_network(job), job.store, train, valid, job.train, job.scratch / part.name,
-            lambda row, epoch: tracking.log_epoch(part.name, row, epoch), epochs,
+            reporter(job, part), epochs,
         )  # fmt: skip
     if is_rank_zero():
         finished.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +107,17 @@ def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
         unfinished.replace(finished)  # all or nothing, also when killed here
         shutil.rmtree(job.scratch / part.name, ignore_errors=True)
     return Trained(part, history, epoch, weights)
+
+
+def reporter(job: Job, part: Round) -> Report:
+    """What a round does with the metrics of an epoch: to MLflow, and at times a line."""
+
+    def report(row: dict[str, float], epoch: int) -> None:
+        tracking.log_epoch(job.run_id, part.name, row, epoch)
+        if is_beside_others() and (epoch + 1) % TOLD[job.model.target] == 0:
+            print(f"train: {part.name}, epoch {epoch}, loss {row['train_loss']:.3f}", flush=True)
+
+    return report
 
 
 def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
@@ -102,10 +130,7 @@ def fit_fields(job: Job, part: Round) -> tuple[dict, list, int]:
     # free to learn from; under holdout that part is all there is to choose by
     rows = part.train if part.name == "holdout" else part.train | part.valid
     images = job.table.loc[rows, "image_id"].unique().tolist()
-    return fit_stain(
-        net, job.store, images, job.train, job.stain,
-        lambda row, epoch: tracking.log_epoch(part.name, row, epoch),
-    )  # fmt: skip
+    return fit_stain(net, job.store, images, job.train, job.stain, reporter(job, part))
 
 
 def fit_head(job: Job, part: Round) -> tuple[dict, list, int]:
@@ -123,7 +148,7 @@ def fit_head(job: Job, part: Round) -> tuple[dict, list, int]:
         net, np.load(features), labels, part.train, part.valid, job.train.C
     )
     metrics = {name: value for name, value in history[0].items() if name != "epoch"}
-    tracking.log_epoch(part.name, metrics, epoch)
+    reporter(job, part)(metrics, epoch)
     return state, history, epoch
 
 
