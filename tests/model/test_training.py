@@ -424,7 +424,9 @@ def here(tree, monkeypatch) -> Path:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tree / place)
     monkeypatch.setattr(train_stage, "load", lambda *names: load(*names, path=tree / "params.yaml"))
-    monkeypatch.setattr(rounds, "at_a_time", lambda *asked: 1)  # what tests replace is this process's
+    monkeypatch.setattr(
+        rounds, "at_a_time", lambda *asked: 1
+    )  # what tests replace is this process's
     with mlflow_at(None):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
         yield tree

@@ -136,7 +136,10 @@ def test_a_server_that_goes_away_is_said_and_hides_no_other_error(
     client, monkeypatch, failure, told
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # else MLflow tries for four minutes
-    with pytest.raises(told, match=r"has gone|no live patches"), tracking.run("train", "p") as run_id:
+    with (
+        pytest.raises(told, match=r"has gone|no live patches"),
+        tracking.run("train", "p") as run_id,
+    ):
         mlflow.set_tracking_uri("http://127.0.0.1:1")
         if failure:
             raise failure

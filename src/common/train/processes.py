@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 import mlflow
@@ -17,6 +18,9 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 
 from ..workspace.sections import Train
+from .loading import TrainingError
+
+GOES_ON = "the same command goes on from the rounds that are done"
 
 
 def at_a_time(train: Train, rounds: int) -> int:
@@ -30,12 +34,12 @@ def at_a_time(train: Train, rounds: int) -> int:
     return max(1, min(rounds, cpu_count() // threads))
 
 
-def side_by_side(function: Callable, items: Sequence[tuple], processes: int) -> list:
+def side_by_side(processes: int, function: Callable, items: Sequence[tuple]) -> list:
     """Results of `function(*item)`, in the order of the items, as so many processes compute them.
 
     function: importable by name. The processes log to this one's MLflow store and end with it, also
-    when it is killed. Raises what the first of them to fail raises, and SystemExit when
-    interrupted.
+    when it is killed. Raises what the first of them to fail raises, TrainingError for one that was
+    killed, and SystemExit when interrupted.
     """
     given = function, mlflow.get_tracking_uri(), os.getpid()
     with _interruptible():
@@ -62,12 +66,19 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end as they do where Lightning trains in this process: by SystemExit."""
+    """Ctrl-C and SIGTERM end as they do where Lightning trains in this process: by SystemExit.
+
+    Raises TrainingError for a process that was killed.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        message = "training was interrupted: the same command goes on from the rounds that are done"
-        raise SystemExit(message) from None
+        raise SystemExit(f"training was interrupted: {GOES_ON}") from None
+    except BrokenProcessPool:
+        raise TrainingError(
+            "the process of a round was killed, as the system does when memory runs out: set "
+            f"OMP_NUM_THREADS to the number of cores for one round at a time; {GOES_ON}"
+        ) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,8 @@
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
 from pathlib import Path
 from statistics import median_high
 
@@ -63,21 +65,13 @@ def train_rounds(job: Job, planned: list[Round]) -> list[Trained]:
 
     A stain network's final round takes no epochs from the folds, and so waits for none of them.
     """
-    waits = job.model.target == "label" and planned[-1].name == "final"
-    first = planned[:-1] if waits else planned
+    last = [part for part in planned if part.name == "final" and job.model.target == "label"]
+    first = planned[: len(planned) - len(last)]
     processes = at_a_time(job.train, len(first))
-    done = _train(job, first, None, processes)
-    if waits:
-        epochs = median_high([each.epoch + 1 for each in done])
-        done += _train(job, planned[-1:], epochs, processes)
-    return done
-
-
-def _train(job: Job, planned: list[Round], epochs: int | None, processes: int) -> list[Trained]:
-    items = [(job, part, epochs) for part in planned]
-    if processes == 1:
-        return [train_round(*item) for item in items]
-    return side_by_side(train_round, items, processes)
+    trained = partial(side_by_side, processes) if processes > 1 else starmap
+    done = list(trained(train_round, [(job, part, None) for part in first]))
+    epochs = median_high([each.epoch + 1 for each in done])
+    return [*done, *trained(train_round, [(job, part, epochs) for part in last])]
 
 
 def train_round(job: Job, part: Round, epochs: int | None) -> Trained:
