@@ -2,8 +2,8 @@
 
 `python bench/threads.py [--steps 8]`: steps of the default backbone (16 windows of 224 px, float32,
 random weights and pixels) with a thread for each core, alone and beside the same in one thread,
-with libgomp's own GOMP_SPINCOUNT and with that of src/run. Prints medians in seconds, and their
-ratios to the same setting alone.
+with libgomp's own GOMP_SPINCOUNT and with that of src/run; and of one network a core, in one thread
+each, as rounds train side by side. Prints medians in seconds, and their ratios.
 """
 
 import argparse
@@ -35,21 +35,24 @@ def steps(count: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def measured(count: int, spin: str, busy: bool) -> float:
-    """The same in a process of its own; spin: GOMP_SPINCOUNT, '' for libgomp's own."""
+def measured(count: int, spin: str, others: int = 0, threads: str = "") -> float:
+    """The same in a process of its own, beside others in one thread each; spin and threads:
+    GOMP_SPINCOUNT and OMP_NUM_THREADS, '' for the libraries' own.
+    """
     left_out = ("GOMP_SPINCOUNT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
     env = {name: value for name, value in os.environ.items() if name not in left_out}
     env["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, __file__, "--here", "--steps"]
-    other = env | {"OMP_NUM_THREADS": "1"}
-    beside = subprocess.Popen([*command, "100000"], env=other) if busy else None
+    one = env | {"OMP_NUM_THREADS": "1"}
+    beside = [subprocess.Popen([*command, "100000"], env=one) for _ in range(others)]
     try:
-        own = env | ({"GOMP_SPINCOUNT": spin} if spin else {})
-        done = subprocess.run([*command, str(count)], env=own, stdout=subprocess.PIPE, check=True)
+        own = {"GOMP_SPINCOUNT": spin, "OMP_NUM_THREADS": threads}
+        env |= {name: value for name, value in own.items() if value}
+        done = subprocess.run([*command, str(count)], env=env, stdout=subprocess.PIPE, check=True)
         return float(done.stdout)
     finally:
-        if beside:
-            beside.kill()
+        for process in beside:
+            process.kill()
 
 
 def main() -> None:
@@ -63,9 +66,15 @@ def main() -> None:
         return
     chosen = re.search(r"GOMP_SPINCOUNT:-(\d+)", (ROOT / "src" / "run").read_text()).group(1)
     for name, spin in (("libgomp's own", ""), (f"src/run's {chosen}", chosen)):
-        alone, beside = (measured(given.steps, spin, busy) for busy in (False, True))
+        alone, beside = (measured(given.steps, spin, others) for others in (0, 1))
         ratio = beside / alone
         print(f"{name}: {alone:.2f} s alone, {beside:.2f} s beside another, {ratio:.1f} x")
+    cores = os.cpu_count()
+    by_turns, at_once = cores * alone, measured(given.steps, chosen, cores - 1, "1")
+    print(
+        f"a step of each of {cores} networks: {by_turns:.2f} s in turn, {at_once:.2f} s side by "
+        f"side, {by_turns / at_once:.2f} x"
+    )
 
 
 if __name__ == "__main__":
