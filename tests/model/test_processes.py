@@ -29,6 +29,11 @@ def weights(tree: Path) -> dict[str, dict[str, torch.Tensor]]:  # noqa: F811
     return {str(p.relative_to(model)): load_file(p) for p in model.rglob("model.safetensors")}
 
 
+def heeds_ctrl_c() -> None:
+    """A job in the background of a shell ignores Ctrl-C, and hands that down to its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def started(tree):  # noqa: F811
     """The stage at work on two rounds at a time, in a process group of its own."""
@@ -38,6 +43,7 @@ def started(tree):  # noqa: F811
     with subprocess.Popen(
         [sys.executable, *command(2)], cwd=tree, env=keep | {"OMP_NUM_THREADS": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=heeds_ctrl_c,
     ) as process:  # fmt: skip
         seen = ""
         while "train: fold-1, epoch 0" not in seen or "train: fold-0, epoch 0" not in seen:
