@@ -424,9 +424,8 @@ def here(tree, monkeypatch) -> Path:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tree / place)
     monkeypatch.setattr(train_stage, "load", lambda *names: load(*names, path=tree / "params.yaml"))
-    monkeypatch.setattr(
-        rounds, "at_a_time", lambda *asked: 1
-    )  # what tests replace is this process's
+    # What tests replace is this process's alone
+    monkeypatch.setattr(rounds, "at_a_time", lambda *asked: 1)
     with mlflow_at(None):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
         yield tree

@@ -1,7 +1,7 @@
 """Rounds of one training side by side, each in a process of its own.
 
-On a processor a network of this size gains little by a second thread; two rounds on two cores take
-half the time of one after the other. With as many threads for each, its result is the same.
+On a processor a network of this size gains little by a second thread, and more by a second round
+beside it (docs/cluster.md). With as many threads for each, its result is the same.
 """
 
 import multiprocessing
