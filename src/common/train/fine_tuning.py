@@ -25,6 +25,7 @@ from ..workspace.sections import Train
 from .checkpoint import Report, ResumableCheckpoint
 from .classifier import Classifier
 from .devices import precision
+from .gradients import QuickGradients
 from .loading import (
     EpochPlan,
     ResumableLoader,
@@ -77,7 +78,7 @@ def fit(
     steps = len(loader) * train.epochs
     module = Classifier(net.to(memory_format=torch.channels_last), train, steps)
     try:
-        with warnings.catch_warnings():
+        with QuickGradients(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", EXPECTED)
             start = last if last.exists() else None
             trainer.fit(module, loader, valid_loader, ckpt_path=start, weights_only=True)

@@ -19,6 +19,7 @@ from .checkpoint import Report
 from .crops import Crops, Steps
 from .fine_tuning import EXPECTED, lightning_trainer
 from .freezing import freeze
+from .gradients import QuickGradients
 
 CLIP = 1.0  # norm of the gradient: a few very bright fields would otherwise set the pace
 BODY_RATE = 0.3  # of train.lr: the body is pretrained
@@ -155,7 +156,7 @@ def fit_stain(
         first = number * train.epochs
         module = StainModule(network, train, stain, steps * train.epochs, first, report)
         loader = DataLoader(crops, batch_size=None, sampler=Steps(steps), num_workers=train.workers)
-        with warnings.catch_warnings():
+        with QuickGradients(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", EXPECTED)
             trainer.fit(module, loader)
         rows += module.rows
