@@ -20,6 +20,9 @@ class Windows:
     def window(self, image_id: int, y: int, x: int, size: int) -> np.ndarray:
         return self.windows[image_id, y : y + size, x : x + size]
 
+    def brightfield(self, image_id: int) -> np.ndarray:
+        return self.windows[image_id]
+
     def table(self) -> pd.DataFrame:
         return pd.DataFrame(
             {"image_id": range(len(self.windows)), "y": 0, "x": 0, "size": self.windows.shape[1]}
@@ -85,9 +88,18 @@ def test_textured_share_sees_cells_and_not_noise():
 
 
 def test_texture_features_by_hand_of_a_flat_window():
-    found = texture.texture_features(np.full((64, 64), 100, np.uint8))
-    assert found.shape == (36,) and np.isfinite(found).all()
-    assert found[:11] == pytest.approx([100, 0, 0, 0] + [100] * 7)
+    found = texture.texture_features(np.full((64, 64), 100, np.uint8), np.array([[0, 0, 64]]))
+    assert found.shape == (1, texture.FEATURES) and np.isfinite(found).all()
+    assert found[0, :11] == pytest.approx([100, 0, 0, 0] + [100] * 7)
+
+
+def test_texture_features_are_of_the_window_wherever_it_lies():
+    frame = np.tile(grain(30.0, count=1)[0], (3, 4))
+    corners = np.array([[64, 64, 64], [64, 128, 64], [50, 90, 60]])
+    first, second, other = texture.texture_features(frame, corners)
+    assert first == pytest.approx(second) and np.abs(first - other).max() > 0.1
+    alone = texture.texture_features(frame[18:, 58:], np.array([[32, 32, 60]]))
+    assert other == pytest.approx(alone[0])
 
 
 def test_intensity_features_equal_numpy_and_scipy():
@@ -101,7 +113,8 @@ def test_intensity_features_equal_numpy_and_scipy():
         stats.kurtosis(window.ravel(), fisher=False),
     ]
     percentiles = np.percentile(window, texture.PERCENTILES, method="inverted_cdf")
-    assert texture.texture_features(window)[:11] == pytest.approx([*expected, *percentiles])
+    found = texture.texture_features(window, np.array([[0, 0, 64]]))
+    assert found[0, :11] == pytest.approx([*expected, *percentiles])
 
 
 def test_linear_model_on_texture_tells_fine_from_coarse_grain():

@@ -12,43 +12,55 @@ ANGLES = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
 GLCM = ["contrast", "dissimilarity", "homogeneity", "energy", "correlation"]
 LBP_CODES = 10  # uniform patterns of 8 neighbours
 PERCENTILES = [1, 5, 25, 50, 75, 95, 99]
+FEATURES = 36
 
 
-def texture_features(window: np.ndarray) -> np.ndarray:
-    """Intensity and texture statistics of a (size, size) uint8 window, (36,) float64.
+def texture_features(frame: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Intensity and texture statistics of windows (N, 3) (y, x, size) of a (H, W) uint8 frame, (N,
+    36) float64.
 
     Mean, sd, skewness, kurtosis, percentiles; mean and sd of the gradient, variance of the
     Laplacian at three scales; grey-level co-occurrence properties at distances 1 and 4, mean of
     four directions (Haralick 1973); the histogram of uniform local binary patterns at half the
-    resolution (Ojala 2002).
+    resolution (Ojala 2002). Windows overlap, so what can be is computed of the frame, once.
     """
-    image = window.astype(np.float64)  # float32 sums depend on where in memory the image lies
+    image = frame.astype(np.float64)  # float32 sums depend on where in memory the image lies
     gradient = cv2.magnitude(cv2.Sobel(image, cv2.CV_64F, 1, 0), cv2.Sobel(image, cv2.CV_64F, 0, 1))
     scales = [image, *(cv2.GaussianBlur(image, (0, 0), sigma) for sigma in (2, 4))]
-    laplacians = [np.log1p(cv2.Laplacian(scale, cv2.CV_64F).var()) for scale in scales]
-    matrix = graycomatrix(
-        window // (256 // GREY_LEVELS),
-        [1, 4],
-        ANGLES,
-        levels=GREY_LEVELS,
-        symmetric=True,
-        normed=True,
-    )
-    glcm = np.concatenate([graycoprops(matrix, name).mean(1) for name in GLCM])
-    half = cv2.resize(window, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    laplacians = [cv2.Laplacian(scale, cv2.CV_64F) for scale in scales]
+    half = cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     codes = local_binary_pattern(half, 8, 1, "uniform").astype(int)
-    patterns = np.bincount(codes.ravel(), minlength=LBP_CODES) / codes.size
-    return np.concatenate(
-        [_intensity(window), [gradient.mean(), gradient.std()], laplacians, glcm, patterns]
-    )
+    rows = []
+    for y, x, size in corners:
+        at = np.s_[y : y + size, x : x + size]
+        patterns = codes[y // 2 : (y + size) // 2, x // 2 : (x + size) // 2]
+        rows.append([
+            *_intensity(frame[at]), gradient[at].mean(), gradient[at].std(),
+            *(np.log1p(laplacian[at].var()) for laplacian in laplacians),
+            *_cooccurrence(frame[at]),
+            *np.bincount(patterns.ravel(), minlength=LBP_CODES) / patterns.size,
+        ])  # fmt: skip
+    return np.array(rows)
 
 
 def textures(store, table: pd.DataFrame) -> np.ndarray:
     """`texture_features` of the windows of a table (image_id, y, x, size), (N, 36)."""
-    rows = table[["image_id", "y", "x", "size"]].itertuples(index=False)
-    seen = (delayed(texture_features)(store.window(*row)) for row in rows)
-    results = Parallel(-1, prefer="threads", batch_size=16, return_as="generator")(seen)
-    return np.stack(list(tqdm(results, "textures", len(table), unit="window")))
+    corners, places = table[["y", "x", "size"]].to_numpy(), table.groupby("image_id").indices
+    seen = (
+        delayed(texture_features)(store.brightfield(image_id), corners[rows])
+        for image_id, rows in places.items()
+    )
+    found = Parallel(-1, prefer="threads", return_as="generator")(seen)
+    result = np.empty((len(table), FEATURES))
+    for rows, values in zip(places.values(), tqdm(found, "textures", len(places), unit="field")):
+        result[rows] = values
+    return result
+
+
+def _cooccurrence(window: np.ndarray) -> np.ndarray:
+    levels = window // (256 // GREY_LEVELS)
+    matrix = graycomatrix(levels, [1, 4], ANGLES, GREY_LEVELS, symmetric=True, normed=True)
+    return np.concatenate([graycoprops(matrix, name).mean(1) for name in GLCM])
 
 
 def _intensity(window: np.ndarray) -> np.ndarray:

@@ -4,10 +4,9 @@ Pixel-sized detail, as the Laplacian sees it, is mostly the camera's noise, whic
 is out of focus. This file ships inside registered models.
 """
 
-import cv2
 import numpy as np
 
-from .imaging import window_variances
+from .imaging import detail, window_variances
 
 FINE, COARSE = 5, 11  # px: detail between means over these
 
@@ -19,13 +18,5 @@ def sharpness(frame8: np.ndarray, corners: np.ndarray) -> np.ndarray:
     The variance of what lies between means over 5 and 11 px, over the variance of the grey values,
     so that contrast does not count.
     """
-    fine = (
-        cv2.boxFilter(frame8, cv2.CV_32S, (FINE, FINE), normalize=False).astype(np.int64)
-        * COARSE**2
-    )
-    coarse = (
-        cv2.boxFilter(frame8, cv2.CV_32S, (COARSE, COARSE), normalize=False).astype(np.int64)
-        * FINE**2
-    )
-    detail = window_variances((fine - coarse) * 16 // (FINE * COARSE) ** 2, corners) / 16**2
-    return detail / np.maximum(window_variances(frame8, corners), 1e-6)
+    lying_between = window_variances(detail(frame8, FINE, COARSE), corners) / 16**2
+    return lying_between / np.maximum(window_variances(frame8, corners), 1e-6)

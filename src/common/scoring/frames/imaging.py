@@ -8,6 +8,7 @@ same bytes on every x86-64 processor.
 import cv2
 import numpy as np
 
+SUMMED = (np.uint8, np.uint16, np.int16)
 BORDER = 9  # px: side of the least square without counts that is a black border
 
 
@@ -59,26 +60,39 @@ def window_sums(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
     In float64, which holds every sum below 2**53: of counts, or of squares of grey values, those of
     10**8 pixels and more.
     """
-    table = cv2.integral(values.astype(np.float64), sdepth=cv2.CV_64F)
-    y, x, size = corners.T
-    sums = table[y + size, x + size] - table[y, x + size] - table[y + size, x] + table[y, x]
-    return sums.astype(np.int64)
+    return _inside(cv2.integral(_summed(values), sdepth=cv2.CV_64F), corners)
 
 
 def window_variances(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Population variances of a (H, W) integer array over windows (y, x, size), as (N,) float64."""
     area = corners[:, 2].astype(np.float64) ** 2
-    mean = window_sums(values, corners) / area
-    return window_sums(values.astype(np.float64) ** 2, corners) / area - mean * mean
+    sums, squares = cv2.integral2(_summed(values), sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
+    mean = _inside(sums, corners) / area
+    return _inside(squares, corners) / area - mean * mean
 
 
-def texture_map(frame8: np.ndarray) -> np.ndarray:
-    """Sixteen times the difference of means over 5 and over 21 px of a (H, W) uint8 frame, as (H,
-    W) int64.
+def _summed(values: np.ndarray) -> np.ndarray:
+    """The values in a type whose integral OpenCV computes: small ones as they are."""
+    if values.dtype == bool:
+        return values.view(np.uint8)
+    return values if values.dtype in SUMMED else values.astype(np.float64)
+
+
+def _inside(integral: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    y, x, size = corners.T
+    sums = integral[y + size, x + size] - integral[y, x + size]
+    return (sums - integral[y + size, x] + integral[y, x]).astype(np.int64)
+
+
+def detail(frame8: np.ndarray, fine: int, coarse: int) -> np.ndarray:
+    """Sixteen times the difference of means over `fine` and over `coarse` px of a (H, W) uint8
+    frame, as (H, W) int16; exact while their product is below 700.
     """
-    fine = cv2.boxFilter(frame8, cv2.CV_32S, (5, 5), normalize=False).astype(np.int64) * 21**2
-    coarse = cv2.boxFilter(frame8, cv2.CV_32S, (21, 21), normalize=False).astype(np.int64) * 5**2
-    return (fine - coarse) * 16 // (5 * 21) ** 2
+    small, large = (
+        cv2.boxFilter(frame8, cv2.CV_32S, (side, side), normalize=False) * other**2
+        for side, other in ((fine, coarse), (coarse, fine))
+    )
+    return ((small - large) * 16 // (fine * coarse) ** 2).astype(np.int16)
 
 
 def bright_field_measures(
@@ -96,6 +110,6 @@ def bright_field_measures(
     return {
         "focus": window_variances(laplacian, corners),
         "contrast": np.sqrt(np.maximum(window_variances(frame8, corners), 0)),
-        "texture": np.sqrt(np.maximum(window_variances(texture_map(frame8), corners), 0)) / 16,
+        "texture": np.sqrt(np.maximum(window_variances(detail(frame8, 5, 21), corners), 0)) / 16,
         "border": window_sums(zero, corners) / area,
     }
