@@ -71,6 +71,19 @@ def real(
 
 
 @app.command(rich_help_panel=GRAPH)
+def repro(
+    jobs: Annotated[
+        int, typer.Option(parser=cli_images.whole(1), metavar="N", help="stages at a time, at most")
+    ] = 2,
+) -> None:
+    """Do what `dvc repro` does, with stages that do not wait for each other side by side."""
+    from .repro import repro as run
+
+    ran = run(jobs)
+    typer.echo(f"repro: {ran} stages run" if ran else "repro: everything is up to date")
+
+
+@app.command(rich_help_panel=GRAPH)
 def sync() -> None:
     """Rebuild in MLflow whatever it lacks of the outputs at hand: runs, model versions, aliases;
     never twice.

@@ -1,0 +1,81 @@
+"""The graph with stages that do not wait for each other side by side: `unstained repro`.
+
+`dvc repro` runs one stage after another; several of them at a time are DVC's own way to run more
+(dvc.org, "Parallel stage execution"). Each here is told one stage, in the order of the graph.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import chdir
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from .common.workspace.errors import UserError
+from .common.workspace.paths import WORKSPACE
+
+
+class ReproError(UserError):
+    """A stage failed."""
+
+
+def repro(jobs: int, root: Path = WORKSPACE) -> int:
+    """Brings the graph up to date, at most `jobs` stages at a time; returns how many were run.
+
+    Each computes in OMP_NUM_THREADS threads, by default its share of the cores; what it makes
+    depends on nothing else of this. A stage's words come when it ends. Raises ReproError, after
+    those stages have ended that are still at work.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    env = {"OMP_NUM_THREADS": threads} | os.environ | {"TQDM_DISABLE": "1"}
+    order, failed, count = TopologicalSorter(outdated(root)), [], 0
+    order.prepare()
+    with ThreadPoolExecutor(jobs) as pool:
+        running: set[Future] = set()
+        while (ready := () if failed else order.get_ready()) or running:
+            running |= {pool.submit(_run, stage, root, env) for stage in ready}
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for stage, code in (future.result() for future in done):
+                count += 1
+                order.done(stage)
+                failed += [stage] if code else []
+    if failed:
+        raise ReproError(f"{', '.join(failed)}: the lines above say why; what is done stays done")
+    return count
+
+
+def outdated(root: Path) -> dict[str, set[str]]:
+    """The stages that changed and those that rest on them, each with those of them it waits for."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with chdir(root), Repo() as repo:  # stages are named as from here
+            graph, changed = repo.index.graph, set(repo.status())
+            rests_on = {one.addressing: {each.addressing for each in graph[one]}
+                        for one in repo.index.stages}  # fmt: skip
+    except DvcException as error:
+        raise ReproError(f"DVC cannot say what changed: {error}") from error
+    affected: set[str] = set()
+    for stage in TopologicalSorter(rests_on).static_order():
+        if stage in changed or rests_on[stage] & affected:
+            affected.add(stage)
+    # in the order of dvc.yaml, so that of stages that could begin the same ones do
+    return {stage: rests_on[stage] & affected for stage in rests_on if stage in affected}
+
+
+def _run(stage: str, root: Path, env: dict[str, str]) -> tuple[str, int]:
+    print(f"{stage} ...", flush=True)
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    start = time.monotonic()
+    done = subprocess.run(
+        command, cwd=root, env=env, check=False, text=True, errors="replace",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    # Of a bar that was drawn over and over, its last state
+    lines = [line.rpartition("\r")[2] for line in done.stdout.splitlines()]
+    said = "\n".join(f"  {line}" for line in lines if line.strip())
+    print(f"{stage}: {time.monotonic() - start:.0f} s\n{said}", flush=True)
+    return stage, done.returncode
