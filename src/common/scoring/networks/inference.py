@@ -3,6 +3,7 @@ the processor; for many windows or frames it is compiled by OpenVINO first.
 """
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,8 @@ def compiled(net: nn.Module, method: str, shape: tuple[int, ...]) -> nn.Module:
 
     shape: (N, C, h, w) of an example, N at least 2 where batches differ; other sizes are taken too.
     """
+    # Imported, OpenVINO tells its maker so over the network, unless it finds nothing to tell it by
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     from openvino import Core
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
