@@ -2,7 +2,7 @@
 
 Cells are nearly clear: out of exact focus an image shows the curvature of their thickness (the
 transport of intensity, Teague 1983; Streibl 1984). So `simulator_thickness` builds a map of the
-layer and one of what lies above it, and `_phase` turns a map into contrast by differences of blurs.
+layer and one of what lies above it, and `_phases` turns one into contrast by differences of blurs.
 Only exact operations (`simulator_exact`), so the bytes are the same on any x86-64.
 """
 
@@ -29,8 +29,9 @@ def render_brightfield(plan: FieldPlan, cells: Cells, rng: np.random.Generator) 
     layer, above = thickness(plan, cells, rng)
     radius = abs(plan.focus)
     tilt = clip(0.4 + 0.35 * smooth_field(rng, layer.shape, 300.0))
-    near, far = _phase(layer, radius), _phase(layer, radius + 2)
-    relief = near + tilt * (far - near) + 0.8 * _phase(above, radius + 2)
+    near, far = _phases(layer, radius, radius + 2)
+    [over] = _phases(above, radius + 2)
+    relief = near + tilt * (far - near) + 0.8 * over
     relief = relief if plan.focus > 0 else -relief
     uneven = clip(1 + 0.22 * smooth_field(rng, layer.shape, 250.0), 0.5, 1.8)
     relief = relief * plan.contrast * uneven
@@ -39,10 +40,11 @@ def render_brightfield(plan: FieldPlan, cells: Cells, rng: np.random.Generator) 
     return _expose(plan, relief, rng)
 
 
-def _phase(thickness: np.ndarray, radius: int) -> np.ndarray:
-    """Contrast of a thickness map `radius` px out of focus: its curvature and one more fringe."""
-    curved = blur(thickness, 1) - blur(thickness, radius)
-    return 1.6 * curved - 0.6 * blur(curved, radius)
+def _phases(thickness: np.ndarray, *radii: int) -> list[np.ndarray]:
+    """Contrast of a thickness map so many px out of focus: its curvature and one more fringe."""
+    fine = blur(thickness, 1)
+    curved = [fine - blur(thickness, radius) for radius in radii]
+    return [1.6 * one - 0.6 * blur(one, radius) for one, radius in zip(curved, radii)]
 
 
 def _expose(plan: FieldPlan, relief: np.ndarray, rng: np.random.Generator) -> np.ndarray:
