@@ -14,23 +14,27 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from .common.workspace.errors import UserError
-from .common.workspace.paths import WORKSPACE
 
 
 class ReproError(UserError):
     """A stage failed."""
 
 
-def repro(jobs: int, root: Path = WORKSPACE) -> int:
-    """Brings the graph up to date, at most `jobs` stages at a time; returns how many were run.
-
-    Each computes in OMP_NUM_THREADS threads, by default its share of the cores; what it makes
-    depends on nothing else of this. A stage's words come when it ends. Raises ReproError, after
-    those stages have ended that are still at work.
+def environment(jobs: int) -> dict[str, str]:
+    """That of stages of which so many run at a time: no progress bars, and as OMP_NUM_THREADS,
+    unless it is set, their share of the cores.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    env = {"OMP_NUM_THREADS": threads} | os.environ | {"TQDM_DISABLE": "1"}
-    order, failed, count = TopologicalSorter(outdated(root)), [], 0
+    share = str(max(1, (os.cpu_count() or 1) // jobs))
+    return {"OMP_NUM_THREADS": share, **os.environ, "TQDM_DISABLE": "1"}
+
+
+def repro(waits_for: dict[str, set[str]], jobs: int, env: dict[str, str], root: Path) -> None:
+    """Runs stages (see `outdated`), at most `jobs` at a time.
+
+    A stage's words come when it ends. Raises ReproError, after those stages have ended that are
+    still at work.
+    """
+    order, failed = TopologicalSorter(waits_for), []
     order.prepare()
     with ThreadPoolExecutor(jobs) as pool:
         running: set[Future] = set()
@@ -38,12 +42,10 @@ def repro(jobs: int, root: Path = WORKSPACE) -> int:
             running |= {pool.submit(_run, stage, root, env) for stage in ready}
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for stage, code in (future.result() for future in done):
-                count += 1
                 order.done(stage)
                 failed += [stage] if code else []
     if failed:
         raise ReproError(f"{', '.join(failed)}: the lines above say why; what is done stays done")
-    return count
 
 
 def outdated(root: Path) -> dict[str, set[str]]:

@@ -19,6 +19,7 @@ from tests.conftest import default_params
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = ("no_treatment",)
+REPRO = sys.executable, "-m", "src.cli", "repro"
 SMALL = {
     "dataset": {"partitions": ["no_treatment"]},  # both are the slow test's
     "synthetic": {"frames": 14, "height": 448, "width": 672},
@@ -69,9 +70,9 @@ def clone(target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def plate(tmp_path_factory) -> Path:
-    """A clone in which `dvc repro` has run."""
+    """A clone in which `unstained repro` has run."""
     tree = clone(tmp_path_factory.mktemp("plate"))
-    run(tree, "dvc", "repro")
+    run(tree, *REPRO)
     run(tree, "git", "add", "-A")
     run(tree, "git", "commit", "-qm", "reproduced")
     return tree
@@ -109,12 +110,16 @@ def test_everything_is_made(plate):
 
 @pytest.mark.slow
 def test_two_partitions_are_two_models_that_are_tried_on_each_other(tmp_path):
-    tree = clone(tmp_path)
     both = default_params(
         **SMALL | {"dataset": {"partitions": ["no_treatment", "doxo_paclitaxel"]}}
     )
-    (tree / "params.yaml").write_text(yaml.safe_dump(both))
-    run(tree, "dvc", "repro")
+    made = []
+    for name, command in (("in turn", ("dvc", "repro")), ("side by side", REPRO)):
+        tree = clone(tmp_path / name)
+        (tree / "params.yaml").write_text(yaml.safe_dump(both))
+        run(tree, *command, OMP_NUM_THREADS="1")
+        made.append(yaml.safe_load((tree / "dvc.lock").read_text()))
+    assert made[0] == made[1]  # of every stage the same outputs
     train = runs(tree).query("`tags.stage` == 'train'")
     assert sorted(train["tags.partition"]) == ["doxo_paclitaxel", "no_treatment"]
     record = json.loads((tree / "metrics" / "evaluate" / "no_treatment.json").read_text())
@@ -124,6 +129,7 @@ def test_two_partitions_are_two_models_that_are_tried_on_each_other(tmp_path):
 
 def test_a_second_repro_has_nothing_to_do(plate):
     assert "Running stage" not in run(plate, "dvc", "repro")
+    assert "repro: no stages were out of date" in run(plate, *REPRO)
     assert run(plate, "git", "status", "--porcelain") == ""
 
 
@@ -220,6 +226,7 @@ def test_push_wipe_pull_restores_everything(plate):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     run(plate, "dvc", "pull")
     assert "Running stage" not in run(plate, "dvc", "repro")
+    assert "repro: no stages were out of date" in run(plate, *REPRO)
 
 
 def test_changed_model_reruns_no_data_stage_and_lands_in_the_store(copy):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.repro import ReproError, outdated, repro
+from src.repro import ReproError, environment, outdated, repro
 
 # Two that wait for nobody, each of which ends only when the other has begun
 MEET = """
@@ -23,6 +23,13 @@ sys.exit("alone")
 """
 FIRST = {"cmd": "python meet.py left right", "outs": ["left"]}
 SECOND = {"cmd": "python meet.py right left", "outs": ["right"]}
+
+
+def run(jobs: int, root: Path) -> int:
+    """Runs what is outdated; returns how many stages were."""
+    stages = outdated(root)
+    repro(stages, jobs, environment(jobs), root)
+    return len(stages)
 
 
 def both(extra: str = "") -> dict:
@@ -50,14 +57,14 @@ def plant(tmp_path, monkeypatch):
 def test_what_waits_for_nobody_runs_side_by_side_and_only_what_changed_again(plant, capfd):
     last = {"cmd": "echo done && cat both > last", "deps": ["both"], "outs": ["last"]}
     root = plant(last=last, both=both(), first=FIRST, second=SECOND)
-    assert repro(2, root) == 4
+    assert run(2, root) == 4
     assert (root / "last").read_text() == "herehere1"
     said = capfd.readouterr().out
     assert said.index("both:") < said.index("last ...") and "  done\n" in said
-    assert repro(2, root) == 0
+    assert run(2, root) == 0
     (root / "setting").write_text("2")
     assert outdated(root) == {"both": set(), "last": {"both"}}
-    assert repro(1, root) == 2 and (root / "last").read_text() == "herehere2"
+    assert run(1, root) == 2 and (root / "last").read_text() == "herehere2"
     status = [sys.executable, "-m", "dvc", "status"]
     told = subprocess.run(status, cwd=root, check=True, capture_output=True, text=True)
     assert "up to date" in told.stdout
@@ -68,7 +75,7 @@ def test_a_stage_that_fails_is_named_and_what_is_done_stays_done(plant, capfd):
     after = {"cmd": "cat never > after", "deps": ["never"], "outs": ["after"]}
     root = plant(first=FIRST, second=SECOND, fails=fails, after=after)
     with pytest.raises(ReproError, match="fails: the lines above"):
-        repro(2, root)
+        run(2, root)
     assert "the reason" in capfd.readouterr().out and not (root / "after").exists()
     assert outdated(root) == {"fails": set(), "after": {"fails"}}
 
@@ -76,16 +83,16 @@ def test_a_stage_that_fails_is_named_and_what_is_done_stays_done(plant, capfd):
 def test_a_graph_that_dvc_cannot_read_is_one_line(plant):
     root = plant(one={"cmd": "true", "outs": ["one"]}, two={"cmd": "true", "outs": ["one"]})
     with pytest.raises(ReproError, match="DVC cannot say what changed"):
-        repro(1, root)
+        run(1, root)
 
 
 def test_threads_are_a_share_of_the_cores_unless_they_are_set(plant, monkeypatch):
     root = plant(one={"cmd": "echo $OMP_NUM_THREADS > one", "outs": ["one"]})
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    repro(1, root)
+    run(1, root)
     assert (root / "one").read_text() == "3\n"
     (root / "one").unlink()
     root = plant(one={"cmd": "echo $OMP_NUM_THREADS > ./one", "outs": ["one"]})
     monkeypatch.delenv("OMP_NUM_THREADS")
-    repro(os.cpu_count() or 1, root)
+    run(os.cpu_count() or 1, root)
     assert (root / "one").read_text() == "1\n"
