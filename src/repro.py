@@ -15,6 +15,9 @@ from pathlib import Path
 
 from .common.workspace.errors import UserError
 
+# These take all cores by themselves, and what begins beside them would only make them longer
+WIDE = {"acquire", "tile"}
+
 
 class ReproError(UserError):
     """A stage failed."""
@@ -34,16 +37,23 @@ def repro(waits_for: dict[str, set[str]], jobs: int, env: dict[str, str], root: 
     A stage's words come when it ends. Raises ReproError, after those stages have ended that are
     still at work.
     """
-    order, failed = TopologicalSorter(waits_for), []
+    order, failed, ready = TopologicalSorter(waits_for), [], []
     order.prepare()
     with ThreadPoolExecutor(jobs) as pool:
-        running: set[Future] = set()
-        while (ready := () if failed else order.get_ready()) or running:
-            running |= {pool.submit(_run, stage, root, env) for stage in ready}
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for stage, code in (future.result() for future in done):
+        running: dict[Future, str] = {}
+        while True:
+            ready = [] if failed else [*ready, *order.get_ready()]
+            ready.sort(key=lambda stage: stage not in WIDE)
+            while ready and len(running) < jobs and not WIDE & {*running.values()}:
+                stage = ready.pop(0)
+                running[pool.submit(_run, stage, root, env)] = stage
+            if not running:
+                break
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                stage = running.pop(future)
                 order.done(stage)
-                failed += [stage] if code else []
+                failed += [stage] if future.result() else []
     if failed:
         raise ReproError(f"{', '.join(failed)}: the lines above say why; what is done stays done")
 
@@ -68,7 +78,7 @@ def outdated(root: Path) -> dict[str, set[str]]:
     return {stage: rests_on[stage] & affected for stage in rests_on if stage in affected}
 
 
-def _run(stage: str, root: Path, env: dict[str, str]) -> tuple[str, int]:
+def _run(stage: str, root: Path, env: dict[str, str]) -> int:
     print(f"{stage} ...", flush=True)
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
     start = time.monotonic()
@@ -80,4 +90,4 @@ def _run(stage: str, root: Path, env: dict[str, str]) -> tuple[str, int]:
     lines = [line.rpartition("\r")[2] for line in done.stdout.splitlines()]
     said = "\n".join(f"  {line}" for line in lines if line.strip())
     print(f"{stage}: {time.monotonic() - start:.0f} s\n{said}", flush=True)
-    return stage, done.returncode
+    return done.returncode

@@ -96,3 +96,11 @@ def test_threads_are_a_share_of_the_cores_unless_they_are_set(plant, monkeypatch
     monkeypatch.delenv("OMP_NUM_THREADS")
     run(os.cpu_count() or 1, root)
     assert (root / "one").read_text() == "1\n"
+
+
+def test_beside_a_stage_that_takes_all_cores_nothing_begins(plant, capfd):
+    took = {"cmd": "sleep 2; echo 1 > took", "outs": ["took"]}
+    other = {"cmd": "echo 1 > other", "outs": ["other"]}
+    run(2, plant(other=other, acquire=took))
+    said = capfd.readouterr().out
+    assert said.index("acquire:") < said.index("other ...")
