@@ -9,6 +9,7 @@ ends, and a part's colour is the mean over the windows with cells that hold it. 
 import io
 from textwrap import shorten
 
+import cv2
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,7 +52,8 @@ def draw(
     figure = Figure(figsize=(inches, total), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((EDGE / inches, FOOT / total, across / inches, picture / total))
-    axes.imshow(tinted(frame8, windows), interpolation="nearest", extent=(0, width, height, 0))
+    seen = tinted(frame8, windows, round(across * DPI))
+    axes.imshow(seen, interpolation="nearest", extent=(0, width, height, 0))
     axes.set_axis_off()
     _hatch(axes, windows, frame8.shape)
     _mark(axes, windows)
@@ -99,15 +101,23 @@ def parts(
     return np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan), rows, columns
 
 
-def tinted(frame8: np.ndarray, windows: pd.DataFrame) -> np.ndarray:
-    """The frame (H, W, 3) in [0, 1]: coloured where windows with cells lie, darkened where there
-    are none.
+def tinted(frame8: np.ndarray, windows: pd.DataFrame, across: int) -> np.ndarray:
+    """The frame (H, W), `across` px wide if it is wider: RGB (h, w, 3) uint8, coloured where
+    windows with cells lie, darkened where there are none.
     """
-    grey = frame8[..., None] / 255 * np.ones(3)
-    means, rows, columns = parts(windows, frame8.shape, windows["live_probability"].to_numpy())
-    spread = np.repeat(np.repeat(means, np.diff(rows), axis=0), np.diff(columns), axis=1)
-    coloured = (1 - TINT) * grey + TINT * CALL_MAP(np.nan_to_num(spread))[..., :3]
-    return np.where(np.isnan(spread)[..., None], DIM * grey, coloured)
+    means, *edges = parts(windows, frame8.shape, windows["live_probability"].to_numpy())
+    scale = min(1.0, across / frame8.shape[1])
+    rows, columns = (np.rint(scale * each).astype(int) for each in edges)
+    grey = cv2.resize(frame8, (columns[-1], rows[-1]), interpolation=cv2.INTER_AREA)
+    called = ~np.isnan(means)[..., None]
+    # of each part, how much of the grey stays, and the colour that comes to it
+    kept = np.where(called, 1 - TINT, DIM)
+    colour = np.where(called, 255 * TINT * CALL_MAP(np.nan_to_num(means))[..., :3], 0)
+    kept, colour = (
+        np.repeat(np.repeat(each.astype(np.float32), np.diff(rows), 0), np.diff(columns), 1)
+        for each in (kept, colour)
+    )
+    return np.rint(kept * grey[..., None] + colour).astype(np.uint8)
 
 
 def _edges(windows: pd.DataFrame, axis: str, length: int) -> np.ndarray:

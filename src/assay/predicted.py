@@ -97,8 +97,8 @@ def _make(
 
 def stained(frame8: np.ndarray, pi: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """The frame (H, W) with predicted PI (H, W) in colour and a ring at each dead nucleus: RGB."""
-    strength = np.clip((pi - 1) / (VIVID - 1), 0, 1)[..., None]
-    picture = (1 - strength) * frame8[..., None] + strength * np.array(PI_COLOUR)
+    strength = np.clip((pi - 1) / (VIVID - 1), 0, 1).astype(np.float32)[..., None]
+    picture = (1 - strength) * frame8[..., None] + strength * np.array(PI_COLOUR, np.float32)
     picture = np.ascontiguousarray(picture.astype(np.uint8))
     radius = max(6, frame8.shape[1] // 80)
     for y, x in peaks:
