@@ -63,11 +63,13 @@ def outdated(root: Path) -> dict[str, set[str]]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    rests_on = {}
     try:
         with chdir(root), Repo() as repo:  # stages are named as from here
-            graph, changed = repo.index.graph, set(repo.status())
-            rests_on = {one.addressing: {each.addressing for each in graph[one]}
-                        for one in repo.index.stages}  # fmt: skip
+            if changed := set(repo.status()):
+                graph = repo.index.graph
+                for one in repo.index.stages:
+                    rests_on[one.addressing] = {each.addressing for each in graph[one]}
     except DvcException as error:
         raise ReproError(f"DVC cannot say what changed: {error}") from error
     affected: set[str] = set()
