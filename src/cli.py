@@ -71,21 +71,11 @@ def real(
 
 
 @app.command(rich_help_panel=GRAPH)
-def repro(
-    jobs: Annotated[
-        int, typer.Option(parser=cli_images.whole(1), metavar="N", help="stages at a time, at most")
-    ] = 2,
-) -> None:
+def repro(jobs: Annotated[int, typer.Option(min=1, help="stages at a time, at most")] = 2) -> None:
     """Do what `dvc repro` does, with stages that do not wait for each other side by side."""
-    from . import repro as graph
-    from .common.workspace.paths import WORKSPACE
-    from .warm import warmed
+    from .repro import bring_up_to_date
 
-    stages = graph.outdated(WORKSPACE)
-    if stages:
-        with warmed(graph.environment(jobs)) as env:
-            graph.repro(stages, jobs, env, WORKSPACE)
-    typer.echo(f"repro: {len(stages) or 'no'} stages were out of date")
+    typer.echo(f"repro: {bring_up_to_date(jobs) or 'no'} stages were out of date")
 
 
 @app.command(rich_help_panel=GRAPH)

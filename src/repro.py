@@ -14,6 +14,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from .common.workspace.errors import UserError
+from .common.workspace.paths import WORKSPACE
+from .warm import warmed
 
 # These take all cores by themselves, and what begins beside them would only make them longer
 WIDE = {"acquire", "tile"}
@@ -21,6 +23,16 @@ WIDE = {"acquire", "tile"}
 
 class ReproError(UserError):
     """A stage failed."""
+
+
+def bring_up_to_date(jobs: int) -> int:
+    """Runs what is out of date, at most `jobs` stages at a time; returns how many stages that was.
+    Raises ReproError.
+    """
+    if stages := outdated(WORKSPACE):
+        with warmed(environment(jobs)) as env:
+            repro(stages, jobs, env, WORKSPACE)
+    return len(stages)
 
 
 def environment(jobs: int) -> dict[str, str]:
