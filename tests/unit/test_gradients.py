@@ -51,3 +51,10 @@ def test_what_is_fast_already_is_left_alone(bf16, layer, monkeypatch):
     monkeypatch.setattr(gradients._Convolution, "apply", None)
     with QuickGradients():
         one_step(layer, torch.randn(1, 8, 9, 9), bf16)
+
+
+def test_a_stride_that_is_one_number_is_left_to_pytorch():
+    filters, images = torch.randn(8, 1, 3, 3), torch.randn(1, 8, 9, 9)
+    with QuickGradients(), torch.autocast("cpu", torch.bfloat16):
+        out = nn.functional.conv2d(images, filters, None, 2, 1, 1, 8)
+    assert out.shape == (1, 8, 5, 5)

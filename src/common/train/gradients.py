@@ -21,10 +21,12 @@ class QuickGradients(TorchFunctionMode):
 
 
 def _is_slow(images, filters, bias, stride, padding, dilation, groups: int) -> bool:
-    in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    plain = isinstance(stride, tuple) and isinstance(padding, tuple)  # as modules give them
+    if not (plain and images.is_cpu and torch.is_autocast_enabled("cpu")):
+        return False
     depth_wise = 1 < groups == len(filters)
     large = max(stride) > 1 or max(filters.shape[2:]) > 3
-    return in_bf16 and depth_wise and large and not isinstance(padding, str) and images.is_cpu
+    return depth_wise and large and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 class _Convolution(torch.autograd.Function):
